@@ -1,1 +1,22 @@
-//! To be written.
+//! The words of virt-replica: ids, roles and epochs, the state of a relationship, recovery points, health, checks.
+//!
+//! Pure: no I/O, no clock, no randomness; time and ids are arguments. What is *not* here: how these things are
+//! stored (`store`), sent (`wire`) or shown (`api`); each of those owns its own serialised form.
+
+pub mod checks;
+pub mod health;
+pub mod ids;
+pub mod point;
+pub mod relationship;
+pub mod settings;
+pub mod statistics;
+pub mod time;
+
+pub use checks::{Check, CheckName, Verdict};
+pub use health::{Health, HealthReport, Reason};
+pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, VmId};
+pub use point::{Consistency, Lineage, RecoveryPoint};
+pub use relationship::{Phase, Relationship, Role};
+pub use settings::{Compression, DiskChoice, Frequency, Settings, Thresholds};
+pub use statistics::{CycleOutcome, CycleRecord, Statistics};
+pub use time::Timestamp;

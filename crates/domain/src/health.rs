@@ -1,0 +1,237 @@
+//! Health: Normal, Warning or Critical, always with reasons. Unknown facts make a reason; they never make health better.
+
+use std::time::Duration;
+
+use crate::relationship::{Phase, Role};
+use crate::settings::Thresholds;
+use crate::statistics::Statistics;
+use crate::time::Timestamp;
+
+/// The worst of the reasons.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Health {
+    /// All is as it should be.
+    Normal,
+    /// Protection is weaker than it should be.
+    Warning,
+    /// There is no protection, or data is in danger.
+    Critical,
+}
+
+/// Why health is not Normal. One fact each; `cure` names the way out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// The last cycle broke on the link, on the peer or on a disk.
+    CannotSend {
+        /// What went wrong, in the words of the error.
+        cause: String,
+    },
+    /// Changes were not tracked; the disks are being compared or sent again.
+    Resynchronization {
+        /// Why.
+        cause: String,
+    },
+    /// Cycles are held on the replica, so the primary cannot send.
+    PausedOnReplica,
+    /// Cycles are held on the primary.
+    PausedOnPrimary,
+    /// More cycles were missed than the threshold allows.
+    CyclesMissed {
+        /// Share of missed cycles, percent.
+        percent: u64,
+        /// The threshold, percent.
+        percent_max: u8,
+    },
+    /// Nothing was synchronized for longer than the threshold.
+    NotSynchronized {
+        /// How long; none: never.
+        age: Option<Duration>,
+    },
+    /// The average cycle takes longer than the threshold.
+    Slow {
+        /// Average latency.
+        average: Duration,
+    },
+    /// The first copy is not finished.
+    InitialReplicationUnfinished,
+    /// The VM runs without a replica since a failover.
+    Unprotected {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A handover is open.
+    OperationUnfinished,
+    /// The VM's copy on the replica was touched or the VM vanished; what was noticed, in words.
+    Interference {
+        /// What was noticed.
+        what: String,
+        /// The command that cures it.
+        cure: String,
+    },
+}
+
+impl Reason {
+    /// How bad this reason is.
+    #[must_use]
+    pub fn severity(&self) -> Health {
+        match self {
+            Reason::CannotSend { .. }
+            | Reason::Resynchronization { .. }
+            | Reason::PausedOnReplica
+            | Reason::Interference { .. } => Health::Critical,
+            Reason::PausedOnPrimary
+            | Reason::CyclesMissed { .. }
+            | Reason::NotSynchronized { .. }
+            | Reason::Slow { .. }
+            | Reason::InitialReplicationUnfinished
+            | Reason::Unprotected { .. }
+            | Reason::OperationUnfinished => Health::Warning,
+        }
+    }
+}
+
+/// What is known when health is judged.
+#[derive(Clone, Debug)]
+pub struct HealthFacts<'a> {
+    /// Where this side stands.
+    pub phase: &'a Phase,
+    /// Held on this side since.
+    pub paused_since: Option<Timestamp>,
+    /// Held on the other side, as last reported.
+    pub paused_on_peer: bool,
+    /// When the last point was acknowledged.
+    pub last_synchronized: Option<Timestamp>,
+    /// Why the last cycle failed, if it did.
+    pub last_failure: Option<&'a str>,
+    /// A handover is open.
+    pub operation_open: bool,
+    /// Things noticed on this host, as (what, cure).
+    pub interference: &'a [(String, String)],
+    /// The cycles of the monitoring interval.
+    pub statistics: &'a Statistics,
+    /// When health turns.
+    pub thresholds: &'a Thresholds,
+    /// The judging host's clock.
+    pub now: Timestamp,
+}
+
+/// Health and all its reasons, the worst first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HealthReport {
+    /// The worst severity; Normal without reasons.
+    pub health: Health,
+    /// Every reason, the worst first.
+    pub reasons: Vec<Reason>,
+}
+
+/// Judges one side of a relationship.
+#[must_use]
+pub fn assess(facts: &HealthFacts<'_>) -> HealthReport {
+    let mut reasons = Vec::new();
+    let role = facts.phase.role();
+    if let Some(cause) = facts.last_failure {
+        reasons.push(Reason::CannotSend { cause: cause.to_owned() });
+    }
+    for (what, cure) in facts.interference {
+        reasons.push(Reason::Interference { what: what.clone(), cure: cure.clone() });
+    }
+    let (on_primary, on_replica) = match role {
+        Role::Primary => (facts.paused_since.is_some(), facts.paused_on_peer),
+        Role::Replica => (facts.paused_on_peer, facts.paused_since.is_some()),
+    };
+    if on_replica {
+        reasons.push(Reason::PausedOnReplica);
+    }
+    if on_primary {
+        reasons.push(Reason::PausedOnPrimary);
+    }
+    match facts.phase {
+        Phase::InitialPending { .. } | Phase::InitialReplication => {
+            reasons.push(Reason::InitialReplicationUnfinished)
+        }
+        Phase::Resynchronizing { cause } => reasons.push(Reason::Resynchronization { cause: cause.clone() }),
+        Phase::Unprotected { since } | Phase::Stopped { since } => {
+            reasons.push(Reason::Unprotected { since: *since })
+        }
+        Phase::Receiving if facts.last_synchronized.is_none() => {
+            reasons.push(Reason::InitialReplicationUnfinished)
+        }
+        Phase::Replicating | Phase::Receiving => reasons.extend(freshness(facts)),
+        Phase::Yielding => {}
+    }
+    if facts.operation_open {
+        reasons.push(Reason::OperationUnfinished);
+    }
+    reasons.extend(missed_cycles(facts));
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.severity()));
+    let health = reasons.first().map_or(Health::Normal, Reason::severity);
+    HealthReport { health, reasons }
+}
+
+fn freshness(facts: &HealthFacts<'_>) -> Option<Reason> {
+    let age = facts.last_synchronized.map(|at| facts.now.since(at));
+    let stale = age.is_none_or(|age| age > facts.thresholds.last_synchronized_age_max);
+    stale.then_some(Reason::NotSynchronized { age })
+}
+
+fn missed_cycles(facts: &HealthFacts<'_>) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let percent_max = facts.thresholds.missed_cycles_percent_max;
+    if let Some(percent) =
+        facts.statistics.missed_percent().filter(|percent| *percent > u64::from(percent_max))
+    {
+        reasons.push(Reason::CyclesMissed { percent, percent_max });
+    }
+    if let Some(average) =
+        facts.statistics.average_latency.filter(|it| *it > facts.thresholds.average_latency_max)
+    {
+        reasons.push(Reason::Slow { average });
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(edit: impl FnOnce(&mut HealthFacts<'_>), expected: Health) {
+        let (statistics, thresholds) = (Statistics::default(), Thresholds::default());
+        let mut facts = HealthFacts {
+            phase: &Phase::Replicating,
+            paused_since: None,
+            paused_on_peer: false,
+            last_synchronized: Some(Timestamp(1_000)),
+            last_failure: None,
+            operation_open: false,
+            interference: &[],
+            statistics: &statistics,
+            thresholds: &thresholds,
+            now: Timestamp(2_000),
+        };
+        edit(&mut facts);
+        let report = assess(&facts);
+        assert_eq!(report.health, expected, "{:?}", report.reasons);
+        assert_eq!(report.reasons.is_empty(), expected == Health::Normal);
+    }
+
+    #[test]
+    fn fresh_cycles_are_normal_and_each_trouble_has_its_severity() {
+        check(|_| {}, Health::Normal);
+        check(|facts| facts.last_synchronized = None, Health::Warning);
+        check(|facts| facts.now = Timestamp(4_000_000), Health::Warning);
+        check(|facts| facts.paused_since = Some(Timestamp(1)), Health::Warning);
+        check(|facts| facts.paused_on_peer = true, Health::Critical);
+        check(|facts| facts.last_failure = Some("link down"), Health::Critical);
+        check(|facts| facts.phase = &Phase::InitialReplication, Health::Warning);
+        check(|facts| facts.phase = &Phase::Unprotected { since: Timestamp(1) }, Health::Warning);
+    }
+
+    #[test]
+    fn missed_cycles_count_only_above_the_threshold() {
+        let statistics =
+            |missed| Statistics { cycles_due: 100, cycles_missed: missed, ..Statistics::default() };
+        let (at, above) = (statistics(20), statistics(21));
+        check(|facts| facts.statistics = Box::leak(Box::new(at)), Health::Normal);
+        check(|facts| facts.statistics = Box::leak(Box::new(above)), Health::Warning);
+    }
+}

@@ -1,0 +1,130 @@
+//! What an operator chose for a relationship. The same on both sides; travels with every change.
+
+use std::time::Duration;
+
+use crate::ids::DiskTarget;
+
+/// Time between the beginnings of two cycles.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Frequency(Duration);
+
+/// A frequency outside the accepted range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a frequency of {seconds} s is not accepted: choose from {min} s to {max} s, for example 30s, 5m or 15m",
+    min = Frequency::MIN.as_secs(), max = Frequency::MAX.as_secs())]
+pub struct FrequencyOutOfRange {
+    /// What was asked for, in seconds.
+    pub seconds: u64,
+}
+
+impl Frequency {
+    /// Below this the fixed cost of a cycle (about 0.2 s in libvirt) would be felt.
+    pub const MIN: Duration = Duration::from_secs(5);
+    /// Longer gaps are backups, not replication.
+    pub const MAX: Duration = Duration::from_secs(24 * 3600);
+    /// Hyper-V Replica's default.
+    pub const DEFAULT: Frequency = Frequency(Duration::from_secs(300));
+
+    /// Whole seconds between [`Frequency::MIN`] and [`Frequency::MAX`].
+    pub fn from_seconds(seconds: u64) -> Result<Frequency, FrequencyOutOfRange> {
+        let wait = Duration::from_secs(seconds);
+        if (Self::MIN..=Self::MAX).contains(&wait) {
+            Ok(Frequency(wait))
+        } else {
+            Err(FrequencyOutOfRange { seconds })
+        }
+    }
+
+    /// The time itself.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+
+    /// In whole seconds.
+    #[must_use]
+    pub fn seconds(self) -> u64 {
+        self.0.as_secs()
+    }
+}
+
+/// Whether frames are compressed on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compression {
+    /// Always compressed.
+    On,
+    /// Never.
+    Off,
+    /// Compressed when the link is slower than the compressor.
+    Adaptive,
+}
+
+/// What happens to one disk of the VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskChoice {
+    /// Copied to the replica.
+    Replicated,
+    /// Present on the replica, but empty, so that the VM starts there.
+    Excluded,
+}
+
+/// When health turns; defaults are Hyper-V Replica's fixed ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thresholds {
+    /// Warning above this share of missed cycles in the monitoring interval, in percent.
+    pub missed_cycles_percent_max: u8,
+    /// Warning when nothing was synchronized for this long.
+    pub last_synchronized_age_max: Duration,
+    /// Warning above this average latency.
+    pub average_latency_max: Duration,
+    /// The window over which cycles are counted.
+    pub monitoring_interval: Duration,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Thresholds {
+            missed_cycles_percent_max: 20,
+            last_synchronized_age_max: Duration::from_secs(3600),
+            average_latency_max: Duration::from_secs(300),
+            monitoring_interval: Duration::from_secs(12 * 3600),
+        }
+    }
+}
+
+/// All choices of one relationship.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Time between cycles.
+    pub frequency: Frequency,
+    /// Compression on the wire.
+    pub compression: Compression,
+    /// Every disk of the VM with what happens to it, in the order of the VM's definition.
+    pub disks: Vec<(DiskTarget, DiskChoice)>,
+    /// Upper limit of this VM's replication traffic, bytes per second; none: only the host's limit.
+    pub rate_limit_bytes_per_second: Option<u64>,
+    /// Names of bridges and libvirt networks, as (name on the first host, name on the second), both ways round.
+    pub network_map: Vec<(String, String)>,
+    /// When health turns.
+    pub thresholds: Thresholds,
+}
+
+impl Settings {
+    /// The disks that are copied.
+    pub fn replicated_disks(&self) -> impl Iterator<Item = &DiskTarget> {
+        self.disks.iter().filter(|(_, choice)| *choice == DiskChoice::Replicated).map(|(target, _)| target)
+    }
+
+    /// The network's name on the other host: mapped by either column, else the same name.
+    #[must_use]
+    pub fn network_on_peer<'a>(&'a self, name: &'a str) -> &'a str {
+        self.network_map
+            .iter()
+            .find_map(|(first, second)| match name {
+                _ if first == name => Some(second.as_str()),
+                _ if second == name => Some(first.as_str()),
+                _ => None,
+            })
+            .unwrap_or(name)
+    }
+}

@@ -1,0 +1,105 @@
+//! What the cycles of the monitoring interval cost and how many were missed.
+
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// How a cycle ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CycleOutcome {
+    /// Sealed and acknowledged.
+    Acknowledged,
+    /// Broken; the next one covers more.
+    Failed,
+    /// Not begun when it was due, because the one before still ran or replication could not begin.
+    Missed,
+}
+
+/// One cycle, as it is kept for statistics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CycleRecord {
+    /// When it began (or should have).
+    pub begun: Timestamp,
+    /// From begin to acknowledgement.
+    pub latency: Duration,
+    /// Bytes of guest data that it carried.
+    pub bytes: u64,
+    /// How it ended.
+    pub outcome: CycleOutcome,
+}
+
+/// Sums over the cycles of one monitoring interval.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Statistics {
+    /// Cycles that were due.
+    pub cycles_due: u64,
+    /// Cycles that were acknowledged.
+    pub cycles_acknowledged: u64,
+    /// Cycles that failed.
+    pub cycles_failed: u64,
+    /// Cycles that were missed or failed.
+    pub cycles_missed: u64,
+    /// Mean size; unknown before the first acknowledged cycle.
+    pub average_bytes: Option<u64>,
+    /// Largest size.
+    pub maximum_bytes: Option<u64>,
+    /// Mean latency.
+    pub average_latency: Option<Duration>,
+    /// Longest latency.
+    pub maximum_latency: Option<Duration>,
+}
+
+impl Statistics {
+    /// Sums up `cycles`.
+    pub fn over<'a>(cycles: impl IntoIterator<Item = &'a CycleRecord>) -> Statistics {
+        let mut sum = Statistics::default();
+        let (mut bytes, mut latency) = (0_u64, Duration::ZERO);
+        for cycle in cycles {
+            sum.cycles_due += 1;
+            match cycle.outcome {
+                CycleOutcome::Failed => {
+                    sum.cycles_failed += 1;
+                    sum.cycles_missed += 1;
+                }
+                CycleOutcome::Missed => sum.cycles_missed += 1,
+                CycleOutcome::Acknowledged => {
+                    sum.cycles_acknowledged += 1;
+                    bytes = bytes.saturating_add(cycle.bytes);
+                    latency = latency.saturating_add(cycle.latency);
+                    sum.maximum_bytes = sum.maximum_bytes.max(Some(cycle.bytes));
+                    sum.maximum_latency = sum.maximum_latency.max(Some(cycle.latency));
+                }
+            }
+        }
+        if sum.cycles_acknowledged > 0 {
+            sum.average_bytes = Some(bytes / sum.cycles_acknowledged);
+            sum.average_latency = Some(latency / u32::try_from(sum.cycles_acknowledged).unwrap_or(u32::MAX));
+        }
+        sum
+    }
+
+    /// Share of the due cycles that were missed or failed, in percent; unknown when none was due.
+    #[must_use]
+    pub fn missed_percent(&self) -> Option<u64> {
+        (self.cycles_due > 0).then(|| self.cycles_missed.saturating_mul(100) / self.cycles_due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_stays_unknown_until_a_cycle_was_acknowledged() {
+        let failed = CycleRecord {
+            begun: Timestamp(0),
+            latency: Duration::from_secs(9),
+            bytes: 7,
+            outcome: CycleOutcome::Failed,
+        };
+        let sum = Statistics::over([&failed]);
+        assert_eq!((sum.average_bytes, sum.average_latency), (None, None));
+        assert_eq!(sum.missed_percent(), Some(100));
+        assert_eq!(Statistics::over([]).missed_percent(), None);
+    }
+}
