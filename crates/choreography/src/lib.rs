@@ -1,1 +1,14 @@
-//! To be written.
+//! The procedures as step tables, and the fold that tells from a journal what is done and what comes next.
+//!
+//! Pure. The daemon, the tests and any model run this same table: [`table::PLANNED_FAILOVER`] says what each step does,
+//! [`journal::fold`] reads a journal, [`next::next`] decides. What is *not* here: how a step is carried out (`engine`).
+
+pub mod journal;
+pub mod next;
+pub mod operation;
+pub mod table;
+
+pub use journal::{Entry, Mark, Progress, StepState, fold};
+pub use next::{Next, RestingState, next};
+pub use operation::{Operation, Options, Outcome, Side};
+pub use table::{Place, Step, StepSpec, Undo, spec};

@@ -1,0 +1,175 @@
+//! What a host does next in an operation: a pure function of its journal, its part and the options.
+//!
+//! Forward, a host does its own unsettled steps in the order of the table and waits for the other host's. Turned round
+//! before the hand over, the old primary first asks the new primary to refuse a late hand over (that answer, or the news
+//! that it already happened, is the only way out of doubt), then takes its steps back in reverse order.
+
+use crate::journal::{Progress, StepState};
+use crate::operation::{Operation, Outcome, Side};
+use crate::table::{Place, Step, Undo, spec};
+
+/// What to do now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Do this step. It may have been begun before: every step is idempotent.
+    Do(Step),
+    /// This step is not asked for: write that down.
+    Skip(Step, &'static str),
+    /// The other host does the next step; ask it how far it is.
+    Await(Step),
+    /// Ask the new primary for its durable refusal of a late hand over, before anything is taken back.
+    Abandon,
+    /// Take this step back.
+    TakeBack(Step),
+    /// Write down that the operation ended.
+    End(Outcome),
+    /// Nothing: the operation ended.
+    Nothing,
+}
+
+/// A state in which an operation may rest for long, with the command that leaves it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RestingState {
+    /// Steps go on by themselves.
+    UnderWay,
+    /// A step before the lock failed and is being taken back, or waits for the other host.
+    Undoing,
+    /// Locked, and it is unknown whether the other host took over: neither side runs the VM.
+    InDoubt,
+    /// Handed over; the remaining steps are retried until they succeed.
+    Forward,
+    /// Ended.
+    Ended,
+}
+
+impl RestingState {
+    /// The state's name for people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            RestingState::UnderWay => "under way",
+            RestingState::Undoing => "being undone",
+            RestingState::InDoubt => "in doubt",
+            RestingState::Forward => "handed over, finishing",
+            RestingState::Ended => "ended",
+        }
+    }
+}
+
+/// Decides what `operation.side` does next.
+#[must_use]
+pub fn next(operation: &Operation, progress: &Progress) -> Next {
+    if progress.outcome.is_some() {
+        return Next::Nothing;
+    }
+    match (operation.side, &progress.cancelled) {
+        (Side::OldPrimary, Some(_)) => backward(progress),
+        // The new primary took nothing of the VM yet: its announcement is all there is to clear.
+        (Side::NewPrimary, Some(_)) => Next::End(Outcome::Undone),
+        (_, None) => forward(operation, progress),
+    }
+}
+
+fn forward(operation: &Operation, progress: &Progress) -> Next {
+    let mine = match operation.side {
+        Side::OldPrimary => Place::OldPrimary,
+        Side::NewPrimary => Place::NewPrimary,
+    };
+    for step in Step::all().filter(|step| !progress.is_settled(*step)) {
+        if let Some(reason) = not_asked_for(operation, step) {
+            if spec(step).place == mine {
+                return Next::Skip(step, reason);
+            }
+            continue;
+        }
+        if spec(step).place == mine {
+            return Next::Do(step);
+        }
+        // The new primary acts alone from the hand over on; the old one's demotion may lag (the epoch refuses it).
+        if operation.side == Side::NewPrimary && step == Step::Demote {
+            continue;
+        }
+        return Next::Await(step);
+    }
+    Next::End(Outcome::Completed)
+}
+
+fn not_asked_for(operation: &Operation, step: Step) -> Option<&'static str> {
+    match step {
+        Step::Start if !operation.options.start => {
+            Some("not asked for: start the VM yourself when you are ready")
+        }
+        Step::Reverse if !operation.options.reverse => {
+            Some("not asked for: the VM is unprotected until `reverse`")
+        }
+        Step::Confirm if !operation.options.start => Some("the VM was not started"),
+        _ => None,
+    }
+}
+
+fn backward(progress: &Progress) -> Next {
+    let announced = progress.may_have_effect(Step::Announce);
+    for step in Step::all().rev().filter(|step| *step < Step::HandOver) {
+        if step == Step::FinalSync
+            && announced
+            && progress.may_have_effect(Step::Announce)
+            && !abandoned(progress)
+        {
+            return Next::Abandon;
+        }
+        let undoable = matches!(spec(step).undo, Undo::By(_));
+        if undoable && step != Step::Announce && progress.may_have_effect(step) {
+            return Next::TakeBack(step);
+        }
+    }
+    Next::End(Outcome::Undone)
+}
+
+/// The announcement is taken back exactly when the new primary has promised to refuse a late hand over.
+fn abandoned(progress: &Progress) -> bool {
+    matches!(progress.steps.get(&Step::Announce), Some(StepState::Undone { .. }))
+}
+
+/// In which state an operation rests while it does not move.
+#[must_use]
+pub fn resting_state(operation: &Operation, progress: &Progress) -> RestingState {
+    if progress.outcome.is_some() {
+        return RestingState::Ended;
+    }
+    if progress.handed_over() {
+        return RestingState::Forward;
+    }
+    let asked = progress.may_have_effect(Step::HandOver);
+    match operation.side {
+        Side::OldPrimary if asked => RestingState::InDoubt,
+        _ if progress.cancelled.is_some() => RestingState::Undoing,
+        _ => RestingState::UnderWay,
+    }
+}
+
+/// Why a person's cancel is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CannotCancel {
+    /// The VM belongs to the new primary already.
+    #[error(
+        "the hand over has happened: the VM belongs to the other host now. To bring it home, run planned-failover there"
+    )]
+    HandedOver,
+    /// Nothing is left to cancel.
+    #[error("the operation has ended")]
+    Ended,
+}
+
+/// Whether a person may still turn the operation round.
+pub fn may_cancel(progress: &Progress) -> Result<(), CannotCancel> {
+    if progress.outcome.is_some() {
+        Err(CannotCancel::Ended)
+    } else if progress.handed_over() {
+        Err(CannotCancel::HandedOver)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Small worlds, walked whole: every place where an operation can stop has a next step, and never a wrong one.
+
+use domain::{Epoch, HostId, OperationId, RelationshipId, Timestamp};
+use uuid::Uuid;
+
+use super::{Next, RestingState, may_cancel, next, resting_state};
+use crate::journal::{Entry, Mark, fold};
+use crate::operation::{Operation, Options, Outcome, Side};
+use crate::table::{Place, Step, Undo, spec};
+
+fn operation(side: Side, reverse: bool, start: bool) -> Operation {
+    Operation {
+        id: OperationId(Uuid::from_u128(1)),
+        relationship: RelationshipId(Uuid::from_u128(2)),
+        old_primary: HostId(Uuid::from_u128(3)),
+        side,
+        proposed_epoch: Epoch::FIRST.next(),
+        options: Options { reverse, start, ..Options::default() },
+        requested_by: "root".into(),
+        begun: Timestamp(0),
+    }
+}
+
+struct Journal(Vec<Entry>);
+
+impl Journal {
+    fn write(&mut self, mark: Mark) {
+        let at = Timestamp(self.0.len() as u64);
+        self.0.push(Entry { at, host: HostId(Uuid::from_u128(3)), mark });
+    }
+}
+
+/// Runs one host to its end, with the other host's steps done as soon as they are awaited; returns what it did.
+fn run(operation: &Operation, journal: &mut Journal) -> Vec<Next> {
+    let mut trace = Vec::new();
+    for _ in 0..64 {
+        let step = next(operation, &fold(&journal.0));
+        trace.push(step.clone());
+        match step {
+            Next::Do(step) | Next::Await(step) => {
+                journal.write(Mark::Intent(step));
+                journal.write(Mark::Done(step, String::new()));
+            }
+            Next::Skip(step, reason) => journal.write(Mark::Skipped(step, reason.into())),
+            Next::Abandon => journal.write(Mark::Undone(Step::Announce)),
+            Next::TakeBack(step) => journal.write(Mark::Undone(step)),
+            Next::End(outcome) => journal.write(Mark::Ended(outcome)),
+            Next::Nothing => return trace,
+        }
+    }
+    panic!("the operation does not end: {trace:?}");
+}
+
+#[test]
+fn each_host_does_its_own_steps_in_order_and_the_operation_completes() {
+    for side in [Side::OldPrimary, Side::NewPrimary] {
+        for (reverse, start) in [(true, true), (true, false), (false, true), (false, false)] {
+            let operation = operation(side, reverse, start);
+            let mut journal = Journal(Vec::new());
+            let trace = run(&operation, &mut journal);
+            let done: Vec<Step> = trace
+                .iter()
+                .filter_map(|next| match next {
+                    Next::Do(step) => Some(*step),
+                    _ => None,
+                })
+                .collect();
+            assert!(done.is_sorted());
+            let mine = if side == Side::OldPrimary { Place::OldPrimary } else { Place::NewPrimary };
+            assert!(done.iter().all(|step| spec(*step).place == mine));
+            assert_eq!(done.contains(&Step::Reverse), reverse && side == Side::NewPrimary);
+            assert_eq!(done.contains(&Step::Start), start && side == Side::NewPrimary);
+            assert_eq!(fold(&journal.0).outcome, Some(Outcome::Completed));
+        }
+    }
+}
+
+#[test]
+fn cancelled_before_the_hand_over_every_effect_is_taken_back_after_the_promise() {
+    let operation = operation(Side::OldPrimary, true, true);
+    for last in Step::all().filter(|step| *step <= Step::HandOver) {
+        let mut journal = Journal(Vec::new());
+        for step in Step::all().filter(|step| *step <= last) {
+            journal.write(Mark::Intent(step));
+            if step < last {
+                journal.write(Mark::Done(step, String::new()));
+            }
+        }
+        assert_eq!(may_cancel(&fold(&journal.0)), Ok(()));
+        journal.write(Mark::Cancel("test".into()));
+        let trace = run(&operation, &mut journal);
+        let promise = trace.iter().position(|next| *next == Next::Abandon);
+        assert_eq!(promise.is_some(), last >= Step::Announce, "{last:?}: {trace:?}");
+        for step in Step::all().filter(|step| *step <= last && *step > Step::Announce) {
+            if matches!(spec(step).undo, Undo::By(_)) {
+                let undone = trace.iter().position(|next| *next == Next::TakeBack(step));
+                assert!(undone > promise, "{step:?} taken back before the promise: {trace:?}");
+            }
+        }
+        assert_eq!(fold(&journal.0).outcome, Some(Outcome::Undone));
+    }
+}
+
+#[test]
+fn the_lock_is_taken_back_before_the_vm_starts_again() {
+    let mut journal = Journal(Vec::new());
+    for step in Step::all().filter(|step| *step <= Step::Lock) {
+        journal.write(Mark::Done(step, String::new()));
+    }
+    journal.write(Mark::Cancel("test".into()));
+    let trace = run(&operation(Side::OldPrimary, true, true), &mut journal);
+    let at = |wanted: Next| trace.iter().position(|next| *next == wanted).expect("in the trace");
+    assert!(at(Next::Abandon) < at(Next::TakeBack(Step::Lock)));
+    assert!(at(Next::TakeBack(Step::Lock)) < at(Next::TakeBack(Step::ShutDown)));
+}
+
+#[test]
+fn a_hand_over_that_happened_beats_a_cancellation() {
+    let mut journal = Journal(Vec::new());
+    for step in Step::all().filter(|step| *step <= Step::FinalSync) {
+        journal.write(Mark::Done(step, String::new()));
+    }
+    journal.write(Mark::Intent(Step::HandOver));
+    let operation = operation(Side::OldPrimary, true, true);
+    assert_eq!(resting_state(&operation, &fold(&journal.0)), RestingState::InDoubt);
+    journal.write(Mark::Cancel("test".into()));
+    journal.write(Mark::Done(Step::HandOver, String::new()));
+    let progress = fold(&journal.0);
+    assert!(may_cancel(&progress).is_err());
+    assert_eq!(next(&operation, &progress), Next::Do(Step::Demote));
+    assert_eq!(resting_state(&operation, &progress), RestingState::Forward);
+}
+
+#[test]
+fn a_repeated_journal_line_changes_nothing() {
+    let mut journal = Journal(Vec::new());
+    let trace_side = operation(Side::OldPrimary, true, true);
+    run(&trace_side, &mut journal);
+    let once = fold(&journal.0);
+    let twice = fold(journal.0.iter().chain(&journal.0));
+    assert_eq!(once, twice);
+}
