@@ -25,6 +25,28 @@ pub enum CheckName {
 }
 
 impl CheckName {
+    /// Every check, in the order in which they are shown.
+    pub const ALL: [CheckName; 18] = [
+        CheckName::ReplicaReachable,
+        CheckName::VersionsMatch,
+        CheckName::ClocksAgree,
+        CheckName::HealthNormal,
+        CheckName::NoOtherOperation,
+        CheckName::VmShutDownNotTurnedOff,
+        CheckName::DefinitionMovable,
+        CheckName::DisksCarryBitmaps,
+        CheckName::HookInPlace,
+        CheckName::CertificatesValid,
+        CheckName::NetworksPresent,
+        CheckName::MachineTypeAvailable,
+        CheckName::CpuCompatible,
+        CheckName::FirmwareAvailable,
+        CheckName::BootFilesPresent,
+        CheckName::DiskSpace,
+        CheckName::Memory,
+        CheckName::NameFree,
+    ];
+
     /// What the check proves, for people.
     #[must_use]
     pub fn words(self) -> &'static str {

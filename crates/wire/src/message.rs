@@ -1,0 +1,266 @@
+//! The control messages between two daemons: one request, one answer, as JSON.
+//!
+//! Every request about a relationship carries its epoch; a host that knows a higher one refuses it. Every request is
+//! idempotent: repeated, it is answered as the first time. The forms here are the wire's own (see [`form`]); the types
+//! of `domain` and `choreography` never meet JSON. Unknown fields are refused: a newer daemon must negotiate first.
+
+use domain::{Epoch, RelationshipId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub mod form;
+
+use form::{CheckForm, EntryForm, OperationForm, OptionsForm, PointForm, SettingsForm};
+
+/// What one daemon asks of another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Who are you, and what time is it?
+    Hello {},
+    /// Could you run this VM? Nothing is changed.
+    Survey {
+        /// What the VM needs.
+        requirements: Requirements,
+    },
+    /// Become the replica of this VM.
+    Enable {
+        /// Id of the new relationship.
+        relationship: Uuid,
+        /// The epoch in which it is born.
+        epoch: u64,
+        /// What the operator chose.
+        settings: SettingsForm,
+        /// What the VM needs.
+        requirements: Requirements,
+    },
+    /// What do you believe about this relationship? Asked before any byte moves.
+    Beliefs {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+    },
+    /// The primary's settings and pause state changed.
+    Settings {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+        /// All settings.
+        settings: SettingsForm,
+    },
+    /// Cycles are held (or no longer held) on the asking side.
+    Paused {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+        /// Held or not.
+        paused: bool,
+    },
+    /// Relayed from the replica's command line: begin a planned failover.
+    PlanFailover {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+        /// What the operator chose.
+        options: OptionsForm,
+        /// Who asked.
+        requested_by: String,
+        /// Only show the plan.
+        dry_run: bool,
+    },
+    /// A handover begins; other operations wait.
+    Announce {
+        /// The operation.
+        operation: OperationForm,
+        /// Its journal so far.
+        entries: Vec<EntryForm>,
+    },
+    /// Promise to refuse a late hand over of this operation, or say that it happened.
+    Abandon {
+        /// Which operation.
+        operation: Uuid,
+        /// Of which relationship.
+        relationship: Uuid,
+    },
+    /// Take the VM over: the point of no return.
+    HandOver {
+        /// The operation.
+        operation: OperationForm,
+        /// Its journal so far.
+        entries: Vec<EntryForm>,
+        /// The head that both sides must have.
+        head: PointForm,
+    },
+    /// Become the replica of the VM that you handed over.
+    Reverse {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The new primary's epoch.
+        epoch: u64,
+        /// The common base.
+        head: PointForm,
+        /// All settings; must equal the original ones.
+        settings: SettingsForm,
+    },
+    /// My journal of this operation; what does yours say?
+    News {
+        /// Which operation.
+        operation: Uuid,
+        /// Lines that the asked side may not have.
+        entries: Vec<EntryForm>,
+        /// The final report, when there is one.
+        report: Option<String>,
+    },
+    /// The relationship ends.
+    Remove {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+        /// Delete the replica's files too.
+        delete_replica: bool,
+    },
+}
+
+/// What the asked daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Answer {
+    /// To `Hello`.
+    Hello {
+        /// The host's id.
+        host: Uuid,
+        /// Its name.
+        name: String,
+        /// Version of its daemon.
+        version: String,
+        /// Its clock, milliseconds since 1970.
+        clock_ms: u64,
+    },
+    /// To `Survey`.
+    Survey {
+        /// Every prerequisite that only the asked host can judge.
+        checks: Vec<CheckForm>,
+    },
+    /// To `Beliefs`.
+    Beliefs(Beliefs),
+    /// To `PlanFailover`: the local API's own JSON of a plan or an operation.
+    Relayed {
+        /// JSON text.
+        json: String,
+    },
+    /// To `Abandon`.
+    Abandon {
+        /// The hand over happened before; the promise cannot be given.
+        already_handed_over: bool,
+    },
+    /// To `HandOver`.
+    HandOver {
+        /// The asked side's journal, with the hand over in it.
+        entries: Vec<EntryForm>,
+    },
+    /// To `News`.
+    News {
+        /// The asked side's journal.
+        entries: Vec<EntryForm>,
+        /// Its final report.
+        report: Option<String>,
+    },
+    /// To everything else.
+    Done {},
+}
+
+/// What a side believes about a relationship.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beliefs {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its phase, in words for people.
+    pub phase: String,
+    /// Whether it would receive a delta now.
+    pub receives: bool,
+    /// Cycles are held by an operator on this side.
+    pub paused: bool,
+    /// The newest recovery point.
+    pub head: Option<PointForm>,
+    /// A delta that was begun and broke: where it goes on.
+    pub partial: Option<Partial>,
+}
+
+/// A delta that the replica holds in part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partial {
+    /// The point that it would become.
+    pub point: Uuid,
+    /// Index of the disk that is being written, in the order of the delta's header.
+    pub disk: u16,
+    /// Everything of that disk before this offset has arrived.
+    pub offset: u64,
+    /// Digest over the frames that have arrived, hexadecimal.
+    pub digest: String,
+}
+
+/// What a VM needs of a host that is to run it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requirements {
+    /// The VM's UUID.
+    pub vm: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its inactive definition.
+    pub domain_xml: String,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Every disk with its virtual size in bytes and the bytes that its file takes.
+    pub disks: Vec<DiskRequirement>,
+    /// Names of bridges, already mapped for the asked host.
+    pub bridges: Vec<String>,
+    /// Names of libvirt networks, already mapped for the asked host.
+    pub networks: Vec<String>,
+    /// The relationship that the asked host already has for this VM, if any.
+    pub relationship: Option<Uuid>,
+}
+
+/// One disk of a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskRequirement {
+    /// Target name.
+    pub target: String,
+    /// Size that the guest sees, bytes.
+    pub virtual_size: u64,
+    /// Bytes that will be copied at first; unknown before the map is read.
+    pub allocated_bytes: Option<u64>,
+    /// Copied, or present and empty.
+    pub replicated: bool,
+}
+
+impl Request {
+    /// The relationship and epoch that this request speaks for, when it speaks for one.
+    #[must_use]
+    pub fn authority(&self) -> Option<(RelationshipId, Epoch)> {
+        let (relationship, epoch) = match self {
+            Request::Enable { relationship, epoch, .. }
+            | Request::Beliefs { relationship, epoch }
+            | Request::Settings { relationship, epoch, .. }
+            | Request::Paused { relationship, epoch, .. }
+            | Request::PlanFailover { relationship, epoch, .. }
+            | Request::Reverse { relationship, epoch, .. }
+            | Request::Remove { relationship, epoch, .. } => (relationship, epoch),
+            Request::Hello {}
+            | Request::Survey { .. }
+            | Request::Announce { .. }
+            | Request::Abandon { .. }
+            | Request::HandOver { .. }
+            | Request::News { .. } => return None,
+        };
+        Some((RelationshipId(*relationship), Epoch::new(*epoch)?))
+    }
+}

@@ -1,0 +1,369 @@
+//! How the words of `domain` and `choreography` look on the wire, and the way back, which distrusts every value.
+
+use std::time::Duration;
+
+use choreography::{Entry, Mark, Operation, Options, Outcome, Side, Step};
+use domain::{
+    Check, CheckName, Compression, Consistency, DiskChoice, DiskTarget, Epoch, Frequency, HostId, Lineage,
+    OperationId, PointId, RecoveryPoint, RelationshipId, Settings, Thresholds, Timestamp, Verdict,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A value from the other host that makes no sense here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the other host sent {field} = {value:?}, which this daemon does not understand; compare `virt-replica --version` on both hosts"
+)]
+pub struct Nonsense {
+    /// Which field.
+    pub field: &'static str,
+    /// What it held.
+    pub value: String,
+}
+
+fn nonsense(field: &'static str, value: impl ToString) -> Nonsense {
+    Nonsense { field, value: value.to_string().chars().take(200).collect() }
+}
+
+/// [`Settings`] on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsForm {
+    /// Seconds between cycles.
+    pub frequency_s: u64,
+    /// `on`, `off` or `adaptive`.
+    pub compression: String,
+    /// Target and whether it is replicated, in order.
+    pub disks: Vec<(String, bool)>,
+    /// Bytes per second.
+    pub rate_limit_bytes_per_second: Option<u64>,
+    /// Pairs of names.
+    pub network_map: Vec<(String, String)>,
+    /// Percent.
+    pub missed_cycles_percent_max: u8,
+    /// Seconds.
+    pub last_synchronized_age_max_s: u64,
+    /// Seconds.
+    pub average_latency_max_s: u64,
+    /// Seconds.
+    pub monitoring_interval_s: u64,
+}
+
+impl From<&Settings> for SettingsForm {
+    fn from(settings: &Settings) -> Self {
+        let compression = match settings.compression {
+            Compression::On => "on",
+            Compression::Off => "off",
+            Compression::Adaptive => "adaptive",
+        };
+        let replicated = |(target, choice): &(DiskTarget, DiskChoice)| {
+            (target.as_str().to_owned(), *choice == DiskChoice::Replicated)
+        };
+        SettingsForm {
+            frequency_s: settings.frequency.seconds(),
+            compression: compression.to_owned(),
+            disks: settings.disks.iter().map(replicated).collect(),
+            rate_limit_bytes_per_second: settings.rate_limit_bytes_per_second,
+            network_map: settings.network_map.clone(),
+            missed_cycles_percent_max: settings.thresholds.missed_cycles_percent_max,
+            last_synchronized_age_max_s: settings.thresholds.last_synchronized_age_max.as_secs(),
+            average_latency_max_s: settings.thresholds.average_latency_max.as_secs(),
+            monitoring_interval_s: settings.thresholds.monitoring_interval.as_secs(),
+        }
+    }
+}
+
+impl TryFrom<SettingsForm> for Settings {
+    type Error = Nonsense;
+    fn try_from(form: SettingsForm) -> Result<Self, Nonsense> {
+        let compression = match form.compression.as_str() {
+            "on" => Compression::On,
+            "off" => Compression::Off,
+            "adaptive" => Compression::Adaptive,
+            other => return Err(nonsense("compression", other)),
+        };
+        let disk = |(target, replicated): (String, bool)| {
+            let choice = if replicated { DiskChoice::Replicated } else { DiskChoice::Excluded };
+            DiskTarget::new(&target).map(|target| (target, choice)).map_err(|_| nonsense("disk", target))
+        };
+        Ok(Settings {
+            frequency: Frequency::from_seconds(form.frequency_s)
+                .map_err(|_| nonsense("frequency_s", form.frequency_s))?,
+            compression,
+            disks: form.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
+            rate_limit_bytes_per_second: form.rate_limit_bytes_per_second,
+            network_map: form.network_map,
+            thresholds: Thresholds {
+                missed_cycles_percent_max: form.missed_cycles_percent_max,
+                last_synchronized_age_max: Duration::from_secs(form.last_synchronized_age_max_s),
+                average_latency_max: Duration::from_secs(form.average_latency_max_s),
+                monitoring_interval: Duration::from_secs(form.monitoring_interval_s),
+            },
+        })
+    }
+}
+
+/// [`RecoveryPoint`] on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // field by field the same as RecoveryPoint
+pub struct PointForm {
+    pub id: Uuid,
+    pub parent: Option<Uuid>,
+    pub ordinal: u64,
+    pub epoch: u64,
+    pub instant_ms: u64,
+    pub consistency: String,
+    pub lineage: String,
+    pub delta_bytes: u64,
+}
+
+/// The name of a consistency on the wire and in manifests.
+#[must_use]
+pub fn consistency_name(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Crash => "crash",
+        Consistency::FileSystem => "file-system",
+        Consistency::Application => "application",
+        Consistency::PoweredOff => "powered-off",
+    }
+}
+
+/// Reads what [`consistency_name`] wrote.
+pub fn consistency_from_name(name: &str) -> Result<Consistency, Nonsense> {
+    match name {
+        "crash" => Ok(Consistency::Crash),
+        "file-system" => Ok(Consistency::FileSystem),
+        "application" => Ok(Consistency::Application),
+        "powered-off" => Ok(Consistency::PoweredOff),
+        other => Err(nonsense("consistency", other)),
+    }
+}
+
+impl From<&RecoveryPoint> for PointForm {
+    fn from(point: &RecoveryPoint) -> Self {
+        PointForm {
+            id: point.id.0,
+            parent: point.parent.map(|id| id.0),
+            ordinal: point.ordinal,
+            epoch: point.epoch.number(),
+            instant_ms: point.instant.millis(),
+            consistency: consistency_name(point.consistency).to_owned(),
+            lineage: point.lineage.to_hex(),
+            delta_bytes: point.delta_bytes,
+        }
+    }
+}
+
+impl TryFrom<PointForm> for RecoveryPoint {
+    type Error = Nonsense;
+    fn try_from(form: PointForm) -> Result<Self, Nonsense> {
+        Ok(RecoveryPoint {
+            id: PointId(form.id),
+            parent: form.parent.map(PointId),
+            ordinal: form.ordinal,
+            epoch: Epoch::new(form.epoch).ok_or_else(|| nonsense("epoch", form.epoch))?,
+            instant: Timestamp(form.instant_ms),
+            consistency: consistency_from_name(&form.consistency)?,
+            lineage: Lineage::from_hex(&form.lineage).ok_or_else(|| nonsense("lineage", &form.lineage))?,
+            delta_bytes: form.delta_bytes,
+        })
+    }
+}
+
+/// [`Options`] on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // field by field the same as Options
+pub struct OptionsForm {
+    pub reverse: bool,
+    pub start: bool,
+    pub shutdown_timeout_s: u64,
+}
+
+impl From<&Options> for OptionsForm {
+    fn from(options: &Options) -> Self {
+        let shutdown_timeout_s = options.shutdown_timeout.as_secs();
+        OptionsForm { reverse: options.reverse, start: options.start, shutdown_timeout_s }
+    }
+}
+
+impl From<OptionsForm> for Options {
+    fn from(form: OptionsForm) -> Self {
+        let shutdown_timeout = Duration::from_secs(form.shutdown_timeout_s);
+        Options { reverse: form.reverse, start: form.start, shutdown_timeout }
+    }
+}
+
+/// [`Operation`] on the wire; the reader's side is always the new primary's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // field by field the same as Operation
+pub struct OperationForm {
+    pub id: Uuid,
+    pub relationship: Uuid,
+    pub old_primary: Uuid,
+    pub proposed_epoch: u64,
+    pub options: OptionsForm,
+    pub requested_by: String,
+    pub begun_ms: u64,
+}
+
+impl From<&Operation> for OperationForm {
+    fn from(operation: &Operation) -> Self {
+        OperationForm {
+            id: operation.id.0,
+            relationship: operation.relationship.0,
+            old_primary: operation.old_primary.0,
+            proposed_epoch: operation.proposed_epoch.number(),
+            options: OptionsForm::from(&operation.options),
+            requested_by: operation.requested_by.clone(),
+            begun_ms: operation.begun.millis(),
+        }
+    }
+}
+
+impl OperationForm {
+    /// The operation as the new primary keeps it.
+    pub fn into_new_primary(self) -> Result<Operation, Nonsense> {
+        Ok(Operation {
+            id: OperationId(self.id),
+            relationship: RelationshipId(self.relationship),
+            old_primary: HostId(self.old_primary),
+            side: Side::NewPrimary,
+            proposed_epoch: Epoch::new(self.proposed_epoch)
+                .ok_or_else(|| nonsense("proposed_epoch", self.proposed_epoch))?,
+            options: Options::from(self.options),
+            requested_by: self.requested_by.chars().take(200).collect(),
+            begun: Timestamp(self.begun_ms),
+        })
+    }
+}
+
+/// One line of a journal on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntryForm {
+    /// Milliseconds since 1970, by the writer's clock.
+    pub at_ms: u64,
+    /// Who wrote it.
+    pub host: Uuid,
+    /// `intent`, `done`, `skipped`, `failed`, `cancel`, `undone`, `completed`, `all-undone`.
+    pub mark: String,
+    /// The step's name, for marks of steps.
+    pub step: Option<String>,
+    /// Evidence or reason.
+    pub text: String,
+}
+
+impl From<&Entry> for EntryForm {
+    fn from(entry: &Entry) -> Self {
+        let (mark, step, text) = match &entry.mark {
+            Mark::Intent(step) => ("intent", Some(step), ""),
+            Mark::Done(step, text) => ("done", Some(step), text.as_str()),
+            Mark::Skipped(step, text) => ("skipped", Some(step), text.as_str()),
+            Mark::Failed(step, text) => ("failed", Some(step), text.as_str()),
+            Mark::Cancel(text) => ("cancel", None, text.as_str()),
+            Mark::Undone(step) => ("undone", Some(step), ""),
+            Mark::Ended(Outcome::Completed) => ("completed", None, ""),
+            Mark::Ended(Outcome::Undone) => ("all-undone", None, ""),
+        };
+        EntryForm {
+            at_ms: entry.at.millis(),
+            host: entry.host.0,
+            mark: mark.to_owned(),
+            step: step.map(|step| step.name().to_owned()),
+            text: text.to_owned(),
+        }
+    }
+}
+
+impl TryFrom<EntryForm> for Entry {
+    type Error = Nonsense;
+    fn try_from(form: EntryForm) -> Result<Self, Nonsense> {
+        let step = || {
+            let name = form.step.as_deref().unwrap_or_default();
+            Step::from_name(name).ok_or_else(|| nonsense("step", name))
+        };
+        let text: String = form.text.chars().take(4096).collect();
+        let mark = match form.mark.as_str() {
+            "intent" => Mark::Intent(step()?),
+            "done" => Mark::Done(step()?, text),
+            "skipped" => Mark::Skipped(step()?, text),
+            "failed" => Mark::Failed(step()?, text),
+            "cancel" => Mark::Cancel(text),
+            "undone" => Mark::Undone(step()?),
+            "completed" => Mark::Ended(Outcome::Completed),
+            "all-undone" => Mark::Ended(Outcome::Undone),
+            other => return Err(nonsense("mark", other)),
+        };
+        Ok(Entry { at: Timestamp(form.at_ms), host: HostId(form.host), mark })
+    }
+}
+
+/// [`Check`] on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckForm {
+    /// The check's words: its name between daemons of different versions.
+    pub name: String,
+    /// What was found and what cures it; none: it holds.
+    pub failure: Option<(String, String)>,
+}
+
+impl From<&Check> for CheckForm {
+    fn from(check: &Check) -> Self {
+        let failure = match &check.verdict {
+            Verdict::Pass => None,
+            Verdict::Fail { found, cure } => Some((found.clone(), cure.clone())),
+        };
+        CheckForm { name: check.name.words().to_owned(), failure }
+    }
+}
+
+impl TryFrom<CheckForm> for Check {
+    type Error = Nonsense;
+    fn try_from(form: CheckForm) -> Result<Self, Nonsense> {
+        let name = CheckName::ALL
+            .into_iter()
+            .find(|name| name.words() == form.name)
+            .ok_or_else(|| nonsense("check", &form.name))?;
+        Ok(match form.failure {
+            None => Check::pass(name),
+            Some((found, cure)) => Check::fail(name, found, cure),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mark_survives_the_wire() {
+        let step = Step::FinalSync;
+        let marks = [
+            Mark::Intent(step),
+            Mark::Done(step, "64 MiB".into()),
+            Mark::Skipped(step, "no".into()),
+            Mark::Failed(step, "link".into()),
+            Mark::Cancel("operator".into()),
+            Mark::Undone(step),
+            Mark::Ended(Outcome::Completed),
+            Mark::Ended(Outcome::Undone),
+        ];
+        for mark in marks {
+            let entry = Entry { at: Timestamp(5), host: HostId(Uuid::from_u128(9)), mark };
+            assert_eq!(Entry::try_from(EntryForm::from(&entry)), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn every_check_survives_the_wire() {
+        for name in CheckName::ALL {
+            let check = Check::fail(name, "found", "cure");
+            assert_eq!(Check::try_from(CheckForm::from(&check)), Ok(check));
+        }
+    }
+}
