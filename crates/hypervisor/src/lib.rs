@@ -1,1 +1,157 @@
-//! To be written.
+//! What virt-replica needs of a hypervisor: facts about hosts and VMs, and a dozen verbs.
+//!
+//! The trait is blocking: libvirt is. Callers run it on threads of their own and put their own deadline on every wait.
+//! What is *not* here: definitions are opaque text (only `libvirt` reads or writes domain XML), and nothing knows about
+//! relationships or roles.
+
+mod error;
+mod facts;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use domain::{DiskTarget, VmId};
+
+pub use error::{ErrorClass, HypervisorError};
+pub use facts::{
+    DiskFacts, Firmware, HostFacts, NicFacts, NicKind, Obstacle, ShutoffReason, VmFacts, VmState,
+};
+
+/// The prefix of every checkpoint and bitmap that is ours; others belong to somebody else and are never touched.
+pub const CHECKPOINT_PREFIX: &str = "vr-";
+
+/// A backup job in pull mode, together with a new checkpoint: one instant for all disks.
+#[derive(Clone, Debug)]
+pub struct BackupRequest {
+    /// Name of the checkpoint that is made at the same instant; none: no tracking from here.
+    pub checkpoint: Option<String>,
+    /// The older checkpoint whose changes the job exports as a dirty bitmap; none: everything.
+    pub since: Option<String>,
+    /// The disks to export; all others are left alone. The export has the target's name.
+    pub disks: Vec<DiskTarget>,
+    /// Directory for the scratch files (blocks that the guest overwrites while the job is open).
+    pub scratch_dir: PathBuf,
+    /// Unix socket on which QEMU serves NBD.
+    pub socket: PathBuf,
+}
+
+/// A backup job that is open.
+#[derive(Clone, Debug)]
+pub struct OpenBackup {
+    /// Unix socket on which QEMU serves NBD.
+    pub socket: PathBuf,
+    /// The exported disks.
+    pub disks: Vec<OpenDisk>,
+}
+
+/// One exported disk.
+#[derive(Clone, Debug)]
+pub struct OpenDisk {
+    /// Which disk.
+    pub target: DiskTarget,
+    /// NBD export name.
+    pub export: String,
+    /// NBD meta context of the dirty bitmap (`qemu:dirty-bitmap:…`); none in a full job.
+    pub dirty_context: Option<String>,
+}
+
+/// Where the parts of a definition live on this host.
+#[derive(Clone, Debug, Default)]
+pub struct Placement {
+    /// Source file of each disk; all are qcow2.
+    pub disks: Vec<(DiskTarget, PathBuf)>,
+    /// Bridges and libvirt networks by other names here: (name in the definition, name here).
+    pub networks: Vec<(String, String)>,
+    /// Where the UEFI variable store lives, if the VM has one.
+    pub nvram: Option<PathBuf>,
+}
+
+/// Something that happened in the hypervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Happening {
+    /// The VM started or stopped.
+    Lifecycle(VmId),
+    /// Its definition changed, appeared or vanished, or a device was plugged.
+    Definition(VmId),
+    /// The connection was lost and is back: anything may have happened.
+    Reconnected,
+}
+
+/// Result of a verb.
+pub type Result<T> = std::result::Result<T, HypervisorError>;
+
+/// The hypervisor of this host.
+pub trait Hypervisor: Send + Sync {
+    /// What this host offers.
+    fn host_facts(&self) -> Result<HostFacts>;
+
+    /// All VMs, running or not.
+    fn vms(&self) -> Result<Vec<VmFacts>>;
+
+    /// One VM; none when it is not defined.
+    fn vm(&self, id: VmId) -> Result<Option<VmFacts>>;
+
+    /// Only the state, cheaply; none when it is not defined.
+    fn vm_state(&self, id: VmId) -> Result<Option<VmState>>;
+
+    /// Asks the guest to shut down, by the guest agent when `by_agent`, else by ACPI. Does not wait.
+    fn shut_down(&self, id: VmId, by_agent: bool) -> Result<()>;
+
+    /// Starts the VM; `paused`: before its first instruction.
+    fn start(&self, id: VmId, paused: bool) -> Result<()>;
+
+    /// Lets a paused VM run.
+    fn resume(&self, id: VmId) -> Result<()>;
+
+    /// Defines or redefines a VM.
+    fn define(&self, definition: &str) -> Result<()>;
+
+    /// Forgets a VM: its definition and its checkpoints' metadata, never its disks or variable store.
+    fn undefine(&self, id: VmId) -> Result<()>;
+
+    /// Opens a backup job. Fails with a transient error while another job is open.
+    fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup>;
+
+    /// The backup job that is open, if its socket is a unix socket.
+    fn open_backup(&self, id: VmId) -> Result<Option<OpenBackup>>;
+
+    /// Ends the open backup job and waits until it is gone. No job: done.
+    fn end_backup(&self, id: VmId) -> Result<()>;
+
+    /// Makes a checkpoint of a running or paused VM.
+    fn create_checkpoint(&self, id: VmId, name: &str, disks: &[DiskTarget]) -> Result<()>;
+
+    /// Makes a checkpoint of a VM that is shut off: a persistent bitmap in each disk file and the metadata for it.
+    fn create_checkpoint_offline(&self, id: VmId, name: &str, disks: &[DiskTarget]) -> Result<()>;
+
+    /// Names of all checkpoints, ours and foreign, oldest first.
+    fn checkpoints(&self, id: VmId) -> Result<Vec<String>>;
+
+    /// Deletes a checkpoint. Running: its bitmap is merged into the older one. Shut off: metadata and the bitmaps in the
+    /// disk files go, nothing is merged. No such checkpoint: done.
+    fn delete_checkpoint(&self, id: VmId, name: &str) -> Result<()>;
+
+    /// Whether the guest agent answers within `deadline`.
+    fn agent_answers(&self, id: VmId, deadline: Duration) -> Result<bool>;
+
+    /// The definition under which this host may run or hold the VM: an allow-list of the given one, with our paths.
+    fn place_definition(&self, definition: &str, placement: &Placement) -> Result<String>;
+
+    /// Facts read from a definition that need no running hypervisor: memory, machine, disks, networks, obstacles.
+    fn read_definition(&self, definition: &str) -> Result<VmFacts>;
+
+    /// Virtual size and allocated bytes of a disk image; `in_use` allows one that a running VM holds.
+    fn image_size(&self, path: &Path, in_use: bool) -> Result<ImageSize>;
+
+    /// Calls `notify` for what happens from now on, from a thread of the hypervisor's own.
+    fn watch(&self, notify: Box<dyn Fn(Happening) + Send + Sync>) -> Result<()>;
+}
+
+/// Size of a disk image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ImageSize {
+    /// Bytes that the guest sees.
+    pub virtual_bytes: u64,
+    /// Bytes that the file takes.
+    pub allocated_bytes: u64,
+}

@@ -1,0 +1,162 @@
+//! What a hypervisor knows about a host and its VMs.
+
+use std::path::PathBuf;
+
+use domain::{DiskTarget, VmId};
+
+/// Why a VM is off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShutoffReason {
+    /// The guest shut down.
+    Shutdown,
+    /// It was turned off (`virsh destroy`): data in flight may be lost.
+    Destroyed,
+    /// The guest or QEMU crashed.
+    Crashed,
+    /// Its memory was saved to a file; it will go on where it was.
+    Saved,
+    /// It could not start, or libvirt lost it.
+    Failed,
+    /// It was migrated away.
+    Migrated,
+    /// libvirt does not know: it started after the VM had stopped.
+    Unknown,
+}
+
+/// Whether a VM runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VmState {
+    /// Runs.
+    Running,
+    /// Is in memory and does not run.
+    Paused,
+    /// Is off.
+    ShutOff(ShutoffReason),
+}
+
+impl VmState {
+    /// Whether a QEMU process holds the disks.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        !matches!(self, VmState::ShutOff(_))
+    }
+}
+
+/// What a VM boots with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// UEFI.
+    Uefi {
+        /// Path of the loader, when the definition names one.
+        loader: Option<PathBuf>,
+        /// Path of the variable store, when it exists.
+        nvram: Option<PathBuf>,
+    },
+}
+
+/// Something that keeps a VM from being replicated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Obstacle {
+    /// A device of the host is passed through; the text names it.
+    Passthrough(String),
+    /// A directory of the host is shared with the guest.
+    SharedDirectory(String),
+    /// A disk that cannot carry a dirty bitmap.
+    NoBitmap {
+        /// Which disk.
+        target: String,
+        /// What it is: `raw file`, `block device`, `network disk`, …
+        kind: String,
+    },
+}
+
+/// One disk of a VM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskFacts {
+    /// Target name.
+    pub target: DiskTarget,
+    /// The file that the VM writes to.
+    pub source: PathBuf,
+    /// `qcow2`, `raw`, …
+    pub format: String,
+}
+
+/// What a network card is plugged into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NicKind {
+    /// A bridge of the host.
+    Bridge,
+    /// A libvirt network.
+    Network,
+    /// Anything else; it needs nothing of the host.
+    Other,
+}
+
+/// One network card.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NicFacts {
+    /// What it is plugged into.
+    pub kind: NicKind,
+    /// Name of the bridge or network.
+    pub source: String,
+    /// MAC address.
+    pub mac: String,
+}
+
+/// One VM.
+#[derive(Clone, Debug)]
+pub struct VmFacts {
+    /// UUID.
+    pub id: VmId,
+    /// Name.
+    pub name: String,
+    /// Whether it runs, and why not.
+    pub state: VmState,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Domain type: `kvm`, `qemu`.
+    pub kind: String,
+    /// Architecture, for example `x86_64`.
+    pub arch: String,
+    /// Machine type, for example `pc-q35-10.0`.
+    pub machine: String,
+    /// The `<cpu>` element, if the definition has one.
+    pub cpu_xml: Option<String>,
+    /// What it boots with.
+    pub firmware: Firmware,
+    /// Kernel and initrd of a direct boot.
+    pub boot_files: Vec<PathBuf>,
+    /// Hard disks in the order of the definition; no CD-ROMs, no floppies.
+    pub disks: Vec<DiskFacts>,
+    /// Network cards.
+    pub nics: Vec<NicFacts>,
+    /// What keeps it from being replicated.
+    pub obstacles: Vec<Obstacle>,
+    /// Whether the definition has a guest agent channel.
+    pub has_agent: bool,
+    /// The inactive definition.
+    pub definition: String,
+}
+
+/// What a host offers.
+#[derive(Clone, Debug)]
+pub struct HostFacts {
+    /// Host name.
+    pub hostname: String,
+    /// libvirt's version, for people.
+    pub libvirt_version: String,
+    /// QEMU's version, for people.
+    pub qemu_version: String,
+    /// Bridges, by name.
+    pub bridges: Vec<String>,
+    /// Active libvirt networks, by name.
+    pub networks: Vec<String>,
+    /// Machine types that QEMU offers here, with their aliases, as (architecture, machine).
+    pub machines: Vec<(String, String)>,
+    /// Domain types: `kvm`, `qemu`.
+    pub kinds: Vec<String>,
+    /// Free memory in bytes; unknown when libvirt does not say.
+    pub free_memory_bytes: Option<u64>,
+}
