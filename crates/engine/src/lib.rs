@@ -1,1 +1,4 @@
-//! To be written.
+//! The engine.
+pub mod clock;
+mod files;
+mod spool;
