@@ -1,0 +1,79 @@
+//! Against the real server: data, holes and dirty bitmaps of a qcow2 file arrive as `qemu-img` sees them.
+
+use std::path::Path;
+use std::process::Command;
+
+use extent::Extent;
+use nbd::{ALLOCATION, Chunk, Deadlines, NbdError, OfflineDisk, OfflineExport, dirty_context};
+
+const MIB: u64 = 1024 * 1024;
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().expect("the program starts");
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn disk(dir: &Path) -> std::path::PathBuf {
+    let file = dir.join("disk.qcow2");
+    let path = file.to_str().expect("a plain path");
+    run("qemu-img", &["create", "-q", "-f", "qcow2", path, "64M"]);
+    run("qemu-io", &["-c", "write -P 7 1M 3M", "-c", "write -P 9 20M 64k", path]);
+    run("qemu-img", &["bitmap", "--add", path, "b0"]);
+    run("qemu-io", &["-c", "write -P 8 2M 128k", "-c", "write -z 21M 1M", path]);
+    file
+}
+
+async fn export(file: &Path, bitmaps: &[String], dir: &Path) -> Result<OfflineExport, NbdError> {
+    OfflineExport::start(OfflineDisk { file, bitmaps }, &dir.join("s")).await
+}
+
+#[tokio::test]
+async fn data_holes_and_dirty_ranges_are_those_of_the_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = disk(dir.path());
+    let bitmaps = ["b0".to_owned()];
+    let export = export(&file, &bitmaps, dir.path()).await.expect("an export");
+    let context = dirty_context("b0");
+    let client = export.connect(&[ALLOCATION, &context], Deadlines::default()).await.expect("a connection");
+    assert_eq!(client.size(), 64 * MIB);
+    let extents =
+        |list: &[(u64, u64)]| list.iter().map(|(at, len)| Extent::new(*at, *len).expect("range")).collect();
+    let dirty: extent::ExtentSet = extents(&[(2 * MIB, 128 * 1024), (21 * MIB, MIB)]);
+    assert_eq!(client.dirty(&context).await.expect("a map"), dirty);
+    let data: extent::ExtentSet = extents(&[(MIB, 3 * MIB), (20 * MIB, 64 * 1024)]);
+    assert_eq!(client.allocated().await.expect("a map"), data);
+
+    let reads = (0..64).map(|mib| client.read(Extent::new(mib * MIB, MIB).expect("range")));
+    let mut bytes = vec![0_u8; 64 << 20];
+    for read in futures_util::future::join_all(reads).await {
+        for chunk in read.expect("a read") {
+            if let Chunk::Data { offset, bytes: data } = chunk {
+                bytes[offset as usize..][..data.len()].copy_from_slice(&data);
+            }
+        }
+    }
+    let at = |mib: u64| bytes[(mib * MIB) as usize];
+    assert_eq!((at(0), at(1), at(2), at(3), at(20), at(21)), (0, 7, 8, 7, 9, 0));
+    export.stop().await;
+}
+
+#[tokio::test]
+async fn a_bitmap_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = disk(dir.path());
+    let export = export(&file, &[], dir.path()).await.expect("an export");
+    let context = dirty_context("b0");
+    let error = export.connect(&[&context], Deadlines::default()).await.err().expect("no such context");
+    assert!(matches!(error, NbdError::NoContext { .. }), "{error}");
+    export.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_disk_is_refused_with_the_servers_words() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("text");
+    std::fs::write(&file, "no disk").expect("a file");
+    let export = export(&file, &[], dir.path()).await;
+    let error = export.err().expect("no export").to_string();
+    assert!(error.contains("qcow2"), "{error}");
+}
