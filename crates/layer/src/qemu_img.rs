@@ -1,0 +1,96 @@
+//! Running `qemu-img`: with a deadline, with paths that cannot be options, with its words kept short.
+//!
+//! If this process dies while `qemu-img` writes, the orphan goes on and holds QEMU's lock on its images; a second
+//! run then fails with [`LayerError::InUse`], which is transient. Under systemd the orphan dies with the unit.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::error::LayerError;
+
+/// For what only reads or writes a header. Generous for a busy disk; a hang is still noticed.
+pub(crate) const SHORT: Duration = Duration::from_secs(60);
+/// For what copies a layer's data: 64 TiB never arrive as one layer, a terabyte on a slow disk does.
+pub(crate) const LONG: Duration = Duration::from_secs(6 * 3600);
+/// How often the end is looked for: short against the 10 ms that the quickest run takes.
+const POLL: Duration = Duration::from_millis(3);
+/// Most that is read of its output: `info` of an image with thousands of bitmaps stays below.
+const OUTPUT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most of its message that reaches a person.
+const MESSAGE_CHARS_MAX: usize = 400;
+
+/// Runs `qemu-img verb options -- paths` and gives back what it printed.
+pub(crate) fn run(
+    verb: &'static str,
+    options: &[&str],
+    operands: &[&Path],
+    limit: Duration,
+) -> Result<Vec<u8>, LayerError> {
+    let (code, stdout, stderr) = run_to_code(verb, options, operands, limit)?;
+    if code == Some(0) { Ok(stdout) } else { Err(failure(verb, &stderr)) }
+}
+
+/// As [`run`], and the exit code (`None`: a signal) is the caller's to judge.
+pub(crate) fn run_to_code(
+    verb: &'static str,
+    options: &[&str],
+    operands: &[&Path],
+    limit: Duration,
+) -> Result<(Option<i32>, Vec<u8>, Vec<u8>), LayerError> {
+    // A relative path could be an option, or "nbd:…" to QEMU; an absolute one is a file.
+    if let Some(path) = operands.first().filter(|path| !path.is_absolute()) {
+        return Err(LayerError::NotAbsolute(path.to_path_buf()));
+    }
+    let mut child = Command::new("qemu-img")
+        .arg(verb)
+        .args(options)
+        .arg("--")
+        .args(operands)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| LayerError::NoQemuImg { source })?;
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let code = wait(&mut child, verb, limit)?;
+    Ok((code, stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default()))
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = pipe {
+            // A broken pipe ends the output as an end of file does; the exit code tells the rest.
+            let _ = pipe.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}
+
+fn wait(child: &mut Child, verb: &'static str, limit: Duration) -> Result<Option<i32>, LayerError> {
+    let end = Instant::now() + limit;
+    loop {
+        let lost = |source| LayerError::NoQemuImg { source };
+        if let Some(status) = child.try_wait().map_err(lost)? {
+            return Ok(status.code());
+        }
+        if Instant::now() >= end {
+            child.kill().map_err(lost)?;
+            child.wait().map_err(lost)?;
+            return Err(LayerError::Deadline { verb, limit });
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn failure(verb: &'static str, stderr: &[u8]) -> LayerError {
+    let text = String::from_utf8_lossy(stderr);
+    let message: String = text.trim().replace('\n', "; ").chars().take(MESSAGE_CHARS_MAX).collect();
+    let locked = message.contains("Failed to get") && message.contains("lock");
+    if locked { LayerError::InUse { verb, message } } else { LayerError::QemuImg { verb, message } }
+}
