@@ -1,1 +1,22 @@
-//! To be written.
+//! The local API of a host's daemon: what can be asked and changed, in the words of the operator.
+//!
+//! [`dto`] are the JSON forms, [`service::Service`] is what the daemon implements, [`router()`] serves it under
+//! `/api/v1`, [`client::Client`] speaks to it over a unix socket. What is *not* here: any decision (`engine`), and how
+//! the forms look on a terminal (`virt-replica`).
+
+pub mod client;
+mod convert;
+pub mod dto;
+pub mod problem;
+pub mod report;
+mod router;
+pub mod service;
+
+pub use client::Client;
+pub use convert::shell_word;
+pub use problem::{Code, Problem};
+pub use router::{router, serve};
+pub use service::{Caller, Reply, Service};
+
+/// Where the daemon listens unless configured otherwise.
+pub const SOCKET_DEFAULT: &str = "/run/virt-replica/control.sock";

@@ -1,0 +1,304 @@
+//! The typed client: one method per verb, one connection per request over a unix socket. Retries nothing by itself.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::dto::{
+    Answer, CancelRequest, Check, Done, EnableRequest, Event, EventQuery, HostChange, HostView, Invitation,
+    InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, RelationshipDetail,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
+};
+use crate::problem::{Code, Problem};
+
+/// Largest answer, bytes: thousands of events or operations fit.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest wait for one answer: checks ask the peer and the hypervisor, each with its own shorter deadline.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(120);
+
+type Result<T> = std::result::Result<T, Problem>;
+
+/// Speaks to the daemon at a socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon at `socket`; nothing is opened yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Client {
+        Client { socket: socket.into() }
+    }
+
+    /// Where the daemon is expected.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// `host show`
+    pub async fn host(&self) -> Result<HostView> {
+        self.read("host").await
+    }
+
+    /// `host check`
+    pub async fn host_check(&self) -> Result<Vec<Check>> {
+        self.read("host/check").await
+    }
+
+    /// `host set`
+    pub async fn host_set(&self, change: &HostChange, dry_run: bool) -> Result<Answer<HostView>> {
+        self.write("host", change, dry_run).await
+    }
+
+    /// `peer list`
+    pub async fn peers(&self) -> Result<Vec<Peer>> {
+        self.read("peers").await
+    }
+
+    /// `peer test`
+    pub async fn peer_test(&self, peer: &str) -> Result<Vec<Check>> {
+        self.read(&format!("peers/{}/test", escape(peer))).await
+    }
+
+    /// `peer invite`
+    pub async fn peer_invite(&self, request: &InviteRequest, dry_run: bool) -> Result<Answer<Invitation>> {
+        self.write("peers/invite", request, dry_run).await
+    }
+
+    /// `peer join`
+    pub async fn peer_join(&self, request: &JoinRequest, dry_run: bool) -> Result<Answer<Peer>> {
+        self.write("peers/join", request, dry_run).await
+    }
+
+    /// `peer rotate`
+    pub async fn peer_rotate(&self, dry_run: bool) -> Result<Answer<Done>> {
+        self.write("peers/rotate", &(), dry_run).await
+    }
+
+    /// `peer remove`
+    pub async fn peer_remove(&self, peer: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&format!("peers/{}/remove", escape(peer)), &(), dry_run).await
+    }
+
+    /// `list`
+    pub async fn relationships(&self) -> Result<Vec<RelationshipSummary>> {
+        self.read("relationships").await
+    }
+
+    /// `show`
+    pub async fn relationship(&self, vm: &str) -> Result<RelationshipDetail> {
+        self.read(&of_vm(vm, "")).await
+    }
+
+    /// `enable`
+    pub async fn enable(
+        &self,
+        request: &EnableRequest,
+        dry_run: bool,
+    ) -> Result<Answer<RelationshipSummary>> {
+        self.write("relationships", request, dry_run).await
+    }
+
+    /// `set`
+    pub async fn change(
+        &self,
+        vm: &str,
+        change: &SettingsChange,
+        dry_run: bool,
+    ) -> Result<Answer<RelationshipDetail>> {
+        self.write(&of_vm(vm, ""), change, dry_run).await
+    }
+
+    /// `pause`
+    pub async fn pause(&self, vm: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&of_vm(vm, "/pause"), &(), dry_run).await
+    }
+
+    /// `resume`
+    pub async fn resume(&self, vm: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&of_vm(vm, "/resume"), &(), dry_run).await
+    }
+
+    /// `remove`
+    pub async fn remove(&self, vm: &str, request: &RemoveRequest, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&of_vm(vm, "/remove"), request, dry_run).await
+    }
+
+    /// `planned-failover`: answers as soon as the operation is journaled; poll [`Client::operation`].
+    pub async fn planned_failover(
+        &self,
+        vm: &str,
+        request: &PlannedFailoverRequest,
+        dry_run: bool,
+    ) -> Result<Answer<OperationView>> {
+        self.write(&of_vm(vm, "/planned-failover"), request, dry_run).await
+    }
+
+    /// `reverse`
+    pub async fn reverse(
+        &self,
+        vm: &str,
+        request: &ReverseRequest,
+        dry_run: bool,
+    ) -> Result<Answer<RelationshipSummary>> {
+        self.write(&of_vm(vm, "/reverse"), request, dry_run).await
+    }
+
+    /// `operation list`
+    pub async fn operations(&self) -> Result<Vec<OperationView>> {
+        self.read("operations").await
+    }
+
+    /// `operation show`
+    pub async fn operation(&self, id: &str) -> Result<OperationView> {
+        self.read(&format!("operations/{}", escape(id))).await
+    }
+
+    /// `operation resume`
+    pub async fn operation_resume(&self, id: &str, dry_run: bool) -> Result<Answer<OperationView>> {
+        self.write(&format!("operations/{}/resume", escape(id)), &(), dry_run).await
+    }
+
+    /// `operation cancel`
+    pub async fn operation_cancel(
+        &self,
+        id: &str,
+        request: &CancelRequest,
+        dry_run: bool,
+    ) -> Result<Answer<OperationView>> {
+        self.write(&format!("operations/{}/cancel", escape(id)), request, dry_run).await
+    }
+
+    /// `events`
+    pub async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
+        let pairs = [
+            query.vm.as_ref().map(|vm| format!("vm={}", escape(vm))),
+            query.since.map(|since| format!("since={since}")),
+            query.limit.map(|limit| format!("limit={limit}")),
+        ];
+        let query: Vec<String> = pairs.into_iter().flatten().collect();
+        self.read(&format!("events?{}", query.join("&"))).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn write<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B, dry: bool) -> Result<T> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Problem::new(Code::Invalid, "Request cannot be written", error.to_string()))?;
+        let path = if dry { format!("{path}?dry_run=true") } else { path.to_owned() };
+        self.send(Method::POST, &path, body.into()).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T> {
+        let exchange = self.exchange(method, path, body);
+        let (status, bytes) = tokio::time::timeout(ANSWER_WAIT_MAX, exchange)
+            .await
+            .map_err(|_| self.unreachable(format!("no answer in {} s", ANSWER_WAIT_MAX.as_secs())))??;
+        if status.is_success() {
+            serde_json::from_slice(&bytes).map_err(|error| not_understood(&error.to_string()))
+        } else {
+            let problem = serde_json::from_slice::<Problem>(&bytes);
+            Err(problem.unwrap_or_else(|_| not_understood(&format!("HTTP status {status}"))))
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(hyper::StatusCode, Bytes)> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.cannot_connect(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.unreachable(error.to_string()))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/{path}"))
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Problem::new(Code::Invalid, "Request cannot be written", error.to_string()))?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+            let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+            Ok::<_, String>((status, bytes))
+        };
+        // The connection must be driven while the answer is awaited, and is dropped with it.
+        let drive = async {
+            let _ = connection.await; // a broken connection shows as the error of the answer
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            answer = answer => answer.map_err(|why| self.unreachable(why)),
+            () = drive => unreachable!("`drive` never ends"),
+        }
+    }
+
+    fn cannot_connect(&self, error: &std::io::Error) -> Problem {
+        match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Problem::new(
+                Code::Forbidden,
+                "Not allowed to speak to the daemon",
+                format!("{}: {error}", self.socket.display()),
+            )
+            .with_cure("run the command as root, for example with sudo"),
+            _ => self.unreachable(error.to_string()),
+        }
+    }
+
+    fn unreachable(&self, why: String) -> Problem {
+        Problem::new(
+            Code::Unreachable,
+            "The daemon does not answer",
+            format!("virtreplicad at {}: {why}", self.socket.display()),
+        )
+        .with_cure("systemctl start virtreplicad; systemctl status virtreplicad")
+    }
+}
+
+fn not_understood(why: &str) -> Problem {
+    Problem::new(Code::Failed, "The daemon's answer was not understood", why)
+        .with_cure("install the same version of virt-replica and virtreplicad: virt-replica --version")
+}
+
+fn of_vm(vm: &str, rest: &str) -> String {
+    format!("relationships/{}{rest}", escape(vm))
+}
+
+/// Percent-encodes everything but RFC 3986's unreserved characters: a VM may be called anything. A name of dots alone is
+/// encoded too, so that nothing on the way takes it for a relative path.
+fn escape(text: &str) -> String {
+    use std::fmt::Write;
+    let only_dots = text.bytes().all(|byte| byte == b'.');
+    text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
+        let plain =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') || byte == b'.' && !only_dots;
+        if plain {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}"); // writing to a String cannot fail
+        }
+        escaped
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_one_segment_of_a_path() {
+        assert_eq!(escape("testVM01"), "testVM01");
+        assert_eq!(escape("a b/c?d#e%'\""), "a%20b%2Fc%3Fd%23e%25%27%22");
+        assert_eq!(escape("ü"), "%C3%BC");
+        assert_eq!(escape(".."), "%2E%2E");
+    }
+}

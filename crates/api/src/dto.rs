@@ -1,0 +1,27 @@
+//! The JSON forms. Times are milliseconds since 1970-01-01 UTC (`…_ms` for instants ends in `_at_ms`), sizes are bytes,
+//! and what is not known is `null`: no zero stands for "don't know".
+
+mod event;
+mod host;
+mod operation;
+mod peer;
+mod plan;
+mod relationship;
+mod settings;
+
+pub use event::{Event, EventQuery, Severity};
+pub use host::{HostChange, HostView};
+pub use operation::{
+    CancelRequest, OperationState, OperationView, PlannedFailoverRequest, Report, StepState, StepView,
+    Transfer,
+};
+pub use peer::{Invitation, InviteRequest, JoinRequest, Peer};
+pub use plan::{Answer, Check, Done, Plan};
+pub use relationship::{
+    DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail, RelationshipSummary,
+    Statistics,
+};
+pub use settings::{
+    Compression, DiskSelection, EnableRequest, RateLimit, RemoveRequest, ReplicaFate, ReverseRequest,
+    SettingsChange, Thresholds, ThresholdsChange,
+};

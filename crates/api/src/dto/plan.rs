@@ -1,0 +1,77 @@
+//! What a change would do, shown before it is done.
+
+use serde::{Deserialize, Serialize};
+
+/// One prerequisite by name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Check {
+    /// What is proved, for people: "Replica server is reachable".
+    pub name: String,
+    /// Whether it holds.
+    pub ok: bool,
+    /// What was found; empty when there is nothing to add.
+    #[serde(default)]
+    pub detail: String,
+    /// The exact command or action that cures it; only when it does not hold.
+    #[serde(default)]
+    pub cure: Option<String>,
+}
+
+/// What a change would do.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// What will happen, one sentence a line, in order.
+    pub summary: Vec<String>,
+    /// Every prerequisite that was looked at.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    /// Bytes of guest data that are expected to travel; none: not known.
+    #[serde(default)]
+    pub expected_bytes: Option<u64>,
+    /// How long the guest is expected to be off; none: not known, or the change does not touch the guest.
+    #[serde(default)]
+    pub expected_downtime_ms: Option<u64>,
+}
+
+impl Plan {
+    /// A plan of these lines without checks.
+    pub fn of<S: Into<String>>(summary: impl IntoIterator<Item = S>) -> Plan {
+        Plan { summary: summary.into_iter().map(Into::into).collect(), ..Plan::default() }
+    }
+
+    /// The same plan with these checks.
+    #[must_use]
+    pub fn with_checks(self, checks: Vec<Check>) -> Plan {
+        Plan { checks, ..self }
+    }
+
+    /// Whether no check stands in the way.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.checks.iter().all(|check| check.ok)
+    }
+}
+
+/// The answer to a change: a plan when it was a dry run, else what came of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer<T> {
+    /// Nothing was changed.
+    Planned(Plan),
+    /// The change was made (or had been made before: repeating is no error).
+    Done(T),
+}
+
+/// A change that has nothing more to tell than a sentence.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// What was done, for people.
+    pub message: String,
+}
+
+impl Done {
+    /// Done, in these words.
+    pub fn saying(message: impl Into<String>) -> Done {
+        Done { message: message.into() }
+    }
+}

@@ -1,0 +1,210 @@
+//! View Replication Health: one relationship, as the asked host sees it.
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::{Compression, Thresholds};
+
+/// Which side the asked host is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Runs the VM and sends.
+    Primary,
+    /// Holds the copy.
+    Replica,
+}
+
+impl Mode {
+    /// The word people see.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Mode::Primary => "Primary",
+            Mode::Replica => "Replica",
+        }
+    }
+}
+
+/// The worst of the reasons.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// All is as it should be.
+    Normal,
+    /// Protection is weaker than it should be.
+    Warning,
+    /// There is no protection, or data is in danger.
+    Critical,
+}
+
+impl Health {
+    /// The word people see.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Health::Normal => "Normal",
+            Health::Warning => "Warning",
+            Health::Critical => "Critical",
+        }
+    }
+}
+
+/// Why health is not Normal.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reason {
+    /// How bad.
+    pub severity: Health,
+    /// What is the matter.
+    pub text: String,
+    /// The command that cures it; none: it cures itself.
+    #[serde(default)]
+    pub cure: Option<String>,
+}
+
+/// One line of `list`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelationshipSummary {
+    /// The relationship; the same on both sides.
+    pub id: String,
+    /// The VM's name.
+    pub vm: String,
+    /// The VM's UUID; the same on both sides.
+    pub vm_uuid: String,
+    /// Which side the asked host is.
+    pub mode: Mode,
+    /// Where it stands, for people: "Replicating".
+    pub state: String,
+    /// The worst of the reasons.
+    pub health: Health,
+    /// The host that runs the VM.
+    pub primary_server: String,
+    /// The host that holds the copy.
+    pub replica_server: String,
+    /// Time between cycles, seconds.
+    pub frequency_seconds: u64,
+    /// When the last point was acknowledged; none: never.
+    #[serde(default)]
+    pub last_synchronized_at_ms: Option<u64>,
+    /// Held by an operator on the asked host.
+    pub paused: bool,
+    /// The operation under way, if one is.
+    #[serde(default)]
+    pub operation: Option<String>,
+}
+
+/// All that is known of one relationship.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelationshipDetail {
+    /// What `list` shows.
+    #[serde(flatten)]
+    pub summary: RelationshipSummary,
+    /// Rises with each change of role.
+    pub epoch: u64,
+    /// Why health is not Normal, the worst first.
+    #[serde(default)]
+    pub reasons: Vec<Reason>,
+    /// Set while nobody receives.
+    #[serde(default)]
+    pub unprotected_since_ms: Option<u64>,
+    /// The cycles of the monitoring interval.
+    pub statistics: Statistics,
+    /// Bytes changed and not yet sent; none: not known (always on the replica).
+    #[serde(default)]
+    pub pending_bytes: Option<u64>,
+    /// When the next cycle begins; none: none is due.
+    #[serde(default)]
+    pub next_due_at_ms: Option<u64>,
+    /// The first copy or a resynchronization, while one is under way.
+    #[serde(default)]
+    pub initial_copy: Option<InitialCopy>,
+    /// Every disk of the VM.
+    #[serde(default)]
+    pub disks: Vec<DiskView>,
+    /// Compression on the wire.
+    pub compression: Compression,
+    /// This VM's limit; none: only the host's.
+    #[serde(default)]
+    pub rate_limit_bytes_per_second: Option<u64>,
+    /// Names of bridges and networks, as (name on the first host, name on the second).
+    #[serde(default)]
+    pub networks: Vec<(String, String)>,
+    /// When health turns.
+    pub thresholds: Thresholds,
+    /// The newest recovery point; none: the replica cannot start yet.
+    #[serde(default)]
+    pub head: Option<RecoveryPointView>,
+    /// The replica directory on the asked host, if there is one.
+    #[serde(default)]
+    pub directory: Option<String>,
+}
+
+/// The cycles of the monitoring interval.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Cycles that were due.
+    pub cycles_due: u64,
+    /// Cycles that were acknowledged.
+    pub cycles_acknowledged: u64,
+    /// Cycles that were missed or failed.
+    pub cycles_missed: u64,
+    /// Mean size; none before the first acknowledged cycle.
+    #[serde(default)]
+    pub average_bytes: Option<u64>,
+    /// Largest size.
+    #[serde(default)]
+    pub maximum_bytes: Option<u64>,
+    /// Mean latency.
+    #[serde(default)]
+    pub average_latency_ms: Option<u64>,
+    /// Longest latency.
+    #[serde(default)]
+    pub maximum_latency_ms: Option<u64>,
+}
+
+/// How far a whole-disk copy is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InitialCopy {
+    /// Bytes acknowledged.
+    pub bytes_done: u64,
+    /// Bytes in all; none: not known yet.
+    #[serde(default)]
+    pub bytes_total: Option<u64>,
+    /// Measured over the last seconds.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
+}
+
+impl InitialCopy {
+    /// Time left at the measured speed, milliseconds; none: not known.
+    #[must_use]
+    pub fn time_left_ms(&self) -> Option<u64> {
+        let left = self.bytes_total?.saturating_sub(self.bytes_done);
+        let speed = self.bytes_per_second.filter(|speed| *speed > 0)?;
+        Some(left.saturating_mul(1000) / speed)
+    }
+}
+
+/// One disk of the VM.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskView {
+    /// Its name in the guest's definition.
+    pub target: String,
+    /// Copied; else present on the replica but empty.
+    pub replicated: bool,
+    /// Its virtual size; none: not known.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
+}
+
+/// A moment the replica can start from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RecoveryPointView {
+    /// Known to both sides by the same id.
+    pub id: String,
+    /// The instant that it holds.
+    pub at_ms: u64,
+    /// What consistency was really reached, for people.
+    pub consistency: String,
+    /// Digest of the whole history up to here, hexadecimal.
+    pub lineage: String,
+}

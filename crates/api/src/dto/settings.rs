@@ -1,0 +1,164 @@
+//! What an operator chooses for a relationship.
+
+use serde::{Deserialize, Serialize};
+
+/// Whether frames are compressed on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Always.
+    On,
+    /// Never.
+    Off,
+    /// When the link is slower than the compressor.
+    Adaptive,
+}
+
+impl Compression {
+    /// The word of CLI and JSON.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Compression::On => "on",
+            Compression::Off => "off",
+            Compression::Adaptive => "adaptive",
+        }
+    }
+}
+
+/// A limit, or none; apart from "leave as it is".
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RateLimit {
+    /// No limit.
+    Unlimited,
+    /// Bytes per second.
+    BytesPerSecond(u64),
+}
+
+impl RateLimit {
+    /// The limit as a number, none when there is no limit.
+    #[must_use]
+    pub fn bytes_per_second(self) -> Option<u64> {
+        match self {
+            RateLimit::Unlimited => None,
+            RateLimit::BytesPerSecond(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// Which disks are copied.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskSelection {
+    /// Every disk of the VM that is no CD-ROM and not read-only.
+    #[default]
+    All,
+    /// Only these targets.
+    Only(Vec<String>),
+    /// All but these targets.
+    AllBut(Vec<String>),
+}
+
+/// When health turns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Thresholds {
+    /// Warning above this share of missed cycles, percent.
+    pub missed_cycles_percent_max: u8,
+    /// Warning when nothing was synchronized for this long, seconds.
+    pub last_synchronized_age_max_seconds: u64,
+    /// Warning above this average latency, seconds.
+    pub average_latency_max_seconds: u64,
+    /// The window over which cycles are counted, seconds.
+    pub monitoring_interval_seconds: u64,
+}
+
+/// Change what is not none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThresholdsChange {
+    /// See [`Thresholds`].
+    pub missed_cycles_percent_max: Option<u8>,
+    /// See [`Thresholds`].
+    pub last_synchronized_age_max_seconds: Option<u64>,
+    /// See [`Thresholds`].
+    pub average_latency_max_seconds: Option<u64>,
+    /// See [`Thresholds`].
+    pub monitoring_interval_seconds: Option<u64>,
+}
+
+/// Protect a VM.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EnableRequest {
+    /// The VM, by name or UUID.
+    pub vm: String,
+    /// The replica server, by peer name or id.
+    pub peer: String,
+    /// Time between cycles, seconds; none: the default (300).
+    #[serde(default)]
+    pub frequency_seconds: Option<u64>,
+    /// Which disks.
+    #[serde(default)]
+    pub disks: DiskSelection,
+    /// When the first copy begins; none: now.
+    #[serde(default)]
+    pub initial_at_ms: Option<u64>,
+    /// None: adaptive.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+    /// None: only the host's limit.
+    #[serde(default)]
+    pub rate_limit_bytes_per_second: Option<u64>,
+    /// Names of bridges and networks, as (here, there).
+    #[serde(default)]
+    pub networks: Vec<(String, String)>,
+    /// Where the replica is kept on the peer; none: the peer's own setting.
+    #[serde(default)]
+    pub storage: Option<String>,
+}
+
+/// Change what is not none.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SettingsChange {
+    /// Time between cycles, seconds.
+    pub frequency_seconds: Option<u64>,
+    /// Compression on the wire.
+    pub compression: Option<Compression>,
+    /// This VM's limit.
+    pub rate_limit: Option<RateLimit>,
+    /// Replaces the whole map.
+    pub networks: Option<Vec<(String, String)>>,
+    /// When health turns.
+    pub thresholds: ThresholdsChange,
+}
+
+/// Reverse the direction of an unprotected relationship. What is none is filled in from the original; what is given
+/// and differs from the original is refused by name.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReverseRequest {
+    /// The new replica server: the old primary.
+    pub peer: Option<String>,
+    /// Time between cycles, seconds.
+    pub frequency_seconds: Option<u64>,
+    /// Compression on the wire.
+    pub compression: Option<Compression>,
+}
+
+/// What becomes of the replica when a relationship ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaFate {
+    /// Its files stay; they can be started by hand.
+    Keep,
+    /// Its files and definition are deleted.
+    Delete,
+}
+
+/// End a relationship.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RemoveRequest {
+    /// What becomes of the replica.
+    pub replica: ReplicaFate,
+}

@@ -1,0 +1,1 @@
+//! An operation as Markdown, for the runbook. Pure.

@@ -1,0 +1,130 @@
+//! What the daemon can be asked: one method per verb. The router calls it; the daemon implements it over the engine.
+//!
+//! Every change takes `dry_run`: then nothing is changed and the answer is the plan with its checks (failed checks in a
+//! plan are no error). Without it, a failed check is a [`Problem`] with the code `refused` that carries the checks.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::dto::{
+    Answer, CancelRequest, Check, Done, EnableRequest, Event, EventQuery, HostChange, HostView, Invitation,
+    InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, RelationshipDetail,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
+};
+use crate::problem::Problem;
+
+/// A boxed answer: keeps [`Service`] usable as a trait object.
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
+
+/// Who asks, as the kernel says (peer credentials of the socket).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Caller {
+    /// The user's number; none: not known.
+    pub uid: Option<u32>,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(0) => f.write_str("root"),
+            Some(uid) => write!(f, "uid {uid}"),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+/// The verbs. A `vm` is a name, a UUID or a relationship id; a `peer` is a name or an id.
+#[allow(missing_docs)] // the arguments and answers are documented where they are defined
+pub trait Service: Send + Sync + 'static {
+    // ── reads ──
+    /// `host show`
+    fn host(&self) -> Reply<'_, HostView>;
+    /// `host check`
+    fn host_check(&self) -> Reply<'_, Vec<Check>>;
+    /// `peer list`
+    fn peers(&self) -> Reply<'_, Vec<Peer>>;
+    /// `peer test`: talks to the peer, changes nothing.
+    fn peer_test(&self, peer: String) -> Reply<'_, Vec<Check>>;
+    /// `list`
+    fn relationships(&self) -> Reply<'_, Vec<RelationshipSummary>>;
+    /// `show`
+    fn relationship(&self, vm: String) -> Reply<'_, RelationshipDetail>;
+    /// `operation list`, the newest first.
+    fn operations(&self) -> Reply<'_, Vec<OperationView>>;
+    /// `operation show`; polled while one is under way, so it must be cheap.
+    fn operation(&self, id: String) -> Reply<'_, OperationView>;
+    /// `events`, the oldest first.
+    fn events(&self, query: EventQuery) -> Reply<'_, Vec<Event>>;
+
+    // ── changes ──
+    /// `host set`
+    fn host_set(&self, who: Caller, change: HostChange, dry_run: bool) -> Reply<'_, Answer<HostView>>;
+    /// `peer invite`
+    fn peer_invite(
+        &self,
+        who: Caller,
+        request: InviteRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Invitation>>;
+    /// `peer join`
+    fn peer_join(&self, who: Caller, request: JoinRequest, dry_run: bool) -> Reply<'_, Answer<Peer>>;
+    /// `peer remove`; refused while relationships with it exist.
+    fn peer_remove(&self, who: Caller, peer: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `peer rotate`: a new certificate for this host, announced to every peer.
+    fn peer_rotate(&self, who: Caller, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `enable`
+    fn enable(
+        &self,
+        who: Caller,
+        request: EnableRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<RelationshipSummary>>;
+    /// `set`
+    fn change(
+        &self,
+        who: Caller,
+        vm: String,
+        change: SettingsChange,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<RelationshipDetail>>;
+    /// `pause`
+    fn pause(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `resume`
+    fn resume(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `remove`
+    fn remove(
+        &self,
+        who: Caller,
+        vm: String,
+        request: RemoveRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Done>>;
+    /// `planned-failover`: answers as soon as the operation is journaled; its steps are polled. Asked again while the same
+    /// handover is under way, it answers with that operation. Works from either host.
+    fn planned_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: PlannedFailoverRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<OperationView>>;
+    /// `reverse`
+    fn reverse(
+        &self,
+        who: Caller,
+        vm: String,
+        request: ReverseRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<RelationshipSummary>>;
+    /// `operation resume`: try again now.
+    fn operation_resume(&self, who: Caller, id: String, dry_run: bool) -> Reply<'_, Answer<OperationView>>;
+    /// `operation cancel`
+    fn operation_cancel(
+        &self,
+        who: Caller,
+        id: String,
+        request: CancelRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<OperationView>>;
+}
