@@ -2,17 +2,29 @@
 //!
 //! Blocking: call it where blocking is allowed. Not here: digests of guest data and the database of recovery points
 //! (their owners pass through opaque bytes and file names), reading guest data (QEMU does), libvirt.
-//! The files are described in `docs/formats/replica-directory.md`.
+//! The files are described in `docs/formats/replica-directory.md`, the choice of an own writer in
+//! `docs/adr/0001-layer-writer.md`.
+//!
+//! ```text
+//! Storage ── ReplicaDirectory ── Manifest        where replicas are, what each holds
+//!                 │      └────── Fold            oldest layer into the base
+//!                 └ LayerWriter ─ seal ─ layer   one delta of one disk
+//!                   inspect, chain_check         nothing is opened before its header was read
+//! ```
 
 mod backing;
 mod chain;
 mod error;
+mod fold;
 mod folder;
 mod inspect;
+mod manifest;
 mod name;
 mod progress;
 mod qcow2;
 mod qemu_img;
+mod replica_directory;
+mod storage;
 mod writeback;
 mod writer;
 
@@ -22,10 +34,14 @@ pub use chain::{
     remove_bitmap,
 };
 pub use error::LayerError;
+pub use fold::{Fold, FoldStep};
 pub use inspect::{Gate, GateRefusal, LayerInfo, inspect};
+pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestDisk, ManifestPoint};
 pub use name::{FileName, NotAFileName};
 pub use progress::CALLER_STATE_BYTES_MAX;
 pub use qcow2::{CLUSTER_BYTES, HeaderError};
+pub use replica_directory::ReplicaDirectory;
+pub use storage::{Storage, directory_name};
 pub use writer::{
     LayerSpec, LayerWriter, Resumed, Sealed, VIRTUAL_SIZE_MAX, create_overlay, discard, remove_sealed,
 };

@@ -56,7 +56,10 @@ fn apply(writer: &mut LayerWriter, at: u64, length: u64, data: Option<&[u8]>) {
 
 fn apply_to_oracle(oracle: &mut [u8], at: u64, length: u64, data: Option<&[u8]>) {
     let range = &mut oracle[at as usize..(at + length) as usize];
-    data.map_or_else(|| range.fill(0), |data| range.copy_from_slice(data));
+    match data {
+        Some(data) => range.copy_from_slice(data),
+        None => range.fill(0),
+    }
 }
 
 proptest! {

@@ -1,0 +1,192 @@
+//! The manifest of a replica directory: what its files are, and how a person starts the VM from them alone.
+//!
+//! It repeats for people what the database knows for the daemon; after a loss of the database it is enough to build
+//! it again. Its JSON form is in [`form`]; where it lies and how it is replaced is the replica directory's business.
+
+mod form;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use domain::{DiskTarget, RecoveryPoint, RelationshipId, VmId};
+
+use crate::backing::Backing;
+use crate::name::FileName;
+
+/// Largest manifest that is read, bytes: 16 disks with 10 000 points stay below.
+pub const MANIFEST_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What a replica directory holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Manifest {
+    /// The VM's name as libvirt has it, whatever characters it has.
+    pub vm_name: String,
+    /// The VM's UUID, the same on both hosts.
+    pub vm: VmId,
+    /// The relationship that owns the directory.
+    pub relationship: RelationshipId,
+    /// The disks in the order of the VM's definition.
+    pub disks: Vec<ManifestDisk>,
+    /// The recovery points, oldest first.
+    pub points: Vec<ManifestPoint>,
+}
+
+/// One disk: a base and the layers over it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ManifestDisk {
+    /// Its name in the guest's definition; also the folder of its files.
+    pub target: DiskTarget,
+    /// Size of the guest's disk, bytes.
+    pub virtual_size: u64,
+    /// The file at the bottom: beside the layers, or the user's own disk by its absolute path.
+    pub base: Backing,
+    /// The layers, oldest first; each stands on the one before, the first on the base.
+    pub layers: Vec<FileName>,
+    /// Layers whose data is in the base already and whose files are about to go.
+    pub folded: Vec<FileName>,
+}
+
+/// One recovery point and the file of each disk that holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ManifestPoint {
+    /// The point.
+    pub point: RecoveryPoint,
+    /// For each disk the layer (or base) from which the VM starts at this point, as [`Backing::file`] names it.
+    pub files: BTreeMap<DiskTarget, String>,
+}
+
+impl ManifestDisk {
+    /// The newest file of the disk: what an `active` overlay or the next layer stands on.
+    #[must_use]
+    pub fn head(&self) -> Backing {
+        self.layers.last().map_or_else(|| self.base.clone(), Backing::beside)
+    }
+
+    /// What the layer at `index` stands on.
+    pub(crate) fn below(&self, index: usize) -> Backing {
+        index.checked_sub(1).map_or_else(|| self.base.clone(), |below| Backing::beside(&self.layers[below]))
+    }
+}
+
+impl Manifest {
+    /// The disk of this name.
+    #[must_use]
+    pub fn disk(&self, target: &DiskTarget) -> Option<&ManifestDisk> {
+        self.disks.iter().find(|disk| disk.target == *target)
+    }
+
+    pub(crate) fn disk_mut(&mut self, target: &DiskTarget) -> Option<&mut ManifestDisk> {
+        self.disks.iter_mut().find(|disk| disk.target == *target)
+    }
+
+    /// Adds a point whose layers are sealed; each becomes the head of its disk. A repetition changes nothing.
+    pub fn add_point(&mut self, point: RecoveryPoint, layers: &[(DiskTarget, FileName)]) {
+        if self.points.iter().any(|known| known.point.id == point.id) {
+            return;
+        }
+        for (target, layer) in layers {
+            let Some(disk) = self.disk_mut(target) else { continue };
+            // The first point of a disk is its base itself.
+            if disk.base.file() != layer.as_str() && !disk.layers.contains(layer) {
+                disk.layers.push(layer.clone());
+            }
+        }
+        let files = self.disks.iter().map(|disk| (disk.target.clone(), disk.head().file().to_owned()));
+        self.points.push(ManifestPoint { point, files: files.collect() });
+    }
+
+    /// Whether a point starts from the bare base of this disk; it is lost when a layer is merged into that.
+    pub(crate) fn has_point_on_base(&self, target: &DiskTarget) -> bool {
+        self.base_of(target)
+            .is_some_and(|base| self.points.iter().any(|p| p.files.get(target) == Some(&base)))
+    }
+
+    pub(crate) fn forget_points_on_base(&mut self, target: &DiskTarget) {
+        if let Some(base) = self.base_of(target) {
+            self.points.retain(|point| point.files.get(target) != Some(&base));
+        }
+    }
+
+    /// Notes that the oldest layer of a disk is in the base now.
+    pub(crate) fn oldest_layer_is_in_base(&mut self, target: &DiskTarget) {
+        let Some(disk) = self.disk_mut(target) else { return };
+        if disk.layers.is_empty() {
+            return;
+        }
+        let layer = disk.layers.remove(0);
+        let base = disk.base.file().to_owned();
+        for file in self.points.iter_mut().filter_map(|point| point.files.get_mut(target)) {
+            if file == layer.as_str() {
+                file.clone_from(&base);
+            }
+        }
+        if let Some(disk) = self.disk_mut(target) {
+            disk.folded.push(layer);
+        }
+    }
+
+    fn base_of(&self, target: &DiskTarget) -> Option<String> {
+        self.disk(target).map(|disk| disk.base.file().to_owned())
+    }
+
+    /// The manifest as JSON text for the directory `folder`, with instructions for its newest point.
+    pub(crate) fn to_json(&self, folder: &Path) -> Vec<u8> {
+        form::encode(self, how_to_start(self, folder))
+    }
+
+    /// Reads a manifest; the error is a reason in words.
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Manifest, String> {
+        form::decode(bytes)
+    }
+}
+
+/// What a person types who has these files and nothing else.
+fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
+    let mut lines = vec![
+        "Make sure first that the VM does not run on the other host: two running copies cannot be united again."
+            .to_owned(),
+        "These commands start the newest recovery point; for an older one put its file, listed under \"points\", \
+         in place of the one after -b. The replica's files stay as they are: writes go to the new active.qcow2."
+            .to_owned(),
+    ];
+    for disk in &manifest.disks {
+        let disk_folder = folder.join(disk.target.as_str());
+        let head = disk.head();
+        lines.push(format!(
+            "qemu-img create -f qcow2 -F {} -b {} {}",
+            head.format().qemu_name(),
+            shell_word(&head.resolve(&disk_folder).to_string_lossy()),
+            shell_word(&disk_folder.join("active.qcow2").to_string_lossy()),
+        ));
+    }
+    lines.push(format!("virsh define {}", shell_word(&folder.join("domain.xml").to_string_lossy())));
+    lines.push(format!("virsh start {}", manifest.vm));
+    lines.push(
+        "If the start is refused by virt-replica's hook although the program is gone, remove \
+         /etc/libvirt/hooks/qemu.d/virt-replica and restart libvirtd."
+            .to_owned(),
+    );
+    lines
+}
+
+/// Quotes a text for a POSIX shell.
+fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_for_the_shell_is_one_word() {
+        assert_eq!(shell_word("/srv/a.qcow2"), "/srv/a.qcow2");
+        assert_eq!(shell_word("it's $(me)"), r"'it'\''s $(me)'");
+        assert_eq!(shell_word(""), "''");
+    }
+}

@@ -1,0 +1,274 @@
+//! The directory of one replica: its manifest, its definition, the folders of its disks.
+//!
+//! ```text
+//! <storage>/<vm-name>.<relationship-id>/
+//!     manifest.json  domain.xml  nvram.fd
+//!     vda/  base.qcow2  1-<point-id>.qcow2  2-<point-id>.qcow2  …  active.qcow2 while this side is primary
+//! ```
+//!
+//! Which points exist and which side is primary is decided elsewhere; here it becomes files, durably and in an order
+//! in which every crash leaves a directory that starts. Merging is in `fold`.
+
+use std::path::{Path, PathBuf};
+
+use domain::{DiskTarget, PointId, RecoveryPoint};
+
+use crate::backing::BackingFormat;
+use crate::error::LayerError;
+use crate::folder::Folder;
+use crate::inspect::{Gate, inspect};
+use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestDisk};
+use crate::name::FileName;
+use crate::storage::{Storage, directory_name};
+use crate::writer::{LayerSpec, create_overlay, discard, remove_sealed};
+
+const MANIFEST: &str = "manifest.json";
+const DEFINITION: &str = "domain.xml";
+const NVRAM: &str = "nvram.fd";
+/// The overlay that exists only while this side is primary.
+pub(crate) const ACTIVE: &str = "active.qcow2";
+/// Largest definition or NVRAM that is read back, bytes: edk2's largest variable store is 64 MiB on Arm.
+const ATTACHMENT_BYTES_MAX: u64 = 80 * 1024 * 1024;
+
+/// An open replica directory and its manifest.
+#[derive(Debug)]
+pub struct ReplicaDirectory {
+    pub(crate) folder: Folder,
+    pub(crate) manifest: Manifest,
+}
+
+impl ReplicaDirectory {
+    /// Makes the directory of a replica; one that exists already for this relationship is opened as it is.
+    pub fn create(storage: &Storage, manifest: Manifest) -> Result<ReplicaDirectory, LayerError> {
+        let name = directory_name(&manifest.vm_name, manifest.relationship);
+        let folder = storage.folder.enter(&name)?;
+        if folder.exists(MANIFEST)? {
+            return Self::open(&storage.root().join(name));
+        }
+        for disk in &manifest.disks {
+            folder.enter(disk.target.as_str())?;
+        }
+        let directory = ReplicaDirectory { folder, manifest };
+        directory.save()?;
+        Ok(directory)
+    }
+
+    /// Opens a replica directory by its manifest.
+    pub fn open(path: &Path) -> Result<ReplicaDirectory, LayerError> {
+        let folder = Folder::open(path)?;
+        let refused = |why| LayerError::Manifest { path: path.join(MANIFEST), why };
+        let bytes =
+            folder.read(MANIFEST, MANIFEST_BYTES_MAX)?.ok_or_else(|| refused("it does not exist".into()))?;
+        let manifest = Manifest::from_json(&bytes).map_err(refused)?;
+        Ok(ReplicaDirectory { folder, manifest })
+    }
+
+    /// Where the directory is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Changes the manifest and makes the change durable; on failure neither changes.
+    pub fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<(), LayerError> {
+        let mut changed = self.manifest.clone();
+        change(&mut changed);
+        for disk in &changed.disks {
+            if self.manifest.disk(&disk.target).is_none() {
+                self.folder.enter(disk.target.as_str())?;
+            }
+        }
+        let before = std::mem::replace(&mut self.manifest, changed);
+        self.save().inspect_err(|_| self.manifest = before)
+    }
+
+    /// Records a point whose layers are sealed.
+    pub fn add_point(
+        &mut self,
+        point: RecoveryPoint,
+        layers: &[(DiskTarget, FileName)],
+    ) -> Result<(), LayerError> {
+        self.update(|manifest| manifest.add_point(point, layers))
+    }
+
+    /// The folder of a disk's files.
+    #[must_use]
+    pub fn disk_folder(&self, target: &DiskTarget) -> PathBuf {
+        self.path().join(target.as_str())
+    }
+
+    /// The name of the layer of a point: its ordinal first, so that a listing shows the order.
+    #[must_use]
+    pub fn layer_name(ordinal: u64, point: PointId) -> FileName {
+        FileName::new(&format!("{ordinal}-{point}.qcow2")).expect("digits, a UUID and a suffix are a name")
+    }
+
+    /// The name of a base that was received.
+    #[must_use]
+    pub fn base_name() -> FileName {
+        FileName::new("base.qcow2").expect("a constant name")
+    }
+
+    /// What the next layer of a disk is to be.
+    pub fn next_layer(&self, target: &DiskTarget) -> Result<LayerSpec, LayerError> {
+        let disk = self.disk(target)?;
+        Ok(LayerSpec { virtual_size: disk.virtual_size, backing: Some(disk.head()) })
+    }
+
+    /// Keeps the VM's definition, replacing an older one at once.
+    pub fn write_definition(&self, xml: &str) -> Result<(), LayerError> {
+        self.folder.replace(DEFINITION, xml.as_bytes())
+    }
+
+    /// Where the definition is.
+    #[must_use]
+    pub fn definition_path(&self) -> PathBuf {
+        self.path().join(DEFINITION)
+    }
+
+    /// Keeps the VM's NVRAM, replacing an older one at once.
+    pub fn write_nvram(&self, bytes: &[u8]) -> Result<(), LayerError> {
+        self.folder.replace(NVRAM, bytes)
+    }
+
+    /// The NVRAM, if the VM has one.
+    pub fn read_nvram(&self) -> Result<Option<Vec<u8>>, LayerError> {
+        self.folder.read(NVRAM, ATTACHMENT_BYTES_MAX)
+    }
+
+    /// The overlay that the VM writes to while this side is primary. It may not exist.
+    #[must_use]
+    pub fn active_path(&self, target: &DiskTarget) -> PathBuf {
+        self.disk_folder(target).join(ACTIVE)
+    }
+
+    /// Makes the overlay of a disk over its head; an existing one stays as it is.
+    pub fn create_active(&self, target: &DiskTarget) -> Result<PathBuf, LayerError> {
+        let folder = self.disk_folder(target);
+        let name = FileName::new(ACTIVE).expect("a constant name");
+        if !self.active_path(target).exists() {
+            // A crash in mid-creation leaves a partial file that holds nothing.
+            discard(&folder, &name)?;
+            create_overlay(&folder, &name, self.next_layer(target)?)?;
+        }
+        Ok(self.active_path(target))
+    }
+
+    /// Removes the overlay of a disk with what the VM wrote to it; a missing one is fine.
+    pub fn remove_active(&self, target: &DiskTarget) -> Result<(), LayerError> {
+        self.disk(target)?;
+        remove_sealed(&self.disk_folder(target), &FileName::new(ACTIVE).expect("a constant name"))
+    }
+
+    /// Keeps the overlay of a VM that is off as the newest layer, under the name `layer`. Repeating it is harmless.
+    pub fn adopt_active(&mut self, target: &DiskTarget, layer: &FileName) -> Result<(), LayerError> {
+        if self.disk(target)?.layers.contains(layer) {
+            return Ok(());
+        }
+        let folder = Folder::open(&self.disk_folder(target))?;
+        // The overlay may be renamed already by a run that was cut before the manifest.
+        let path =
+            self.disk_folder(target).join(if folder.exists(ACTIVE)? { ACTIVE } else { layer.as_str() });
+        let info = inspect(&path, Gate::Ours(Some(&self.disk(target)?.head())))?;
+        if folder.exists(ACTIVE)? {
+            folder.publish(ACTIVE, layer.as_str())?;
+        }
+        self.update(|manifest| {
+            if let Some(disk) = manifest.disk_mut(target) {
+                disk.layers.push(layer.clone());
+                disk.virtual_size = info.virtual_size;
+            }
+        })
+    }
+
+    /// Makes sure that every file of a disk is what the manifest says, by the headers. Reads no guest data.
+    pub fn check_chain(&self, target: &DiskTarget) -> Result<(), LayerError> {
+        let disk = self.disk(target)?;
+        let folder = self.disk_folder(target);
+        for (index, layer) in disk.layers.iter().enumerate() {
+            inspect(&folder.join(layer.as_str()), Gate::Ours(Some(&disk.below(index))))?;
+        }
+        if disk.base.format() == BackingFormat::Qcow2 {
+            let theirs = disk.base.file().starts_with('/');
+            let gate = if theirs { Gate::Foreign } else { Gate::Ours(None) };
+            inspect(&disk.base.resolve(&folder), gate)?;
+        }
+        Ok(())
+    }
+
+    /// Files in the disks' folders that the manifest does not know: what interrupted work left behind. The caller
+    /// knows which of them belong to work that goes on.
+    pub fn leftovers(&self) -> Result<Vec<PathBuf>, LayerError> {
+        let mut found = Vec::new();
+        for disk in &self.manifest.disks {
+            let folder = self.disk_folder(&disk.target);
+            let entries = std::fs::read_dir(&folder).map_err(LayerError::io("list", &folder))?;
+            for entry in entries {
+                let name = entry.map_err(LayerError::io("list", &folder))?.file_name();
+                let known = name.to_str().is_some_and(|name| is_known(disk, name));
+                if !known {
+                    found.push(folder.join(name));
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Deletes the replica: every file that we made, and the directories if nothing else is in them. A base outside
+    /// of the directory is the user's and stays.
+    pub fn remove(self) -> Result<(), LayerError> {
+        for disk in &self.manifest.disks {
+            // A run that was cut may have removed it already.
+            if !self.folder.exists(disk.target.as_str())? {
+                continue;
+            }
+            let path = self.disk_folder(&disk.target);
+            let folder = Folder::open(&path)?;
+            let base = Some(disk.base.file()).filter(|base| !base.starts_with('/'));
+            let layers = disk.layers.iter().chain(&disk.folded).map(FileName::as_str);
+            for file in layers.chain(base).chain([ACTIVE]) {
+                folder.remove(file)?;
+            }
+            remove_if_empty(&path)?;
+        }
+        // The manifest goes last: until then a repetition knows what to delete.
+        for file in [DEFINITION, NVRAM, MANIFEST] {
+            self.folder.remove(file)?;
+        }
+        self.folder.sync()?;
+        remove_if_empty(self.path())
+    }
+
+    pub(crate) fn disk(&self, target: &DiskTarget) -> Result<&ManifestDisk, LayerError> {
+        self.manifest.disk(target).ok_or_else(|| LayerError::NoSuchDisk {
+            path: self.path().to_owned(),
+            target: target.to_string(),
+        })
+    }
+
+    fn save(&self) -> Result<(), LayerError> {
+        self.folder.replace(MANIFEST, &self.manifest.to_json(self.path()))
+    }
+}
+
+fn is_known(disk: &ManifestDisk, name: &str) -> bool {
+    let layer = disk.layers.iter().chain(&disk.folded).any(|layer| layer.as_str() == name);
+    layer || name == ACTIVE || name == disk.base.file()
+}
+
+fn remove_if_empty(path: &Path) -> Result<(), LayerError> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    match std::fs::remove_dir(path) {
+        Err(error) if !matches!(error.kind(), DirectoryNotEmpty | NotFound) => {
+            Err(LayerError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
