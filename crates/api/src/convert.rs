@@ -1,6 +1,6 @@
 //! From the words of `domain` to the JSON forms and the words people read. Core types stay free of serialisation.
 
-use crate::dto;
+use crate::{dto, units};
 
 impl From<domain::Role> for dto::Mode {
     fn from(role: domain::Role) -> Self {
@@ -155,23 +155,12 @@ pub fn shell_word(name: &str) -> String {
 }
 
 fn in_words(time: std::time::Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    }
+    units::duration(millis(time))
 }
 
 /// An instant in UTC: health travels between hosts and time zones.
 fn instant(at: domain::Timestamp) -> String {
-    i64::try_from(at.millis())
-        .ok()
-        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
-        .map_or_else(
-            || "an unknown time".to_owned(),
-            |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        )
+    units::instant(at.millis(), &jiff::tz::TimeZone::UTC)
 }
 
 #[cfg(test)]

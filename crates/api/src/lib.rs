@@ -11,6 +11,7 @@ pub mod problem;
 pub mod report;
 mod router;
 pub mod service;
+pub mod units;
 
 pub use client::Client;
 pub use convert::shell_word;
