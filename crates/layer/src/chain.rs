@@ -93,14 +93,14 @@ pub fn chain_check(head: &Path) -> Result<Vec<Link>, LayerError> {
 /// Lets QEMU check the tables of one image; reads metadata only.
 pub fn check_image(path: &Path) -> Result<CheckReport, LayerError> {
     inspect(path, Gate::Foreign)?;
-    let options = ["-q", "-f", "qcow2", "--output=json"];
-    let (code, stdout, _) = qemu_img::run_to_code("check", &options, &[path], LONG)?;
+    let options = ["-f", "qcow2", "--output=json"];
+    let ended = qemu_img::run_to_code("check", &options, &[path], LONG)?;
     // 0 clean, 2 corruptions, 3 leaks only: in all three the answer counts.
-    let answer: serde_json::Value = match code {
+    let answer: serde_json::Value = match ended.code {
         Some(0 | 2 | 3) => {
-            serde_json::from_slice(&stdout).map_err(|_| LayerError::Answer { verb: "check" })?
+            serde_json::from_slice(&ended.stdout).map_err(|_| LayerError::Answer { verb: "check" })?
         }
-        _ => return Err(LayerError::Answer { verb: "check" }),
+        _ => return Err(ended.failure("check")),
     };
     let number = |key: &str| answer.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
     Ok(CheckReport { corruptions: number("corruptions") + number("check-errors"), leaks: number("leaks") })

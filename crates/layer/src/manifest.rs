@@ -80,6 +80,8 @@ impl Manifest {
     }
 
     /// Adds a point whose layers are sealed; each becomes the head of its disk. A repetition changes nothing.
+    ///
+    /// A disk that is not in `layers` keeps its head: the base of the first point, or an unchanged disk.
     pub fn add_point(&mut self, point: RecoveryPoint, layers: &[(DiskTarget, FileName)]) {
         if self.points.iter().any(|known| known.point.id == point.id) {
             return;

@@ -29,17 +29,35 @@ pub(crate) fn run(
     operands: &[&Path],
     limit: Duration,
 ) -> Result<Vec<u8>, LayerError> {
-    let (code, stdout, stderr) = run_to_code(verb, options, operands, limit)?;
-    if code == Some(0) { Ok(stdout) } else { Err(failure(verb, &stderr)) }
+    let ended = run_to_code(verb, options, operands, limit)?;
+    if ended.code == Some(0) { Ok(ended.stdout) } else { Err(ended.failure(verb)) }
 }
 
-/// As [`run`], and the exit code (`None`: a signal) is the caller's to judge.
+/// A run that came to its end, well or not.
+pub(crate) struct Ended {
+    /// The exit code; `None` after a signal.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Ended {
+    /// What it complained about, as an error.
+    pub(crate) fn failure(&self, verb: &'static str) -> LayerError {
+        let text = String::from_utf8_lossy(&self.stderr);
+        let message: String = text.trim().replace('\n', "; ").chars().take(MESSAGE_CHARS_MAX).collect();
+        let locked = message.contains("Failed to get") && message.contains("lock");
+        if locked { LayerError::InUse { verb, message } } else { LayerError::QemuImg { verb, message } }
+    }
+}
+
+/// As [`run`], and the exit code is the caller's to judge.
 pub(crate) fn run_to_code(
     verb: &'static str,
     options: &[&str],
     operands: &[&Path],
     limit: Duration,
-) -> Result<(Option<i32>, Vec<u8>, Vec<u8>), LayerError> {
+) -> Result<Ended, LayerError> {
     // A relative path could be an option, or "nbd:…" to QEMU; an absolute one is a file.
     if let Some(path) = operands.first().filter(|path| !path.is_absolute()) {
         return Err(LayerError::NotAbsolute(path.to_path_buf()));
@@ -58,7 +76,7 @@ pub(crate) fn run_to_code(
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let code = wait(&mut child, verb, limit)?;
-    Ok((code, stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default()))
+    Ok(Ended { code, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
@@ -86,11 +104,4 @@ fn wait(child: &mut Child, verb: &'static str, limit: Duration) -> Result<Option
         }
         std::thread::sleep(POLL);
     }
-}
-
-fn failure(verb: &'static str, stderr: &[u8]) -> LayerError {
-    let text = String::from_utf8_lossy(stderr);
-    let message: String = text.trim().replace('\n', "; ").chars().take(MESSAGE_CHARS_MAX).collect();
-    let locked = message.contains("Failed to get") && message.contains("lock");
-    if locked { LayerError::InUse { verb, message } } else { LayerError::QemuImg { verb, message } }
 }

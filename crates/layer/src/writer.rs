@@ -260,7 +260,7 @@ impl LayerWriter {
         let virtual_size = self.spec.virtual_size;
         let end = offset.checked_add(length).filter(|end| *end <= virtual_size && length > 0);
         end.filter(|end| {
-            offset >= self.position && offset % CLUSTER_BYTES == 0 && ends_well(*end, virtual_size)
+            offset >= self.position && offset.is_multiple_of(CLUSTER_BYTES) && ends_well(*end, virtual_size)
         })
         .ok_or(LayerError::Range { offset, length, position: self.position, virtual_size })
     }
@@ -385,7 +385,7 @@ fn remove_partial(folder: &Folder, name: &FileName) -> Result<(), LayerError> {
 }
 
 fn check_size(bytes: u64) -> Result<(), LayerError> {
-    if bytes == 0 || bytes % 512 != 0 || bytes > VIRTUAL_SIZE_MAX {
+    if bytes == 0 || !bytes.is_multiple_of(512) || bytes > VIRTUAL_SIZE_MAX {
         return Err(LayerError::VirtualSize { bytes });
     }
     Ok(())
@@ -403,7 +403,7 @@ fn check_progress(
         return Err(refused("it was begun with another size or over another file"));
     }
     let sane = progress.l1.len() == l1_entries(spec.virtual_size)
-        && progress.next_host_offset % CLUSTER_BYTES == 0
+        && progress.next_host_offset.is_multiple_of(CLUSTER_BYTES)
         && progress.next_host_offset >= CLUSTER_BYTES
         && progress.position <= spec.virtual_size.next_multiple_of(CLUSTER_BYTES)
         && progress.open_table.as_ref().is_none_or(|(number, _)| *number < progress.l1.len() as u64);
@@ -448,7 +448,7 @@ fn entry_of(offset: u64) -> usize {
 }
 
 fn ends_well(end: u64, virtual_size: u64) -> bool {
-    end % CLUSTER_BYTES == 0 || end == virtual_size
+    end.is_multiple_of(CLUSTER_BYTES) || end == virtual_size
 }
 
 fn big_endian(numbers: &[u64]) -> Vec<u8> {

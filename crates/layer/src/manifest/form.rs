@@ -112,7 +112,7 @@ fn disk_form(disk: &ManifestDisk) -> DiskForm {
 }
 
 fn disk(form: DiskForm) -> Result<ManifestDisk, String> {
-    let names = |files: Vec<String>| {
+    let names = |files: Vec<String>| -> Result<Vec<FileName>, String> {
         files.iter().map(|file| FileName::new(file).map_err(|error| error.to_string())).collect()
     };
     Ok(ManifestDisk {

@@ -1,0 +1,370 @@
+//! A replica directory always starts: after every point, and after a crash in every sub-step of every fold.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{CLUSTER, assert_content, assert_reads_as, foreign_base, name, pattern, run, text};
+use domain::{Consistency, DiskTarget, Epoch, Lineage, PointId, RecoveryPoint, Timestamp};
+use layer::{
+    Backing, BackingFormat, FoldStep, LayerError, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory,
+    Storage, chain_check, check_image, commit_into_base, list_bitmaps, remove_bitmap, set_backing,
+};
+
+const SIZE: u64 = 20 * CLUSTER + 1024;
+
+fn vda() -> DiskTarget {
+    DiskTarget::new("vda").expect("a target")
+}
+
+fn point(ordinal: u64) -> RecoveryPoint {
+    RecoveryPoint {
+        id: PointId(uuid::Uuid::from_u128(u128::from(ordinal) + 1)),
+        parent: ordinal.checked_sub(1).map(|below| PointId(uuid::Uuid::from_u128(u128::from(below) + 1))),
+        ordinal,
+        epoch: Epoch::FIRST,
+        instant: Timestamp(1_700_000_000_000 + ordinal),
+        consistency: Consistency::Crash,
+        lineage: Lineage([ordinal as u8; 32]),
+        delta_bytes: 1,
+    }
+}
+
+fn manifest(base: Backing) -> Manifest {
+    Manifest {
+        vm_name: "a \"VM\"/with ' odd\nname".to_owned(),
+        vm: uuid::Uuid::from_u128(77).into(),
+        relationship: uuid::Uuid::from_u128(88).into(),
+        disks: vec![ManifestDisk {
+            target: vda(),
+            virtual_size: SIZE,
+            base,
+            layers: Vec::new(),
+            folded: Vec::new(),
+        }],
+        points: Vec::new(),
+    }
+}
+
+/// A replica with a base and `layers` points over it, and what the disk holds at each point.
+struct World {
+    _root: tempfile::TempDir,
+    directory: ReplicaDirectory,
+    contents: BTreeMap<u64, Vec<u8>>,
+}
+
+fn world(layers: u64, foreign: bool) -> World {
+    let root = tempfile::tempdir().expect("a folder");
+    let storage = Storage::initialise(root.path()).expect("storage");
+    let mut content = pattern(1, SIZE);
+    let base_name = ReplicaDirectory::base_name();
+    let base = if foreign {
+        let path = foreign_base(root.path(), "users own disk.qcow2", &content);
+        Backing::new(text(&path), BackingFormat::Qcow2).expect("a backing file")
+    } else {
+        Backing::beside(&base_name)
+    };
+    let mut directory = ReplicaDirectory::create(&storage, manifest(base)).expect("a directory");
+    if !foreign {
+        let spec = layer::LayerSpec { virtual_size: SIZE, backing: None };
+        let mut writer =
+            LayerWriter::create(&directory.disk_folder(&vda()), &base_name, spec).expect("a writer");
+        writer.write(0, &content).expect("a write");
+        writer.seal().expect("sealed");
+    }
+    let first = if foreign { vec![] } else { vec![(vda(), base_name)] };
+    directory.add_point(point(0), &first).expect("a point");
+    let mut contents = BTreeMap::from([(0, content.clone())]);
+    for ordinal in 1..=layers {
+        let layer = ReplicaDirectory::layer_name(ordinal, point(ordinal).id);
+        let spec = directory.next_layer(&vda()).expect("a spec");
+        let mut writer = LayerWriter::create(&directory.disk_folder(&vda()), &layer, spec).expect("a writer");
+        let data = pattern(ordinal as u8 * 16, 3 * CLUSTER);
+        let at = ordinal * 2 * CLUSTER;
+        writer.write(at, &data).expect("a write");
+        content[at as usize..][..data.len()].copy_from_slice(&data);
+        let zero_at = at + 4 * CLUSTER;
+        writer.zero(zero_at, 2 * CLUSTER).expect("zeroes");
+        content[zero_at as usize..(zero_at + 2 * CLUSTER) as usize].fill(0);
+        writer.seal().expect("sealed");
+        directory.add_point(point(ordinal), &[(vda(), layer)]).expect("a point");
+        contents.insert(ordinal, content.clone());
+    }
+    World { _root: root, directory, contents }
+}
+
+/// Every point of the manifest reads as the disk was, and the chain is what the manifest says.
+fn assert_every_point_starts(directory: &ReplicaDirectory, contents: &BTreeMap<u64, Vec<u8>>) {
+    let folder = directory.disk_folder(&vda());
+    for point in &directory.manifest().points {
+        let file = folder.join(&point.files[&vda()]);
+        assert_content(&file, &contents[&point.point.ordinal]);
+    }
+    let head = directory.manifest().disks[0].head().resolve(&folder);
+    let (newest, _) = contents.last_key_value().expect("there are points");
+    assert_content(&head, &contents[newest]);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    run(&["cp", "-a", text(from), text(to)]);
+}
+
+#[test]
+fn a_point_is_a_file_that_reads_as_the_disk_was_then() {
+    let world = world(4, false);
+    assert_every_point_starts(&world.directory, &world.contents);
+    world.directory.check_chain(&vda()).expect("the chain fits the manifest");
+    assert!(world.directory.leftovers().expect("listed").is_empty());
+    let reopened = ReplicaDirectory::open(world.directory.path()).expect("opened");
+    assert_eq!(reopened.manifest(), world.directory.manifest());
+}
+
+#[test]
+fn a_crash_after_every_sub_step_of_a_fold_leaves_points_that_start_and_a_fold_that_ends() {
+    for (layers, keep, foreign) in [(3, 1, false), (2, 0, false), (1, 0, true), (3, 0, true)] {
+        let World { _root: root, mut directory, contents } = world(layers, foreign);
+        let path = directory.path().to_owned();
+        let mut steps = 0;
+        loop {
+            // A fresh object each time: nothing is remembered over a crash but what is on disk. Since a commit
+            // leaves no trace of its own, every second step follows in the same run.
+            let mut fold = directory.begin_fold(&vda(), keep).expect("a fold");
+            let first = fold.step().expect("a step");
+            if first.is_none() {
+                break;
+            }
+            drop(fold);
+            directory = ReplicaDirectory::open(&path).expect("opened");
+            assert_every_point_starts(&directory, &contents);
+            let mut fold = directory.begin_fold(&vda(), keep).expect("a fold");
+            if matches!(first, Some(FoldStep::Commit(_))) {
+                assert_eq!(fold.step().expect("a step"), first, "a commit that was cut is repeated");
+                fold.step().expect("the step after the commit");
+            }
+            drop(fold);
+            directory = ReplicaDirectory::open(&path).expect("opened");
+            assert_every_point_starts(&directory, &contents);
+            steps += 1;
+            assert!(steps < 40, "the fold does not end");
+        }
+        assert_eq!(directory.manifest().disks[0].layers.len(), keep);
+        directory.check_chain(&vda()).expect("the chain fits");
+        assert!(directory.leftovers().expect("listed").is_empty());
+        let base = directory.manifest().disks[0].base.resolve(&directory.disk_folder(&vda()));
+        run(&["qemu-img", "check", "-q", text(&base)]);
+        drop(root);
+    }
+}
+
+#[test]
+fn a_power_cut_between_the_writes_of_a_fold_is_survived() {
+    let World { _root: root, mut directory, contents } = world(2, false);
+    let path = directory.path().to_owned();
+    let storage = path.parent().expect("storage").to_owned();
+    // What is on disk after each step is copied aside, then a new run finishes each copy.
+    let mut copies = Vec::new();
+    let mut fold = directory.begin_fold(&vda(), 1).expect("a fold");
+    while let Some(step) = fold.step().expect("a step") {
+        let copy = storage.join(format!("copy{}", copies.len()));
+        copy_tree(&path, &copy);
+        copies.push((step, copy));
+    }
+    let kinds: Vec<_> = copies.iter().map(|(step, _)| std::mem::discriminant(step)).collect();
+    assert_eq!(kinds.len(), 5, "{copies:?}");
+    for (step, copy) in copies {
+        let mut directory = ReplicaDirectory::open(&copy).expect("opened");
+        assert_every_point_starts(&directory, &contents);
+        directory.fold(&vda(), 1).expect("folded");
+        assert_every_point_starts(&directory, &contents);
+        assert_eq!(directory.manifest().points.len(), 2, "after {step:?}");
+        directory.check_chain(&vda()).expect("the chain fits");
+    }
+    drop(root);
+}
+
+#[test]
+fn a_fold_grows_the_base_with_the_disk() {
+    let World { _root: root, mut directory, .. } = world(0, false);
+    let grown = SIZE + 7 * CLUSTER;
+    directory.update(|manifest| manifest.disks[0].virtual_size = grown).expect("updated");
+    let spec = directory.next_layer(&vda()).expect("a spec");
+    let mut writer =
+        LayerWriter::create(&directory.disk_folder(&vda()), &name("1.qcow2"), spec).expect("a writer");
+    let end = SIZE.next_multiple_of(CLUSTER);
+    writer.write(end, &pattern(5, CLUSTER)).expect("a write in the new part");
+    writer.seal().expect("sealed");
+    directory.add_point(point(1), &[(vda(), name("1.qcow2"))]).expect("a point");
+    directory.fold(&vda(), 0).expect("folded");
+    let mut content = pattern(1, SIZE);
+    content.resize(grown as usize, 0);
+    content[end as usize..][..CLUSTER as usize].copy_from_slice(&pattern(5, CLUSTER));
+    assert_reads_as(&directory.disk_folder(&vda()).join("base.qcow2"), &content);
+    drop(root);
+}
+
+#[test]
+fn layers_are_not_folded_below_an_active_overlay() {
+    let mut world = world(1, false);
+    world.directory.create_active(&vda()).expect("an overlay");
+    world.directory.create_active(&vda()).expect("a repetition is harmless");
+    assert!(matches!(world.directory.fold(&vda(), 0), Err(LayerError::Active(_))));
+    world.directory.remove_active(&vda()).expect("removed");
+    world.directory.fold(&vda(), 0).expect("folded");
+}
+
+#[test]
+fn what_the_vm_wrote_while_it_was_primary_becomes_the_newest_layer() {
+    let mut world = world(1, false);
+    let active = world.directory.create_active(&vda()).expect("an overlay");
+    run(&["qemu-io", "-f", "qcow2", "-c", "write -P 0x5a 0 64k", text(&active)]);
+    run(&["qemu-img", "bitmap", "--add", "-f", "qcow2", "--", text(&active), "-odd name"]);
+    assert_eq!(list_bitmaps(&active).expect("listed")[0].name, "-odd name");
+    world.directory.adopt_active(&vda(), &name("2-adopted.qcow2")).expect("adopted");
+    world.directory.adopt_active(&vda(), &name("2-adopted.qcow2")).expect("a repetition is harmless");
+    let layer = world.directory.disk_folder(&vda()).join("2-adopted.qcow2");
+    remove_bitmap(&layer, "-odd name").expect("removed");
+    remove_bitmap(&layer, "-odd name").expect("a repetition is harmless");
+    assert!(list_bitmaps(&layer).expect("listed").is_empty());
+    world.directory.check_chain(&vda()).expect("the chain fits");
+    let mut content = world.contents[&1].clone();
+    content[..65536].fill(0x5a);
+    // QEMU has written this header, so the change of its backing file goes through qemu-img.
+    world.directory.fold(&vda(), 1).expect("folded");
+    assert_reads_as(&layer, &content);
+    world.directory.fold(&vda(), 0).expect("folded");
+    assert_reads_as(&world.directory.disk_folder(&vda()).join("base.qcow2"), &content);
+}
+
+#[test]
+fn the_backing_file_changes_to_names_of_any_length_and_back() {
+    let world = world(1, false);
+    let folder = world.directory.disk_folder(&vda());
+    let layer = folder.join(world.directory.manifest().disks[0].layers[0].as_str());
+    let long = format!("/{}", "long name/".repeat(102));
+    for file in [long.as_str(), "x.qcow2", &long, "base.qcow2", "base.qcow2"] {
+        let backing = Backing::new(file, BackingFormat::Qcow2).expect("a backing file");
+        set_backing(&layer, &backing).expect("changed");
+        let info = layer::inspect(&layer, layer::Gate::Ours(Some(&backing))).expect("accepted");
+        assert_eq!(info.backing.as_deref(), Some(file));
+    }
+    assert_reads_as(&layer, &world.contents[&1]);
+}
+
+#[test]
+fn a_chain_is_followed_to_its_end_and_a_circle_is_noticed() {
+    let world = world(2, true);
+    let folder = world.directory.disk_folder(&vda());
+    let disk = &world.directory.manifest().disks[0];
+    let head = disk.head().resolve(&folder);
+    let links = chain_check(&head).expect("a chain");
+    assert_eq!(links.len(), 3);
+    assert!(links[2].path.ends_with("users own disk.qcow2"));
+    for link in &links {
+        let report = check_image(&link.path).expect("checked");
+        assert_eq!((report.corruptions, report.leaks), (0, 0));
+    }
+    let first = folder.join(disk.layers[0].as_str());
+    set_backing(&first, &disk.head()).expect("a circle");
+    assert!(matches!(chain_check(&head), Err(LayerError::ChainLength { .. })));
+    assert!(world.directory.check_chain(&vda()).is_err());
+}
+
+#[test]
+fn a_layer_is_committed_only_into_the_file_that_it_stands_on() {
+    let world = world(2, false);
+    let folder = world.directory.disk_folder(&vda());
+    let second = folder.join(world.directory.manifest().disks[0].layers[1].as_str());
+    let refused = commit_into_base(&second, &folder.join("base.qcow2"));
+    assert!(matches!(refused, Err(LayerError::ChainDiffers { .. })), "{refused:?}");
+}
+
+#[test]
+fn an_image_that_another_process_writes_is_in_use_not_broken() {
+    let world = world(1, false);
+    let folder = world.directory.disk_folder(&vda());
+    let base = folder.join("base.qcow2");
+    let mut holder = Command::new("qemu-io")
+        .args(["-f", "qcow2", text(&base)])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("qemu-io starts");
+    // Its prompt tells that the image is open.
+    use std::io::Read;
+    holder.stdout.as_mut().expect("piped").read_exact(&mut [0; 1]).expect("a prompt");
+    let layer = folder.join(world.directory.manifest().disks[0].layers[0].as_str());
+    let refused = commit_into_base(&layer, &base);
+    assert!(matches!(&refused, Err(error) if error.is_transient()), "{refused:?}");
+    drop(holder.stdin.take());
+    holder.wait().expect("qemu-io ends");
+    commit_into_base(&layer, &base).expect("committed");
+}
+
+#[test]
+fn a_manifest_tells_how_to_start_and_those_commands_work() {
+    let world = world(2, false);
+    let json = fs::read(world.directory.path().join("manifest.json")).expect("a manifest");
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let lines = json["how_to_start_this_vm_without_virt_replica"].as_array().expect("lines");
+    let create =
+        lines.iter().filter_map(|line| line.as_str()).find(|line| line.starts_with("qemu-img create"));
+    run(&["sh", "-c", create.expect("a command")]);
+    assert_reads_as(&world.directory.active_path(&vda()), &world.contents[&2]);
+}
+
+#[test]
+fn a_damaged_or_newer_manifest_is_refused_and_never_overwritten_by_opening() {
+    let world = world(0, false);
+    let path = world.directory.path().join("manifest.json");
+    let text = fs::read_to_string(&path).expect("a manifest");
+    for damaged in [
+        text[..text.len() / 2].to_owned(),
+        text.replace("\"version\": 1", "\"version\": 2"),
+        text.replace("\"target\": \"vda\"", "\"target\": \"../x\""),
+        text.replace("\"base\": \"base.qcow2\"", "\"base\": \"nbd://host/x\""),
+        String::new(),
+    ] {
+        fs::write(&path, &damaged).expect("written");
+        let refused = ReplicaDirectory::open(world.directory.path());
+        assert!(matches!(refused, Err(LayerError::Manifest { .. })), "{damaged}");
+        assert_eq!(fs::read_to_string(&path).expect("a manifest"), damaged);
+    }
+}
+
+#[test]
+fn storage_without_its_marker_is_refused() {
+    let root = tempfile::tempdir().expect("a folder");
+    assert!(matches!(Storage::open(root.path()), Err(LayerError::NoStorageMarker(_))));
+    Storage::initialise(root.path()).expect("initialised");
+    Storage::initialise(root.path()).expect("a repetition is harmless");
+    Storage::open(root.path()).expect("opened");
+}
+
+#[test]
+fn creating_again_opens_and_removing_spares_what_is_not_ours() {
+    let World { _root: root, directory, .. } = world(1, true);
+    let storage = Storage::open(root.path()).expect("storage");
+    let again = ReplicaDirectory::create(&storage, directory.manifest().clone()).expect("opened");
+    assert_eq!(again.manifest(), directory.manifest());
+    let path = directory.path().to_owned();
+    fs::write(path.join("vda/notes.txt"), "mine").expect("written");
+    assert_eq!(directory.leftovers().expect("listed"), [path.join("vda/notes.txt")]);
+    directory.remove().expect("removed");
+    assert_eq!(fs::read_to_string(path.join("vda/notes.txt")).expect("still there"), "mine");
+    assert!(root.path().join("users own disk.qcow2").exists());
+    again.remove().expect("a repetition is harmless");
+}
+
+#[test]
+fn files_are_for_their_owner_and_group_and_folders_can_be_passed() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = world(1, false);
+    let mode = |path: &Path| fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
+    let folder = world.directory.disk_folder(&vda());
+    assert_eq!(mode(&folder.join("base.qcow2")), 0o640);
+    assert_eq!(mode(&folder), 0o751);
+    assert_eq!(mode(world.directory.path()), 0o751);
+}
