@@ -22,7 +22,7 @@ use crate::name::FileName;
 use crate::storage::{Storage, directory_name};
 use crate::writer::{LayerSpec, create_overlay, discard, remove_sealed};
 
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 const DEFINITION: &str = "domain.xml";
 const NVRAM: &str = "nvram.fd";
 /// The overlay that exists only while this side is primary.

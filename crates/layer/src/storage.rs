@@ -9,6 +9,7 @@ use domain::RelationshipId;
 
 use crate::error::LayerError;
 use crate::folder::Folder;
+use crate::replica_directory::MANIFEST;
 
 const MARKER: &str = ".virt-replica-storage";
 const MARKER_TEXT: &[u8] =
@@ -25,7 +26,7 @@ pub struct Storage {
 impl Storage {
     /// Declares a directory to be storage. Repeating it is harmless. Only for when a person names new storage.
     pub fn initialise(root: &Path) -> Result<Storage, LayerError> {
-        let folder = Folder::open(root)?;
+        let folder = open_root(root)?;
         if !folder.exists(MARKER)? {
             folder.replace(MARKER, MARKER_TEXT)?;
         }
@@ -34,7 +35,7 @@ impl Storage {
 
     /// Opens storage; refused without its marker.
     pub fn open(root: &Path) -> Result<Storage, LayerError> {
-        let folder = Folder::open(root)?;
+        let folder = open_root(root)?;
         if !folder.exists(MARKER)? {
             return Err(LayerError::NoStorageMarker(root.to_owned()));
         }
@@ -47,11 +48,33 @@ impl Storage {
         self.folder.path()
     }
 
+    /// Bytes that a file may still grow by, as the file system tells an unprivileged process.
+    pub fn free_bytes(&self) -> Result<u64, LayerError> {
+        let status =
+            rustix::fs::statvfs(self.root()).map_err(LayerError::io("ask the free space of", self.root()))?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    /// The replica directories that are here, known to the database or not.
+    pub fn replicas(&self) -> Result<Vec<PathBuf>, LayerError> {
+        let listed = std::fs::read_dir(self.root()).map_err(LayerError::io("list", self.root()))?;
+        let paths = listed.map(|entry| entry.map(|entry| entry.path()));
+        let paths: Vec<_> = paths.collect::<Result<_, _>>().map_err(LayerError::io("list", self.root()))?;
+        let mut replicas: Vec<_> = paths.into_iter().filter(|path| path.join(MANIFEST).is_file()).collect();
+        replicas.sort();
+        Ok(replicas)
+    }
+
     /// Where the replica of a VM is, or would be.
     #[must_use]
     pub fn replica_path(&self, vm_name: &str, relationship: RelationshipId) -> PathBuf {
         self.root().join(directory_name(vm_name, relationship))
     }
+}
+
+/// The root itself may be reached through a symlink of the administrator's; below it none is followed.
+fn open_root(root: &Path) -> Result<Folder, LayerError> {
+    Folder::open(&root.canonicalize().map_err(LayerError::io("open the directory", root))?)
 }
 
 /// A directory name that a person recognises and no tool misreads, for any VM name. The id makes it unique.

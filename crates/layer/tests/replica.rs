@@ -340,7 +340,12 @@ fn storage_without_its_marker_is_refused() {
     assert!(matches!(Storage::open(root.path()), Err(LayerError::NoStorageMarker(_))));
     Storage::initialise(root.path()).expect("initialised");
     Storage::initialise(root.path()).expect("a repetition is harmless");
-    Storage::open(root.path()).expect("opened");
+    let world = world(1, false);
+    let link = root.path().join("link");
+    std::os::unix::fs::symlink(world._root.path(), &link).expect("symlink");
+    let storage = Storage::open(&link).expect("the administrator's own symlink is followed");
+    assert_eq!(storage.replicas().expect("listed"), [world.directory.path()]);
+    assert!(storage.free_bytes().expect("asked") > 0);
 }
 
 #[test]

@@ -156,6 +156,39 @@ fn a_partial_layer_is_no_image_and_is_invisible_under_its_name() {
 }
 
 #[test]
+fn a_seal_that_is_cut_is_finished_by_a_resume_or_done() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |suffix: &str| folder.path().join(format!("{LAYER}{suffix}"));
+    let spec = spec(1 << 20, None);
+    let oracle = pattern(1, 1 << 20);
+    let mut writer = LayerWriter::create(folder.path(), &name(LAYER), spec.clone()).expect("a writer");
+    writer.write(0, &oracle).expect("a write");
+    writer.make_durable(b"all of it").expect("durable");
+    let progress = fs::read(file(".progress")).expect("the progress");
+    writer.seal().expect("sealed");
+
+    // Cut between the header and the rename: a complete image, still under its partial name.
+    fs::rename(file(""), file(".partial")).expect("renamed");
+    fs::write(file(".progress"), &progress).expect("written");
+    let resumed = LayerWriter::resume(folder.path(), &name(LAYER), &spec).expect("resumed");
+    assert_eq!(
+        (resumed.caller_state.as_slice(), resumed.writer.position()),
+        (b"all of it".as_slice(), 1 << 20)
+    );
+    assert!(inspect(&file(".partial"), Gate::Foreign).is_err(), "an image again only when it is sealed");
+    resumed.writer.seal().expect("sealed");
+    assert_reads_as(&file(""), &oracle);
+
+    // Cut between the rename and the removal of the progress: the layer is there, its progress is litter.
+    fs::write(file(".progress"), &progress).expect("written");
+    let resumed = LayerWriter::resume(folder.path(), &name(LAYER), &spec);
+    assert!(matches!(resumed, Err(LayerError::Exists(_))));
+    discard(folder.path(), &name(LAYER)).expect("discarded");
+    assert!(!file(".progress").exists());
+    assert_reads_as(&file(""), &oracle);
+}
+
+#[test]
 fn abandon_leaves_nothing_and_seal_leaves_the_layer_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let create = || LayerWriter::create(folder.path(), &name(LAYER), spec(1 << 20, None)).expect("a writer");
