@@ -1,1 +1,43 @@
-//! To be written.
+//! Two real libvirt hosts on one machine, a tiny real guest, and a judge outside. Needs root and nothing running.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use lab::{GuestOptions, Judge, Lab, LabOptions};
+//! use std::time::Duration;
+//!
+//! let lab = Lab::up(LabOptions::named("example"))?;
+//! let guest = lab.define_guest("hvhost01", &GuestOptions::default())?;
+//! lab.host("hvhost01").virsh(["start", &guest.name])?;
+//! guest.wait_workload(&lab, Duration::from_secs(60))?;
+//! let judge = Judge::start(&lab, &guest, 1)?;
+//! // ... whatever must not lose a write ...
+//! println!("longest gap {:?}", judge.downtime());
+//! assert!(judge.finish(&lab)?.clean());
+//! lab.down()
+//! # }
+//! ```
+//! It is NOT a simulation: libvirtd, QEMU, the network and the disks are the real ones, in namespaces of their own.
+
+mod binaries;
+mod guest;
+mod host;
+mod image;
+mod judge;
+mod lab;
+mod namespace;
+mod network;
+mod options;
+mod process;
+mod run;
+mod workload;
+
+pub use binaries::{Binaries, binaries};
+pub use guest::{Guest, GuestOptions, IMAGE_FOLDER};
+pub use host::{Daemon, Host};
+pub use judge::{Acknowledged, Judge, Verdict};
+pub use lab::{Lab, running, sweep};
+pub use namespace::Namespace;
+pub use options::{Accel, LabOptions};
+pub use process::{alive, wait_gone};
+pub use rustix::process::Signal;
+pub use workload::{Client, Dump, Who};

@@ -1,0 +1,47 @@
+//! Where the programs of the product are that a lab case runs: beside the program that runs now.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Built programs of the product.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// The daemon.
+    pub virtreplicad: PathBuf,
+    /// The command line.
+    pub virt_replica: PathBuf,
+    /// What libvirt's `qemu` hook calls.
+    pub virt_replica_hook: PathBuf,
+}
+
+/// Finds the programs; `cargo xtask test` builds them before it runs the lab cases.
+pub fn binaries() -> Result<Binaries> {
+    let folder = build_folder()?;
+    let find = |name: &str| {
+        let path = folder.join(name);
+        if !path.exists() {
+            bail!("{} is not built: run `cargo build -p {name}`", path.display());
+        }
+        Ok(path)
+    };
+    Ok(Binaries {
+        virtreplicad: find("virtreplicad")?,
+        virt_replica: find("virt-replica")?,
+        virt_replica_hook: find("virt-replica-hook")?,
+    })
+}
+
+/// Folder of the built programs, such as `target/debug`.
+pub(crate) fn build_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("path of this program")?;
+    let folder = program.parent().context("a program lies in a folder")?;
+    let above_deps = folder.parent().filter(|_| folder.ends_with("deps"));
+    Ok(above_deps.unwrap_or(folder).to_owned())
+}
+
+/// Folder for what is built once and used by all labs: `target/lab-cache`.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
+    let folder = build_folder()?;
+    Ok(folder.parent().unwrap_or(Path::new(".")).join("lab-cache"))
+}

@@ -1,0 +1,170 @@
+//! Guests of the lab: disk, definition, and where to reach what runs inside.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::host::{BOOT_FOLDER, Host};
+use crate::lab::Lab;
+use crate::network::PREFIX;
+use crate::run::run;
+use crate::workload::Client;
+
+/// Where disks of guests lie on a host.
+pub const IMAGE_FOLDER: &str = "/var/lib/libvirt/images";
+/// TCP port of the workload in every guest.
+const WORKLOAD_PORT: u16 = 7070;
+/// Block size of the data that a disk is filled with beforehand.
+const MIB: usize = 1 << 20;
+
+/// What a guest is made with.
+#[derive(Debug, Clone)]
+pub struct GuestOptions {
+    /// Name of the domain.
+    pub name: String,
+    /// Last part of its address and of its hardware address.
+    pub number: u8,
+    /// Size of the first disk (`vda`), MiB.
+    pub disk_mib: u64,
+    /// Size of the second disk (`vdb`), MiB.
+    pub second_disk_mib: Option<u64>,
+    /// Incompressible data that is on the first disk from the start, MiB.
+    pub data_mib: usize,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+}
+
+impl Default for GuestOptions {
+    fn default() -> Self {
+        Self {
+            name: "testVM01".to_owned(),
+            number: 50,
+            disk_mib: 256,
+            second_disk_mib: None,
+            data_mib: 0,
+            memory_mib: 192,
+        }
+    }
+}
+
+/// A guest, whichever host it runs on.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// Name of the domain.
+    pub name: String,
+    /// Address of the workload, reachable in [`Lab::outside`].
+    pub workload: std::net::SocketAddr,
+}
+
+impl Guest {
+    /// Waits until the workload answers from outside; gives how long it took.
+    pub fn wait_workload(&self, lab: &Lab, limit: Duration) -> Result<Duration> {
+        let (start, address) = (Instant::now(), self.workload);
+        lab.outside(move || {
+            loop {
+                match Client::connect(address).and_then(|mut client| client.who()) {
+                    Ok(_) => return Ok(start.elapsed()),
+                    Err(error) if start.elapsed() > limit => {
+                        return Err(error).with_context(|| format!("workload at {address} after {limit:?}"));
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                }
+            }
+        })?
+    }
+
+    /// Calls a function with a connection to the workload, outside the hosts.
+    pub fn ask<T: Send>(&self, lab: &Lab, call: impl FnOnce(&mut Client) -> Result<T> + Send) -> Result<T> {
+        let address = self.workload;
+        lab.outside(move || call(&mut Client::connect(address)?))?
+    }
+}
+
+impl Lab {
+    /// Makes the disks of a guest on a host and defines it there, shut off.
+    pub fn define_guest(&self, host: &str, options: &GuestOptions) -> Result<Guest> {
+        let host = self.host(host);
+        make_disk(host, &options.name, "vda", options.disk_mib, options.data_mib)?;
+        if let Some(size) = options.second_disk_mib {
+            make_disk(host, &options.name, "vdb", size, 0)?;
+        }
+        let definition = host.path(format!("/run/{}.xml", options.name))?;
+        fs::write(&definition, xml(host, options))?;
+        host.virsh(["define", &format!("/run/{}.xml", options.name)])?;
+        fs::remove_file(definition)?;
+        let workload = format!("{}:{WORKLOAD_PORT}", address(options)).parse().context("address of the guest")?;
+        Ok(Guest { name: options.name.clone(), workload })
+    }
+}
+
+fn address(options: &GuestOptions) -> String {
+    format!("10.77.0.{}", options.number)
+}
+
+/// A qcow2 disk with an ext4 file system, and data if wanted.
+fn make_disk(host: &Host, guest: &str, target: &str, size_mib: u64, data_mib: usize) -> Result<()> {
+    let aside = tempfile::tempdir()?;
+    let (content, raw) = (aside.path().join("content"), aside.path().join("raw"));
+    fs::create_dir(&content)?;
+    if data_mib > 0 {
+        use std::io::{Read, copy};
+        let mut file = fs::File::create(content.join("data"))?;
+        copy(&mut fs::File::open("/dev/urandom")?.take((data_mib * MIB) as u64), &mut file)?;
+    }
+    fs::File::create(&raw)?.set_len(size_mib * MIB as u64)?;
+    run(Command::new("mkfs.ext4").args(["-q", "-F", "-E", "lazy_itable_init=0", "-d"]).arg(&content).arg(&raw))?;
+    let place = host.path(format!("{IMAGE_FOLDER}/{guest}-{target}.qcow2"))?;
+    run(Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(&place))?;
+    Ok(())
+}
+
+fn xml(host: &Host, options: &GuestOptions) -> String {
+    let GuestOptions { name, number, memory_mib, .. } = options;
+    let mut disks = disk_xml(name, "vda");
+    if options.second_disk_mib.is_some() {
+        disks += &disk_xml(name, "vdb");
+    }
+    format!(
+        r#"<domain type='{accel}'>
+  <name>{name}</name>
+  <memory unit='MiB'>{memory_mib}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{BOOT_FOLDER}/vmlinuz</kernel>
+    <initrd>{BOOT_FOLDER}/initramfs</initrd>
+    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={name}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+{disks}    <interface type='bridge'>
+      <mac address='52:54:00:77:00:{number:02x}'/>
+      <source bridge='br0'/>
+      <model type='virtio'/>
+    </interface>
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+    <serial type='file'><source path='/var/log/libvirt/qemu/{name}-console.log'/></serial>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"#,
+        accel = host.accel().domain_type(),
+        address = address(options),
+    )
+}
+
+fn disk_xml(guest: &str, target: &str) -> String {
+    format!(
+        "    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' discard='unmap'/>
+      <source file='{IMAGE_FOLDER}/{guest}-{target}.qcow2'/>
+      <target dev='{target}' bus='virtio'/>
+    </disk>
+"
+    )
+}

@@ -1,0 +1,148 @@
+//! One machine of the lab as the kernel sees it: own processes, mounts, network, name. Held by its first process.
+//!
+//! NOT a container runtime: the file tree is the real machine's, with private mounts on top.
+//!
+//! Everything inside ends when the first process ends, so "leave nothing" is one kill. The first process is known by its
+//! arguments (`vr-lab-init LAB/MACHINE`), so a lab whose owner was killed can be found. It is tied to its owner by a pipe:
+//! when the owner ends in whatever way, the machine vanishes, unless the owner said `keep`.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::process;
+
+/// Third argument of each first process.
+const MARKER: &str = "vr-lab-init";
+/// Word on the pipe that lets the machine outlive its owner.
+const KEEP: &str = "keep";
+/// A fork and an exec on a loaded machine.
+const START_LIMIT: Duration = Duration::from_secs(10);
+/// Killing a guest with dirty memory takes the kernel a moment.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// bash, because it collects orphans as process 1 should (libvirtd waits for its daemonised QEMUs to be collected).
+const FIRST_PROCESS: &str = r#"
+trap '' INT HUP
+read -r word || exit 0
+[ "$word" = keep ] || exit 0
+exec </dev/null
+while :; do sleep infinity & wait $!; done
+"#;
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Namespace {
+    pid: u32,
+    /// `unshare` and the pipe to the first process; none when attached from another owner.
+    holder: Option<Child>,
+}
+
+impl Namespace {
+    /// Starts an empty machine that lives no longer than this process.
+    pub fn start(lab: &str, machine: &str) -> Result<Self> {
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--propagation", "private", "--", "bash", "-c", FIRST_PROCESS, MARKER])
+            .arg(format!("{lab}/{machine}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0) // ctrl-C at the terminal is the owner's business; the pipe tells the rest
+            .spawn()
+            .context("cannot run unshare: the lab needs root and util-linux")?;
+        let pid = process::wait_child(holder.id(), START_LIMIT);
+        let pid = pid.inspect_err(|_| drop(holder.kill())).context("cannot create namespaces: the lab needs root")?;
+        wait_exec(lab, machine, pid)?;
+        Ok(Self { pid, holder: Some(holder) })
+    }
+
+    /// The machine of that name, if it runs.
+    pub fn find(lab: &str, machine: &str) -> Option<Self> {
+        let name = format!("{lab}/{machine}");
+        let (pid, _) = process::all().into_iter().find(|(_, arguments)| name_of(arguments) == Some(&name))?;
+        Some(Self { pid, holder: None })
+    }
+
+    /// Names `LAB/MACHINE` of all machines of all labs.
+    pub fn all() -> Vec<String> {
+        let machines = process::all();
+        machines.iter().filter_map(|(_, arguments)| name_of(arguments)).map(str::to_owned).collect()
+    }
+
+    /// Process id of the first process, as seen from outside.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Where a path of the machine is found from outside, while the machine runs.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.pid))
+    }
+
+    /// A command that will run inside, as root, in the root folder.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.enter(&["--mount", "--uts", "--ipc", "--net", "--pid", "--wd=/"]);
+        command.arg(program);
+        command
+    }
+
+    /// A command that sees only the machine's network, and the processes and files of outside.
+    pub fn network_command(&self, program: &str) -> Command {
+        let mut command = self.enter(&["--net"]);
+        command.arg(program);
+        command
+    }
+
+    fn enter(&self, kinds: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid.to_string()]).args(kinds).arg("--").stdin(Stdio::null());
+        command
+    }
+
+    /// Lets the machine live on when this process ends.
+    pub fn keep(&mut self) -> Result<()> {
+        let pipe = self.holder.as_mut().and_then(|holder| holder.stdin.as_mut());
+        if let Some(pipe) = pipe {
+            writeln!(pipe, "{KEEP}").context("the machine has already ended")?;
+        }
+        self.holder = None;
+        Ok(())
+    }
+
+    /// Ends every process inside at once, as a power cut does, and waits for it.
+    pub fn kill(mut self) -> Result<()> {
+        process::signal(self.pid, Signal::KILL)?;
+        if let Some(holder) = self.holder.as_mut() {
+            holder.wait().context("unshare")?;
+        }
+        process::wait_gone(self.pid, END_LIMIT)
+    }
+}
+
+fn name_of(arguments: &[String]) -> Option<&str> {
+    match arguments {
+        [shell, flag, _, marker, name, ..] if shell == "bash" && flag == "-c" && marker == MARKER => Some(name),
+        _ => None,
+    }
+}
+
+/// Until the child has become bash, it would still be taken for `unshare`.
+fn wait_exec(lab: &str, machine: &str, pid: u32) -> Result<()> {
+    let deadline = std::time::Instant::now() + START_LIMIT;
+    while std::time::Instant::now() < deadline {
+        if Namespace::find(lab, machine).is_some_and(|found| found.pid == pid) {
+            return Ok(());
+        }
+        if !process::alive(pid) {
+            bail!("the first process of {lab}/{machine} ended at once: the lab needs root");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    bail!("the first process of {lab}/{machine} did not start within {START_LIMIT:?}")
+}
