@@ -50,6 +50,14 @@ impl Plan {
     pub fn is_allowed(&self) -> bool {
         self.checks.iter().all(|check| check.ok)
     }
+
+    /// Whether another operation under way is all that stands in the way.
+    #[must_use]
+    pub fn is_only_busy(&self) -> bool {
+        let busy = domain::CheckName::NoOtherOperation.words();
+        let mut failed = self.checks.iter().filter(|check| !check.ok).peekable();
+        failed.peek().is_some() && failed.all(|check| check.name == busy)
+    }
 }
 
 /// The answer to a change: a plan when it was a dry run, else what came of it.

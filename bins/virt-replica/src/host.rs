@@ -1,0 +1,58 @@
+//! `host`: this host.
+
+use api::dto::{HostChange, RateLimit};
+use api::{Code, Problem};
+use clap::Subcommand;
+
+use crate::change::{Consent, carry_out, finish};
+use crate::exit::Exit;
+use crate::session::{Ending, Session};
+use crate::{parse, render};
+
+/// The verbs of `host`.
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Name, version, listener, storage, limits
+    Show,
+    /// Check everything that replication needs on this host
+    Check,
+    /// Change this host's settings
+    Set {
+        /// Upper limit of all replication traffic, for example 100MiB/s, or none
+        #[arg(long, value_name = "SIZE/s", value_parser = parse::rate_limit)]
+        rate_limit: Option<RateLimit>,
+        /// Where new replicas are kept; existing ones stay where they are
+        #[arg(long, value_name = "PATH")]
+        storage: Option<String>,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// Runs one of them.
+pub async fn run(session: &Session, verb: Verb) -> Ending {
+    match verb {
+        Verb::Show => {
+            session.show(&session.client.host().await?, render::host);
+            Ok(Exit::Ok)
+        }
+        Verb::Check => {
+            let checks = session.client.host_check().await?;
+            session.show(&checks, |screen, checks| render::checks(screen, checks));
+            Ok(if checks.iter().all(|check| check.ok) { Exit::Ok } else { Exit::Refused })
+        }
+        Verb::Set { rate_limit, storage, consent } => {
+            let change = HostChange { rate_limit, storage };
+            if change == HostChange::default() {
+                return Err(Problem::new(Code::Invalid, "Nothing to set", "no setting was given")
+                    .with_cure("virt-replica host set --help"));
+            }
+            let call = async |dry| session.client.host_set(&change, dry).await;
+            finish(
+                session,
+                carry_out(session, consent, "Change this host's settings?", call).await?,
+                render::host,
+            )
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Answers in words. Pure: forms and a screen in, text out; nothing is asked or printed here.
+
+mod event;
+mod host;
+mod operation;
+mod plan;
+mod relationship;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use event::events;
+pub use host::{host, invitation, joined, peers};
+pub use operation::{ending, news, operation, operations};
+pub use plan::{checks, done, plan, problem};
+pub use relationship::{detail, enabled, protected, relationships, speed};
