@@ -1,0 +1,183 @@
+//! Killed at every call that changes a file, the same work goes on to the same end when it is started again.
+//!
+//! The victim is this test binary under `strace`, which kills it (or the `qemu-img` that it runs) at the N-th such
+//! call, for every N until nothing is left to interrupt. Each start finds out from the files alone where it stands.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{CLUSTER, assert_content, assert_reads_as, pattern};
+use domain::{Consistency, DiskTarget, Epoch, Lineage, RecoveryPoint, Timestamp};
+use layer::{
+    Backing, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Storage, discard,
+};
+
+const SIZE: u64 = 8 * CLUSTER;
+const FOLDER_VARIABLE: &str = "LAYER_TEST_VICTIM_FOLDER";
+/// The work makes far fewer calls of one kind; without a limit a mistake here would never end.
+const CALLS_MAX: usize = 300;
+
+fn vda() -> DiskTarget {
+    DiskTarget::new("vda").expect("a target")
+}
+
+fn point(ordinal: u64) -> RecoveryPoint {
+    RecoveryPoint {
+        id: uuid::Uuid::from_u128(u128::from(ordinal) + 1).into(),
+        parent: None,
+        ordinal,
+        epoch: Epoch::FIRST,
+        instant: Timestamp(0),
+        consistency: Consistency::Crash,
+        lineage: Lineage::ORIGIN,
+        delta_bytes: 1,
+    }
+}
+
+/// The disk after each point.
+fn content(ordinal: u64) -> Vec<u8> {
+    let mut content = pattern(1, SIZE);
+    for layer in 1..=ordinal {
+        let at = (layer * CLUSTER) as usize;
+        content[at..at + 2 * CLUSTER as usize].copy_from_slice(&pattern(layer as u8 * 16, 2 * CLUSTER));
+        content[at + 2 * CLUSTER as usize..at + 3 * CLUSTER as usize].fill(0);
+    }
+    content
+}
+
+/// A layer as the receiver writes it: resumed where that is possible, else begun anew.
+fn receive(directory: &ReplicaDirectory, ordinal: u64) {
+    let folder = directory.disk_folder(&vda());
+    let (file, spec) = if ordinal == 0 {
+        (ReplicaDirectory::base_name(), LayerSpec { virtual_size: SIZE, backing: None })
+    } else {
+        (
+            ReplicaDirectory::layer_name(ordinal, point(ordinal).id),
+            directory.next_layer(&vda()).expect("a spec"),
+        )
+    };
+    let mut writer = match LayerWriter::resume(&folder, &file, &spec) {
+        Ok(resumed) => resumed.writer,
+        // Sealed before the kill; its progress may be litter.
+        Err(LayerError::Exists(_)) => return discard(&folder, &file).expect("discarded"),
+        Err(LayerError::NothingToResume(_)) => {
+            discard(&folder, &file).expect("discarded");
+            LayerWriter::create(&folder, &file, spec).expect("a writer")
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let all = content(ordinal);
+    let clusters = if ordinal == 0 { 0..8 } else { ordinal..ordinal + 3 };
+    for cluster in clusters {
+        let at = cluster * CLUSTER;
+        if at < writer.position() {
+            continue;
+        }
+        let data = &all[at as usize..(at + CLUSTER) as usize];
+        let zero = data.iter().all(|byte| *byte == 0);
+        if zero { writer.zero(at, CLUSTER) } else { writer.write(at, data) }.expect("in order");
+        if cluster % 2 == 0 {
+            writer.make_durable(b"").expect("durable");
+        }
+    }
+    writer.seal().expect("sealed");
+}
+
+/// The whole life of a replica: made, two points received, folded to its base.
+fn work(root: &Path) {
+    let storage = Storage::initialise(root).expect("storage");
+    let base = Backing::beside(&ReplicaDirectory::base_name());
+    let disk =
+        ManifestDisk { target: vda(), virtual_size: SIZE, base, layers: Vec::new(), folded: Vec::new() };
+    let (vm, relationship) = (uuid::Uuid::from_u128(1).into(), uuid::Uuid::from_u128(2).into());
+    let manifest =
+        Manifest { vm_name: "vm".to_owned(), vm, relationship, disks: vec![disk], points: Vec::new() };
+    let mut directory = ReplicaDirectory::create(&storage, manifest).expect("a directory");
+    let newest = directory.manifest().points.last().map(|point| point.point.ordinal);
+    for ordinal in newest.map_or(0, |newest| newest + 1)..=2 {
+        receive(&directory, ordinal);
+        let file = match ordinal {
+            0 => ReplicaDirectory::base_name(),
+            _ => ReplicaDirectory::layer_name(ordinal, point(ordinal).id),
+        };
+        directory.add_point(point(ordinal), &[(vda(), file)]).expect("a point");
+    }
+    directory.fold(&vda(), 0).expect("folded");
+}
+
+#[test]
+#[ignore = "the victim of the test below"]
+fn victim() {
+    let Some(root) = std::env::var_os(FOLDER_VARIABLE) else { return };
+    work(Path::new(&root));
+}
+
+/// Runs the victim until its `count`-th call of `calls` kills it; whether it came to its end.
+fn run_victim(root: &Path, calls: &str, count: usize) -> bool {
+    let inject = format!("inject={calls}:signal=KILL:when={count}");
+    let this = std::env::current_exe().expect("this binary");
+    Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &inject, "--"])
+        .arg(this)
+        .args(["--exact", "victim", "--ignored", "--test-threads=1"])
+        .env(FOLDER_VARIABLE, root)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("strace runs")
+        .success()
+}
+
+/// Whatever the manifest offers must start.
+fn assert_points_start(root: &Path) {
+    let storage = Storage::open(root).expect("storage");
+    for path in storage.replicas().expect("listed") {
+        let directory = ReplicaDirectory::open(&path).expect("opened");
+        for point in &directory.manifest().points {
+            assert_content(&path.join("vda").join(&point.files[&vda()]), &content(point.point.ordinal));
+        }
+    }
+}
+
+fn check(calls: &str) {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        eprintln!("skipped: install the package strace to run this test");
+        return;
+    }
+    for count in 1..CALLS_MAX {
+        let root = tempfile::tempdir().expect("a folder");
+        let ended = run_victim(root.path(), calls, count);
+        if root.path().join(".virt-replica-storage").exists() {
+            assert_points_start(root.path());
+        }
+        work(root.path());
+        let storage = Storage::open(root.path()).expect("storage");
+        let path = &storage.replicas().expect("listed")[0];
+        assert_reads_as(&path.join("vda/base.qcow2"), &content(2));
+        let directory = ReplicaDirectory::open(path).expect("opened");
+        assert!(directory.leftovers().expect("listed").is_empty(), "call {count} left something behind");
+        if ended {
+            println!("{count} calls of {calls}");
+            assert!(count > 2, "nothing was interrupted");
+            return;
+        }
+    }
+    panic!("the work never came to its end");
+}
+
+#[test]
+fn killed_at_any_sync() {
+    check("fsync,fdatasync");
+}
+
+#[test]
+fn killed_at_any_write() {
+    check("pwrite64,write,ftruncate");
+}
+
+#[test]
+fn killed_at_any_rename_or_removal() {
+    check("renameat,renameat2,unlinkat,mkdirat");
+}
