@@ -38,7 +38,7 @@ pub async fn planned_failover(session: &Session, args: PlannedFailover) -> Endin
     let detail = session.client.relationship(&args.vm).await?;
     if let Some(open) = open_operation(session, &detail).await?.filter(|_| !args.consent.dry_run) {
         session.say(&format!("A {} of {} is under way already; following it.", open.kind, open.vm));
-        return follow::to_the_end(session, open).await;
+        return follow::to_completion(session, open).await;
     }
     if let Some(to) = &args.to {
         if *to == detail.summary.primary_server {
@@ -60,7 +60,7 @@ pub async fn planned_failover(session: &Session, args: PlannedFailover) -> Endin
     );
     let call = async |dry| session.client.planned_failover(&args.vm, &request, dry).await;
     match carry_out(session, args.consent, &question, call).await? {
-        Outcome::Done(operation) => follow::to_the_end(session, operation).await,
+        Outcome::Done(operation) => follow::to_completion(session, operation).await,
         Outcome::Not(exit) => Ok(exit),
     }
 }

@@ -17,15 +17,39 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// A daemon that is restarted (an upgrade, a crash) is back within seconds; after this somebody should look.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
-/// Shows the steps until the operation ended or rests, then its report. Ctrl-C ends the watching, not the operation.
-pub async fn to_the_end(session: &Session, operation: OperationView) -> Ending {
+/// Shows the steps until the operation ended or rests, then its report; none when the operator stopped watching.
+/// Ctrl-C ends the watching, not the operation.
+async fn to_the_end(session: &Session, operation: OperationView) -> Result<Option<OperationView>, Problem> {
     let id = operation.id.clone();
     tokio::select! {
-        last = watch(session, operation) => finish(session, &last?),
+        last = watch(session, operation) => {
+            let last = last?;
+            session.show(&last, render::ending);
+            Ok(Some(last))
+        }
         _ = tokio::signal::ctrl_c() => {
             eprintln!("\nNo longer watching; the operation goes on. To see it: virt-replica operation show {id}");
-            Ok(Exit::Failed)
+            Ok(None)
         }
+    }
+}
+
+/// Follows an operation that was meant to complete.
+pub async fn to_completion(session: &Session, operation: OperationView) -> Ending {
+    Ok(exit(to_the_end(session, operation).await?.as_ref(), OperationState::Completed))
+}
+
+/// Follows an operation that was meant to be taken back.
+pub async fn to_undone(session: &Session, operation: OperationView) -> Ending {
+    Ok(exit(to_the_end(session, operation).await?.as_ref(), OperationState::Undone))
+}
+
+/// An operation that waits for a person says so; one that ended otherwise than wanted, or is out of sight, has failed.
+fn exit(last: Option<&OperationView>, wanted: OperationState) -> Exit {
+    match last {
+        Some(operation) if operation.state == wanted => Exit::Ok,
+        Some(operation) if operation.rests() => Exit::NeedsOperator,
+        _ => Exit::Failed,
     }
 }
 
@@ -72,21 +96,6 @@ async fn ask(session: &Session, id: &str, bar: &ProgressBar) -> Result<Operation
             }
             answer => return answer,
         }
-    }
-}
-
-fn finish(session: &Session, operation: &OperationView) -> Ending {
-    session.show(operation, render::ending);
-    Ok(exit(operation))
-}
-
-/// The exit code that an operation's state stands for.
-pub fn exit(operation: &OperationView) -> Exit {
-    match operation.state {
-        OperationState::Completed => Exit::Ok,
-        OperationState::Undone => Exit::Failed,
-        _ if operation.rests() => Exit::NeedsOperator,
-        _ => Exit::Ok,
     }
 }
 

@@ -77,7 +77,7 @@ pub async fn wait(session: &Session, args: Wait) -> Ending {
         match answer {
             Ok(detail) if is_protected(&detail) => {
                 bar.finish_and_clear();
-                session.show(&detail, |screen, detail| render::protected(screen, detail));
+                session.show(&detail, render::protected);
                 return Ok(Exit::Ok);
             }
             Ok(detail) if late => {

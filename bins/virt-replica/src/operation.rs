@@ -61,7 +61,7 @@ pub async fn run(session: &Session, verb: Verb) -> Ending {
         Verb::Resume { id, consent } => {
             let call = async |dry| session.client.operation_resume(&id, dry).await;
             match carry_out(session, consent, "Try again now?", call).await? {
-                Outcome::Done(operation) => follow::to_the_end(session, operation).await,
+                Outcome::Done(operation) => follow::to_completion(session, operation).await,
                 Outcome::Not(exit) => Ok(exit),
             }
         }
@@ -69,16 +69,11 @@ pub async fn run(session: &Session, verb: Verb) -> Ending {
     }
 }
 
-/// Taken back is what was asked for here, so it ends well; handed over already does not.
 async fn cancel(session: &Session, id: &str, force: bool, consent: Consent) -> Ending {
     let request = CancelRequest { force };
     let call = async |dry| session.client.operation_cancel(id, &request, dry).await;
     match carry_out(session, consent, "Take this operation back?", call).await? {
-        Outcome::Done(operation) => match follow::to_the_end(session, operation).await? {
-            Exit::Failed => Ok(Exit::Ok),
-            Exit::Ok => Ok(Exit::Failed),
-            other => Ok(other),
-        },
+        Outcome::Done(operation) => follow::to_undone(session, operation).await,
         Outcome::Not(exit) => Ok(exit),
     }
 }

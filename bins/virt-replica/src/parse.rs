@@ -51,15 +51,13 @@ pub fn start(text: &str) -> Result<Start, String> {
         return Ok(Start::Instant(instant));
     }
     let made_of = |allowed: &str| text.chars().all(|c| c.is_ascii_digit() || allowed.contains(c));
-    if made_of(":") && text.contains(':') {
-        if let Ok(time) = text.parse::<civil::Time>() {
-            return Ok(Start::TimeOfDay(time));
-        }
+    let time = (made_of(":") && text.contains(':')).then(|| text.parse::<civil::Time>());
+    if let Some(Ok(time)) = time {
+        return Ok(Start::TimeOfDay(time));
     }
-    if made_of(":- T") && text.contains('-') {
-        if let Ok(local) = text.parse::<civil::DateTime>() {
-            return Ok(Start::Local(local));
-        }
+    let local = (made_of(":- T") && text.contains('-')).then(|| text.parse::<civil::DateTime>());
+    if let Some(Ok(local)) = local {
+        return Ok(Start::Local(local));
     }
     Err(format!("{text:?} is no time: write now, 22:00, \"2026-11-30 22:00\" or 2026-11-30T22:00:00+01:00"))
 }

@@ -18,17 +18,14 @@ pub fn plan(screen: &Screen, plan: &Plan) -> String {
     text
 }
 
-/// Bytes and downtime; both only where the guest is touched, and then "unknown" when nobody knows.
+/// Bytes and downtime: what is known, and where the guest is turned off also that something is not known.
 fn cost(plan: &Plan) -> String {
-    if plan.expected_bytes.is_none() && plan.expected_downtime_ms.is_none() {
-        return String::new();
-    }
-    let bytes = plan.expected_bytes.map_or_else(|| "unknown".to_owned(), units::size);
+    let unknown = || plan.touches_guest.then(|| "unknown".to_owned());
+    let bytes = plan.expected_bytes.map(units::size).or_else(unknown);
     let downtime = plan.expected_downtime_ms.map(|millis| format!("about {}", units::duration(millis)));
-    match downtime {
-        Some(downtime) => format!("Expected to travel: {bytes}\nExpected downtime:  {downtime}\n"),
-        None => format!("Expected to travel: {bytes}\n"),
-    }
+    let bytes = bytes.map(|bytes| format!("Expected to travel: {bytes}\n"));
+    let downtime = downtime.or_else(unknown).map(|downtime| format!("Expected downtime:  {downtime}\n"));
+    [bytes, downtime].into_iter().flatten().collect()
 }
 
 /// Every check with a tick or a cross, and under a cross what was found and what cures it.

@@ -7,10 +7,13 @@ use crate::screen::{Screen, printable};
 /// Columns between two columns.
 const GAP: usize = 2;
 
+/// Gives text a colour.
+type Dress<'a> = Box<dyn Fn(&str) -> String + 'a>;
+
 /// A cell: its text, and how it is dressed once its width is known.
 pub struct Cell<'a> {
     text: String,
-    dress: Option<Box<dyn Fn(&str) -> String + 'a>>,
+    dress: Option<Dress<'a>>,
 }
 
 impl<'a> Cell<'a> {

@@ -174,10 +174,13 @@ fn a_plan_shows_checks_fixes_and_cost() {
     let plan = Plan {
         summary: vec!["Shut testVM01 down on hvhost01".into(), "Start it on hvhost02".into()],
         checks: vec![passed_check(), failed_check()],
+        touches_guest: true,
         expected_bytes: Some(3 << 20),
         expected_downtime_ms: Some(2_400),
     };
     insta::assert_snapshot!(render::plan(&Screen::fixed(false), &plan));
+    let unknown = Plan { touches_guest: true, ..Plan::of(["Hand testVM01 over"]) };
+    insta::assert_snapshot!("plan_of_unknown_cost", render::plan(&Screen::fixed(false), &unknown));
 }
 
 #[test]

@@ -25,10 +25,13 @@ pub struct Plan {
     /// Every prerequisite that was looked at.
     #[serde(default)]
     pub checks: Vec<Check>,
-    /// Bytes of guest data that are expected to travel; none: not known.
+    /// Whether the guest is turned off on the way: then bytes and downtime are shown, also as "unknown".
+    #[serde(default)]
+    pub touches_guest: bool,
+    /// Bytes of guest data that are expected to travel; none: not known, or none travel.
     #[serde(default)]
     pub expected_bytes: Option<u64>,
-    /// How long the guest is expected to be off; none: not known, or the change does not touch the guest.
+    /// How long the guest is expected to be off; none: not known, or it stays on.
     #[serde(default)]
     pub expected_downtime_ms: Option<u64>,
 }
