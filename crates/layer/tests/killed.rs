@@ -2,13 +2,14 @@
 //!
 //! The victim is this test binary under `strace`, which kills it (or the `qemu-img` that it runs) at the N-th such
 //! call, for every N until nothing is left to interrupt. Each start finds out from the files alone where it stands.
+//! Our own calls come in the same order every time; those of the threads of `qemu-img` do not.
 
 mod common;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{CLUSTER, assert_content, assert_reads_as, pattern};
+use common::{CLUSTER, assert_content, pattern};
 use domain::{Consistency, DiskTarget, Epoch, Lineage, RecoveryPoint, Timestamp};
 use layer::{
     Backing, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Storage, discard,
@@ -155,7 +156,10 @@ fn check(calls: &str) {
         work(root.path());
         let storage = Storage::open(root.path()).expect("storage");
         let path = &storage.replicas().expect("listed")[0];
-        assert_reads_as(&path.join("vda/base.qcow2"), &content(2));
+        let base = path.join("vda/base.qcow2");
+        assert_content(&base, &content(2));
+        // A killed qemu-img may leave clusters that nobody uses: wasted space, no damage.
+        assert_eq!(check_image(&base).expect("checked").corruptions, 0);
         let directory = ReplicaDirectory::open(path).expect("opened");
         assert!(directory.leftovers().expect("listed").is_empty(), "call {count} left something behind");
         if ended {
