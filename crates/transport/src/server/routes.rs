@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
@@ -131,13 +131,16 @@ fn check_version(request: &Request<Incoming>) -> Result<(), Refusal> {
 }
 
 async fn small_body(request: Request<Incoming>, limit: usize) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        let message = format!("the message has more than {limit} bytes");
+        Refusal::new("too-large", ErrorClass::Permanent, message)
+    };
+    if request.body().size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     match timeout(BODY_DEADLINE, Limited::new(request.into_body(), limit).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
-            "too-large",
-            ErrorClass::Permanent,
-            format!("the message has more than {limit} bytes"),
-        )),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) | Err(_) => {
             Err(Refusal::new("broken-off", ErrorClass::Transient, "the message did not come to its end"))
         }
