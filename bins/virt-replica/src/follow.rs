@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::Exit;
 use crate::render;
+use crate::screen::printable;
 use crate::session::{Ending, Session, print_text};
 
 /// Often enough that a step seems to tick at once; one cheap request each.
@@ -128,5 +129,5 @@ fn running(session: &Session, operation: &OperationView) -> String {
         None => units::size(transfer.bytes_done),
     });
     let facts: Vec<String> = elapsed.into_iter().chain(bytes).collect();
-    format!("{} on {}: {}  {}", step.name, step.host, step.does, facts.join(", "))
+    printable(&format!("{} on {}: {}  {}", step.name, step.host, step.does, facts.join(", ")))
 }
