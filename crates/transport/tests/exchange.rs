@@ -124,9 +124,12 @@ async fn a_transfer_that_stands_still_ends_as_stalled() {
     let (first, second) = paired().await;
     let stalled = stream::iter([Ok::<Bytes, BoxError>(command("stall me"))]).chain(pieces(200));
     let options = DeltaOptions { stall_max: Duration::from_secs(1), ..DeltaOptions::default() };
-    let error = second.client_of(&first).send_delta(stalled, options).await.expect_err("stalled");
+    let error = second.client_of(&first).send_delta(stalled, options.clone()).await.expect_err("stalled");
     assert!(matches!(error, TransportError::Stalled { .. }), "{error:?}");
     assert_eq!(error.class(), ErrorClass::Transient);
+    // The same options, and the same progress with them, serve the next attempt.
+    let answer = second.client_of(&first).send_delta(pieces(2), options).await.expect("sealed");
+    assert_eq!(answer.sent_bytes, 2 << 20);
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ impl Default for DeltaOptions {
     }
 }
 
-/// How far a transfer is; written by the sender, read by anybody.
+/// How far a transfer is; written by one sender at a time, read by anybody. Begins anew with each transfer.
 #[derive(Debug, Default)]
 pub struct TransferProgress {
     sent_bytes: AtomicU64,
@@ -80,6 +80,12 @@ impl TransferProgress {
 
     fn clock(&self) -> std::sync::MutexGuard<'_, Clock> {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new transfer begins; what an earlier one left is forgotten.
+    fn begin(&self) {
+        self.sent_bytes.store(0, Ordering::Relaxed);
+        *self.clock() = Clock::default();
     }
 
     fn link_asks(&self) {
@@ -123,6 +129,7 @@ where
     let begin = Instant::now();
     let peer = line.peer().to_owned();
     let progress = options.progress.clone();
+    progress.begin();
     let failure = Arc::new(Mutex::new(None));
     let observed = Observed {
         inner: Box::pin(limited(delta, options.limiters.clone())),
