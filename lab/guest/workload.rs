@@ -106,7 +106,8 @@ fn parse(word: &str) -> io::Result<u64> {
 }
 
 fn safe(name: &str) -> io::Result<&str> {
-    let plain = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
+    let plain =
+        !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
     plain.then_some(name).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "name is not plain"))
 }
 
@@ -172,7 +173,9 @@ fn decode(record: &[u8]) -> Option<u64> {
 
 /// FNV-1a, 64 bit: enough to see a torn or misplaced record.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

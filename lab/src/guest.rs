@@ -94,7 +94,8 @@ impl Lab {
         fs::write(&definition, xml(host, options))?;
         host.virsh(["define", &format!("/run/{}.xml", options.name)])?;
         fs::remove_file(definition)?;
-        let workload = format!("{}:{WORKLOAD_PORT}", address(options)).parse().context("address of the guest")?;
+        let workload =
+            format!("{}:{WORKLOAD_PORT}", address(options)).parse().context("address of the guest")?;
         Ok(Guest { name: options.name.clone(), workload })
     }
 }
@@ -114,7 +115,10 @@ fn make_disk(host: &Host, guest: &str, target: &str, size_mib: u64, data_mib: us
         copy(&mut fs::File::open("/dev/urandom")?.take((data_mib * MIB) as u64), &mut file)?;
     }
     fs::File::create(&raw)?.set_len(size_mib * MIB as u64)?;
-    run(Command::new("mkfs.ext4").args(["-q", "-F", "-E", "lazy_itable_init=0", "-d"]).arg(&content).arg(&raw))?;
+    run(Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-E", "lazy_itable_init=0", "-d"])
+        .arg(&content)
+        .arg(&raw))?;
     let place = host.path(format!("{IMAGE_FOLDER}/{guest}-{target}.qcow2"))?;
     run(Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(&place))?;
     Ok(())

@@ -127,7 +127,11 @@ impl Host {
     /// Starts a program in the background; its output goes to `/var/log/NAME.log` of the host.
     pub fn spawn<W: AsRef<OsStr>>(&self, name: &str, words: impl IntoIterator<Item = W>) -> Result<Daemon> {
         let log = self.path(format!("/var/log/{name}.log"))?;
-        let log = File::options().create(true).append(true).open(&log).with_context(|| format!("{}", log.display()))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("{}", log.display()))?;
         Daemon::spawn(name, self.prepare(words)?, log)
     }
 
@@ -144,6 +148,11 @@ impl Host {
         Ok(command)
     }
 
+    /// Calls a function in the host's network (sockets only; files are those of outside), on a thread of its own.
+    pub fn within<T: Send>(&self, call: impl FnOnce() -> T + Send) -> Result<T> {
+        self.machine()?.within(call)
+    }
+
     /// Sends a signal to a process; its id is as seen from outside the host.
     pub fn kill(&self, pid: u32, signal: Signal) -> Result<()> {
         process::signal(pid, signal)
@@ -153,7 +162,8 @@ impl Host {
     pub(crate) fn power_on(&mut self, lan: &Namespace, image: &Image) -> Result<()> {
         ensure!(self.machine.is_none(), "{} is powered on already", self.name);
         let machine = Namespace::start(&self.lab, &self.name)?;
-        config::mount(&machine, &self.folder, self.accel).with_context(|| format!("file tree of {}", self.name))?;
+        config::mount(&machine, &self.folder, self.accel)
+            .with_context(|| format!("file tree of {}", self.name))?;
         network::join(lan, &machine, &self.name, &self.address(), self.number)?;
         config::write(&machine, &self.name, self.number)?;
         for (file, name) in [(&image.kernel, "vmlinuz"), (&image.initramfs, "initramfs")] {
@@ -193,7 +203,8 @@ impl Host {
     }
 
     fn stop_libvirtd(&mut self, signal: Signal) -> Result<()> {
-        let daemon = self.libvirtd.take().with_context(|| format!("libvirtd of {} does not run", self.name))?;
+        let daemon =
+            self.libvirtd.take().with_context(|| format!("libvirtd of {} does not run", self.name))?;
         daemon.signal(signal)?;
         daemon.wait_gone(LIBVIRT_STOP_LIMIT)
     }
@@ -222,7 +233,11 @@ impl Host {
             if now.starts_with(state) {
                 return Ok(start.elapsed());
             }
-            ensure!(start.elapsed() < limit, "{guest} on {} is {now}, not {state}, after {limit:?}", self.name);
+            ensure!(
+                start.elapsed() < limit,
+                "{guest} on {} is {now}, not {state}, after {limit:?}",
+                self.name
+            );
             sleep(LOOK_PAUSE);
         }
     }
@@ -231,7 +246,8 @@ impl Host {
     pub fn wait_agent(&self, guest: &str, limit: Duration) -> Result<Duration> {
         let start = Instant::now();
         loop {
-            let answer = self.virsh(["qemu-agent-command", guest, "--timeout", "2", r#"{"execute":"guest-ping"}"#]);
+            let answer =
+                self.virsh(["qemu-agent-command", guest, "--timeout", "2", r#"{"execute":"guest-ping"}"#]);
             match answer {
                 Ok(_) => return Ok(start.elapsed()),
                 Err(error) if start.elapsed() > limit => {

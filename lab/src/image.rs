@@ -75,14 +75,23 @@ fn build_workload(aside: &Path) -> Result<PathBuf> {
     let (source, binary) = (aside.join("workload.rs"), aside.join("guest-workload"));
     fs::write(&source, WORKLOAD)?;
     run(std::process::Command::new("rustc")
-        .args(["--edition=2024", "-O", "-Cpanic=abort", "-Cstrip=symbols", "-Ctarget-feature=+crt-static", "-o"])
+        .args([
+            "--edition=2024",
+            "-O",
+            "-Cpanic=abort",
+            "-Cstrip=symbols",
+            "-Ctarget-feature=+crt-static",
+            "-o",
+        ])
         .args([&binary, &source]))?;
     Ok(binary)
 }
 
 fn assemble(tree: &Path, drivers: &Path, workload: &Path) -> Result<Vec<u8>> {
     let mut archive = cpio::Archive::default();
-    for folder in ["bin", "dev", "proc", "sys", "run", "tmp", "data", "data2", "etc", "etc/acpi", "etc/acpi/PWRF"] {
+    for folder in
+        ["bin", "dev", "proc", "sys", "run", "tmp", "data", "data2", "etc", "etc/acpi", "etc/acpi/PWRF"]
+    {
         archive.folder(folder);
     }
     for folder in ["lib", "lib/modules", "lib/x86_64-linux-gnu", "lib64", "usr", "usr/sbin", "sbin", "var"] {

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::guest::Guest;
-use crate::lab::{Entrance, Lab};
+use crate::lab::Lab;
+use crate::namespace::Entrance;
 use crate::workload::{Client, Dump};
 
 /// Pause between two writes: short against any downtime worth measuring, long enough to leave the guest some processor.

@@ -5,12 +5,11 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::binaries::cache_folder;
 use crate::host::Host;
 use crate::image::Image;
-use crate::namespace::Namespace;
+use crate::namespace::{Entrance, Namespace};
 use crate::network;
 use crate::options::LabOptions;
 
@@ -33,7 +32,8 @@ impl Lab {
     pub fn up(options: LabOptions) -> Result<Self> {
         sweep(&options)?;
         let image = Image::get(&cache_folder()?)?;
-        fs::create_dir_all(options.folder()).with_context(|| format!("cannot make {}", options.folder().display()))?;
+        fs::create_dir_all(options.folder())
+            .with_context(|| format!("cannot make {}", options.folder().display()))?;
         let lan = Namespace::start(&options.name, LAN)?;
         network::make_lan(&lan)?;
         let hosts = HOSTS.map(|(name, number)| Host::new(&options, name, number)).into();
@@ -41,7 +41,8 @@ impl Lab {
         let Self { hosts, lan, .. } = &mut lab;
         // The hosts boot side by side, as machines do; the first libvirtd of each asks QEMU for its abilities.
         thread::scope(|scope| {
-            let boots: Vec<_> = hosts.iter_mut().map(|host| scope.spawn(|| host.power_on(lan, &image))).collect();
+            let boots: Vec<_> =
+                hosts.iter_mut().map(|host| scope.spawn(|| host.power_on(lan, &image))).collect();
             boots.into_iter().try_for_each(|boot| boot.join().expect("booting does not panic"))
         })?;
         Ok(lab)
@@ -76,7 +77,10 @@ impl Lab {
     /// # Panics
     /// If there is no host of that name.
     pub fn host_mut(&mut self, name: &str) -> &mut Host {
-        self.hosts.iter_mut().find(|host| host.name() == name).expect("the lab's hosts are hvhost01 and hvhost02")
+        self.hosts
+            .iter_mut()
+            .find(|host| host.name() == name)
+            .expect("the lab's hosts are hvhost01 and hvhost02")
     }
 
     /// Both hosts.
@@ -106,17 +110,12 @@ impl Lab {
 
     /// Calls a function in the network outside the hosts, on a thread of its own; sockets that it gives back stay there.
     pub fn outside<T: Send>(&self, call: impl FnOnce() -> T + Send) -> Result<T> {
-        let entrance = self.entrance()?;
-        thread::scope(|scope| {
-            let outside = scope.spawn(move || entrance.enter().map(|()| call()));
-            outside.join().map_err(|_| anyhow::anyhow!("the call outside panicked"))?
-        })
+        self.lan.within(call)
     }
 
     /// The way into the network outside, for threads that live longer than one call.
     pub(crate) fn entrance(&self) -> Result<Entrance> {
-        let path = format!("/proc/{}/ns/net", self.lan.pid());
-        Ok(Entrance(fs::File::open(path).context("the network between the hosts has ended")?))
+        self.lan.entrance()
     }
 
     /// Lets the lab outlive this process; `Lab::attach` finds it again.
@@ -148,27 +147,21 @@ impl Drop for Lab {
     }
 }
 
-/// A network that a thread can enter, and never leaves.
-pub(crate) struct Entrance(fs::File);
-
-impl Entrance {
-    pub fn enter(&self) -> Result<()> {
-        use std::os::fd::AsFd;
-        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).context("cannot enter the network")
-    }
-}
-
 /// Removes whatever is left of a lab of this name, in whatever state it is.
 pub fn sweep(options: &LabOptions) -> Result<()> {
     let name = &options.name;
-    let plain = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
+    let plain =
+        !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
     ensure!(plain, "a lab's name is made of letters, digits and dashes, unlike {name:?}");
     for machine in HOSTS.map(|(name, _)| name).into_iter().chain([LAN]) {
         while let Some(namespace) = Namespace::find(name, machine) {
             namespace.kill()?;
         }
     }
-    remove(&options.folder())
+    remove(&options.folder())?;
+    // The folder of all labs goes with the last of them; while it holds others, this fails as it should.
+    drop(fs::remove_dir(&options.root));
+    Ok(())
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -6,14 +6,18 @@
 //! arguments (`vr-lab-init LAB/MACHINE`), so a lab whose owner was killed can be found. It is tied to its owner by a pipe:
 //! when the owner ends in whatever way, the machine vanishes, unless the owner said `keep`.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process;
 
@@ -57,7 +61,9 @@ impl Namespace {
             .spawn()
             .context("cannot run unshare: the lab needs root and util-linux")?;
         let pid = process::wait_child(holder.id(), START_LIMIT);
-        let pid = pid.inspect_err(|_| drop(holder.kill())).context("cannot create namespaces: the lab needs root")?;
+        let pid = pid
+            .inspect_err(|_| drop(holder.kill()))
+            .context("cannot create namespaces: the lab needs root")?;
         wait_exec(lab, machine, pid)?;
         Ok(Self { pid, holder: Some(holder) })
     }
@@ -105,6 +111,21 @@ impl Namespace {
         command
     }
 
+    /// The way into the machine's network, for threads that live longer than one call.
+    pub(crate) fn entrance(&self) -> Result<Entrance> {
+        let path = format!("/proc/{}/ns/net", self.pid);
+        Ok(Entrance(File::open(path).context("the machine has ended")?))
+    }
+
+    /// Calls a function in the machine's network, on a thread of its own; sockets that it gives back stay there.
+    pub fn within<T: Send>(&self, call: impl FnOnce() -> T + Send) -> Result<T> {
+        let entrance = self.entrance()?;
+        thread::scope(|scope| {
+            let inside = scope.spawn(move || entrance.enter().map(|()| call()));
+            inside.join().map_err(|_| anyhow!("the call in the machine's network panicked"))?
+        })
+    }
+
     /// Lets the machine live on when this process ends.
     pub fn keep(&mut self) -> Result<()> {
         let pipe = self.holder.as_mut().and_then(|holder| holder.stdin.as_mut());
@@ -125,24 +146,36 @@ impl Namespace {
     }
 }
 
+/// A network that a thread can enter, and never leaves.
+pub(crate) struct Entrance(File);
+
+impl Entrance {
+    pub fn enter(&self) -> Result<()> {
+        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+            .context("cannot enter the network")
+    }
+}
+
 fn name_of(arguments: &[String]) -> Option<&str> {
     match arguments {
-        [shell, flag, _, marker, name, ..] if shell == "bash" && flag == "-c" && marker == MARKER => Some(name),
+        [shell, flag, _, marker, name, ..] if shell == "bash" && flag == "-c" && marker == MARKER => {
+            Some(name)
+        }
         _ => None,
     }
 }
 
 /// Until the child has become bash, it would still be taken for `unshare`.
 fn wait_exec(lab: &str, machine: &str, pid: u32) -> Result<()> {
-    let deadline = std::time::Instant::now() + START_LIMIT;
-    while std::time::Instant::now() < deadline {
+    let deadline = Instant::now() + START_LIMIT;
+    while Instant::now() < deadline {
         if Namespace::find(lab, machine).is_some_and(|found| found.pid == pid) {
             return Ok(());
         }
         if !process::alive(pid) {
             bail!("the first process of {lab}/{machine} ended at once: the lab needs root");
         }
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     bail!("the first process of {lab}/{machine} did not start within {START_LIMIT:?}")
 }

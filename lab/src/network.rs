@@ -43,11 +43,18 @@ ip link set br0 up
 
 /// Makes the switch in the middle.
 pub(crate) fn make_lan(lan: &Namespace) -> Result<()> {
-    script(lan, &LAN.replace("ADDRESS", &format!("{LAN_ADDRESS}/{PREFIX}"))).context("network between the hosts")
+    script(lan, &LAN.replace("ADDRESS", &format!("{LAN_ADDRESS}/{PREFIX}")))
+        .context("network between the hosts")
 }
 
 /// Joins a machine to the switch; a port that an earlier life of the machine left is replaced.
-pub(crate) fn join(lan: &Namespace, machine: &Namespace, name: &str, address: &str, number: u8) -> Result<()> {
+pub(crate) fn join(
+    lan: &Namespace,
+    machine: &Namespace,
+    name: &str,
+    address: &str,
+    number: u8,
+) -> Result<()> {
     let port = PORT.replace("HOST", name).replace("PID", &machine.pid().to_string());
     script(lan, &port).with_context(|| format!("port of {name}"))?;
     let mac = format!("52:54:00:77:01:{number:02x}");
@@ -74,7 +81,5 @@ pub(crate) fn heal(host: &Host) -> Result<()> {
 }
 
 fn script(machine: &Namespace, text: &str) -> Result<()> {
-
-
     run(machine.network_command("sh").args(["-ec", text])).map(drop)
 }

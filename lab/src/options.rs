@@ -36,8 +36,13 @@ pub struct LabOptions {
 impl LabOptions {
     /// Options from the environment: `VR_LAB_ROOT` (default `/var/tmp/vr-lab`), `VR_LAB_ACCEL=kvm` (default TCG).
     pub fn named(name: &str) -> Self {
-        let root = std::env::var_os("VR_LAB_ROOT").map_or_else(|| PathBuf::from("/var/tmp/vr-lab"), PathBuf::from);
-        let accel = if std::env::var_os("VR_LAB_ACCEL").is_some_and(|word| word == "kvm") { Accel::Kvm } else { Accel::Tcg };
+        let root =
+            std::env::var_os("VR_LAB_ROOT").map_or_else(|| PathBuf::from("/var/tmp/vr-lab"), PathBuf::from);
+        let accel = if std::env::var_os("VR_LAB_ACCEL").is_some_and(|word| word == "kvm") {
+            Accel::Kvm
+        } else {
+            Accel::Tcg
+        };
         Self { name: name.to_owned(), root, accel }
     }
 

@@ -28,7 +28,8 @@ fn arguments(pid: u32) -> Vec<String> {
 pub(crate) fn wait_child(parent: u32, limit: Duration) -> Result<u32> {
     let deadline = Instant::now() + limit;
     loop {
-        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
         if let Some(child) = children.split_whitespace().next() {
             return child.parse().context("child list of /proc");
         }

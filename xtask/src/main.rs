@@ -1,2 +1,58 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: everything a person or a machine does with this repository besides building it.
+//!
+//! NOT part of the product. Each command installs what it needs first (see `install`), so a bare Debian machine will do.
+
+mod install;
+mod lab_commands;
+mod program;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Works on the virt-replica repository")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs the Debian packages and cargo tools that the other commands need
+    Install,
+    /// Two libvirt hosts on this machine, to play with
+    #[command(subcommand)]
+    Lab(lab_commands::Command),
+    /// Everything that continuous integration checks: format, lints, tidiness, tests, lab cases
+    Test {
+        /// Leave the lab cases out (they need root)
+        #[arg(long)]
+        no_lab: bool,
+    },
+    /// Checks the edges between crates, the length of files, and what must not be in them
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Install => install::everything()?,
+        Command::Lab(command) => return lab_commands::run(command),
+        Command::Test { no_lab } => test::everything(!no_lab)?,
+        Command::Tidy => tidy::check()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -66,7 +66,8 @@ pub(super) fn mount(machine: &Namespace, folder: &Path, accel: Accel) -> Result<
 pub(super) fn write(machine: &Namespace, name: &str, number: u8) -> Result<()> {
     // Both hosts would take the same id from the real machine's firmware.
     let id = format!("7700000b-0000-4000-8000-0000000000{number:02}");
-    let libvirtd = format!("auth_unix_rw = \"none\"\nhost_uuid = \"{id}\"\nlog_filters = \"3:util 2:qemu\"\n");
+    let libvirtd =
+        format!("auth_unix_rw = \"none\"\nhost_uuid = \"{id}\"\nlog_filters = \"3:util 2:qemu\"\n");
     let files = [
         ("/etc/hostname", format!("{name}\n")),
         ("/etc/hosts", HOSTS.to_owned()),

@@ -24,8 +24,10 @@ pub struct Daemon {
 impl Daemon {
     pub(super) fn spawn(name: &str, mut command: Command, log: File) -> Result<Self> {
         let log_too = log.try_clone()?;
-        let waiter = command.stdout(log).stderr(log_too).spawn().with_context(|| format!("cannot start {name}"))?;
-        let pid = process::wait_child(waiter.id(), START_LIMIT).with_context(|| format!("{name} did not start"))?;
+        let waiter =
+            command.stdout(log).stderr(log_too).spawn().with_context(|| format!("cannot start {name}"))?;
+        let pid =
+            process::wait_child(waiter.id(), START_LIMIT).with_context(|| format!("{name} did not start"))?;
         Ok(Self { pid, waiter: Some(waiter) })
     }
 
@@ -66,7 +68,8 @@ impl Daemon {
 /// The program whose pid file lies on a machine. The file speaks of process ids inside.
 pub(super) fn find(machine: &Namespace, pid_file: &str) -> Option<Daemon> {
     let inside: u32 = std::fs::read_to_string(machine.path(pid_file)).ok()?.trim().parse().ok()?;
-    let pid = process::all().into_iter().map(|(pid, _)| pid).find(|pid| inner_id(machine, *pid) == Some(inside))?;
+    let pid =
+        process::all().into_iter().map(|(pid, _)| pid).find(|pid| inner_id(machine, *pid) == Some(inside))?;
     Some(Daemon { pid, waiter: None })
 }
 

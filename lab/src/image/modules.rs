@@ -16,7 +16,8 @@ pub(super) struct Driver {
 
 /// The kernel and the folder of its drivers in an unpacked kernel package.
 pub(super) fn locate(tree: &Path) -> Result<(PathBuf, PathBuf)> {
-    let drivers = fs::read_dir(tree.join("lib/modules"))?.next().context("the kernel package has no drivers")??;
+    let drivers =
+        fs::read_dir(tree.join("lib/modules"))?.next().context("the kernel package has no drivers")??;
     let version = drivers.file_name().into_string().ok().context("kernel version")?;
     Ok((tree.join(format!("boot/vmlinuz-{version}")), drivers.path()))
 }

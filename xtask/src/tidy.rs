@@ -1,0 +1,22 @@
+//! `cargo xtask tidy`: rules of the house that no compiler knows.
+//!
+//! NOT a style checker: rustfmt and clippy are.
+
+mod edges;
+mod files;
+
+use anyhow::{Result, ensure};
+
+use crate::program::repository;
+
+/// Fails with all complaints at once.
+pub(crate) fn check() -> Result<()> {
+    let repository = repository();
+    let mut complaints = edges::check(&repository)?;
+    complaints.extend(files::check(&repository)?);
+    for complaint in &complaints {
+        eprintln!("{complaint}");
+    }
+    ensure!(complaints.is_empty(), "{} complaints", complaints.len());
+    Ok(())
+}
