@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use common::{CLUSTER, assert_content, pattern};
 use domain::{Consistency, DiskTarget, Epoch, Lineage, RecoveryPoint, Timestamp};
 use layer::{
-    Backing, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Storage, discard,
+    Backing, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Storage,
+    check_image, discard,
 };
 
 const SIZE: u64 = 8 * CLUSTER;
