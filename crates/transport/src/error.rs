@@ -246,6 +246,14 @@ pub enum PairingError {
         /// Where it answered.
         address: String,
     },
+    /// Its id or certificate belongs to a host that is paired already.
+    #[error(
+        "{name} is paired already with another key: run `virt-replica peer remove` for it on the host that knows it, then pair again with a new token"
+    )]
+    HostKnown {
+        /// Which host.
+        name: String,
+    },
     /// Too many wrong tokens of late.
     #[error("the inviting host saw too many wrong tokens and refuses all for a minute; try again then")]
     TooManyAttempts,

@@ -22,12 +22,12 @@ use uuid::Uuid;
 
 use crate::client::Line;
 use crate::error::{ErrorClass, PairingError, Refusal, TransportError};
-use crate::identity::Identity;
+use crate::identity::{Identity, validity};
 use crate::invite::{ADDRESS_BYTES_MAX, InviteToken, SECRET_BYTES, secret_hash};
 use crate::server::JOIN_PATH;
 use crate::server::{Shared, store_failed};
 use crate::tls::Expected;
-use crate::trust::{InviteVerdict, PeerRecord, TrustStore};
+use crate::trust::{InviteVerdict, PeerRecord, TrustError, TrustStore};
 
 /// How a host presents itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,6 +62,7 @@ struct JoinedForm {
 const WRONG: &str = "invite-wrong";
 const USED: &str = "invite-used";
 const EXPIRED: &str = "invite-expired";
+const HOST_KNOWN: &str = "host-known";
 const TOO_MANY: &str = "too-many-attempts";
 
 /// Longest name of a host that is kept.
@@ -101,8 +102,23 @@ pub async fn join(
         next_certificate_der: None,
         paired_at: now,
     };
+    if claims_anothers_place(trust, &peer)? {
+        return Err(PairingError::HostKnown { name: peer.name });
+    }
     trust.add_peer(&peer)?;
     Ok(peer)
+}
+
+/// Whether a host presents itself with the id, or the certificate, of another peer. A token lets a host in; it does not
+/// let it take over the relationships of a host that is in already. A certificate that has expired may be replaced so.
+fn claims_anothers_place(trust: &dyn TrustStore, peer: &PeerRecord) -> Result<bool, TrustError> {
+    let other_id =
+        trust.peer_by_certificate(&peer.certificate_der)?.is_some_and(|known| known.host != peer.host);
+    let other_key = trust.peer(peer.host)?.is_some_and(|known| {
+        let expired = validity(&known.certificate_der).is_none_or(|(_, end)| end < peer.paired_at);
+        !known.pins(&peer.certificate_der) && !expired
+    });
+    Ok(other_id || other_key)
 }
 
 /// The first of the token's addresses that answers; an address where another host answers ends the search.
@@ -131,6 +147,7 @@ fn pairing_error(error: TransportError) -> PairingError {
             WRONG => PairingError::Wrong,
             USED => PairingError::Used,
             EXPIRED => PairingError::Expired,
+            HOST_KNOWN => PairingError::HostKnown { name: "this host".to_owned() },
             TOO_MANY => PairingError::TooManyAttempts,
             _ => TransportError::Refused(refusal).into(),
         },
@@ -164,6 +181,11 @@ pub(crate) async fn admit(
         paired_at: now(),
     };
     let secret = from_hex(&form.secret).ok_or_else(|| refusal_of(WRONG))?;
+    if claims_anothers_place(shared.trust.as_ref(), &peer).map_err(store_failed)? {
+        shared.gate.count_failure();
+        tracing::warn!(%from, host = %peer.host, "a host tried to join in the place of another peer");
+        return Err(refusal_of(HOST_KNOWN));
+    }
     let verdict = admit_blocking(shared, secret, peer.clone()).await?;
     let code = match verdict {
         InviteVerdict::Accepted => None,

@@ -191,3 +191,29 @@ async fn a_switch_that_was_not_announced_is_refused() {
         second.client_of(&first).command(Bytes::from_static(b"who"), SOON).await.expect_err("refused");
     assert!(matches!(error, TransportError::CertificateNotPinned { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_token_does_not_let_a_host_take_the_place_of_another() {
+    let (first, second) = paired().await;
+    let mut thief = Host::start("thief").await;
+    thief.own.host = second.own.host;
+    let token = first.invite(SOON);
+    assert!(matches!(thief.join(&token).await, Err(PairingError::HostKnown { .. })));
+    let pinned = first.trust.peer(second.own.host).expect("a store").expect("pinned");
+    assert_eq!(pinned.certificate_der, second.identity.certificate_der());
+    // The token is not spent by the attempt.
+    let third = Host::start("hvhost03").await;
+    third.join(&token).await.expect("joins");
+}
+
+#[tokio::test]
+async fn a_host_whose_certificate_expired_pairs_again_with_a_new_one() {
+    let long_ago = Timestamp(now().millis() - VALIDITY.as_millis() as u64 - 1000);
+    let fresh = Host::start("fresh").await;
+    let stale = Host::start_with("stale", long_ago, |_| {}).await;
+    fresh.trust.add_peer(&stale.record()).expect("stored");
+    stale.identity.prepare_next(now()).expect("prepared");
+    stale.identity.switch().expect("switched");
+    stale.join(&fresh.invite(SOON)).await.expect("joins");
+    fresh.client_of(&stale).command(Bytes::from_static(b"who"), SOON).await.expect("answered");
+}
