@@ -2,10 +2,11 @@
 //!
 //! `cargo run --release -p transport --example throughput [MEBIBYTES]`
 //!
-//! Both ends run in this process on two threads, as two hosts would share a machine of two cores. The receiver only counts bytes.
+//! Both ends run in this process on two threads, as two hosts would share a machine of two cores. First the receiver only
+//! counts bytes; then the sender digests every frame and the receiver takes the stream apart and verifies every digest.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use domain::{HostId, Timestamp};
@@ -16,8 +17,25 @@ use transport::{
     PeerClient, PeerHandler, PeerRecord, PeerServer, Refusal, ServerOptions, TrustStore,
 };
 use uuid::Uuid;
+use wire::{FrameDecoder, Item, WireError};
 
-struct Counter;
+const DISK_BYTES: u64 = 1 << 40;
+
+#[derive(Default)]
+struct Counter {
+    verifies: AtomicBool,
+}
+
+fn verify(decoder: &mut Option<FrameDecoder>, piece: &[u8]) -> Result<(), WireError> {
+    let Some(decoder) = decoder else { return Ok(()) };
+    decoder.feed(piece);
+    while let Some(item) = decoder.next()? {
+        if let Item::Frame(frame) = item {
+            frame.open()?;
+        }
+    }
+    Ok(())
+}
 
 impl PeerHandler for Counter {
     fn command(&self, _: PeerRecord, message: Bytes) -> BoxFuture<'_, Result<Bytes, Refusal>> {
@@ -27,9 +45,19 @@ impl PeerHandler for Counter {
     fn delta(&self, _: PeerRecord, mut body: DeltaBody) -> BoxFuture<'_, Result<Bytes, Refusal>> {
         Box::pin(async move {
             let mut sum = 0_u64;
+            let mut decoder = self.verifies.load(Ordering::SeqCst).then(|| {
+                let mut decoder = FrameDecoder::new();
+                decoder.expect_disks(vec![DISK_BYTES], (0, 0));
+                decoder
+            });
             loop {
                 match body.next().await {
-                    Ok(Some(piece)) => sum += piece.len() as u64,
+                    Ok(Some(piece)) => {
+                        sum += piece.len() as u64;
+                        verify(&mut decoder, &piece).map_err(|error| {
+                            Refusal::new("damaged", ErrorClass::Transient, error.to_string())
+                        })?;
+                    }
                     Ok(None) => return Ok(sum.to_string().into()),
                     Err(error) => {
                         return Err(Refusal::new("broken", ErrorClass::Transient, error.to_string()));
@@ -51,11 +79,12 @@ async fn main() -> Result<(), BoxError> {
     let trust = Arc::new(MemoryTrust::new());
     let host = HostId(Uuid::from_u128(1));
     let own = Introduction { host, name: "host".to_owned(), address: None, port: 0 };
+    let counter = Arc::new(Counter::default());
     let server = PeerServer::bind(
         "127.0.0.1:0".parse()?,
         identity.clone(),
         trust.clone(),
-        Arc::new(Counter),
+        counter.clone(),
         ServerOptions::new(own),
     );
     let server = server.await?;
@@ -70,17 +99,22 @@ async fn main() -> Result<(), BoxError> {
     })?;
     let client = PeerClient::new(host, identity, trust, ClientOptions::default());
     let piece = Bytes::from((0..1 << 20).map(|number: u32| ((number * 31) >> 3) as u8).collect::<Vec<_>>());
-    let head = Bytes::from(vec![0; 64]);
-    for _ in 0..3 {
-        let (head, piece) = (head.clone(), piece.clone());
-        let frames = (0..mebibytes).flat_map(move |_| [Ok(head.clone()), Ok(piece.clone())]);
+    for verifies in [false, false, true, true] {
+        counter.verifies.store(verifies, Ordering::SeqCst);
+        let (piece, made) = (piece.clone(), wire::frame::data_frame(0, 0, &piece, false).1);
+        let frames = (0..mebibytes as u64).flat_map(move |number| {
+            let head = if verifies {
+                wire::frame::data_frame(0, number << 20, &piece, false).1
+            } else {
+                made.clone()
+            };
+            [Ok(head), Ok(piece.clone())]
+        });
         let answer = client.send_delta(stream::iter(frames), DeltaOptions::default()).await?;
-        let rate = |elapsed: Duration| answer.sent_bytes as f64 / elapsed.as_secs_f64() / 1e6;
-        println!(
-            "{mebibytes} MiB in {:.3} s: {:.0} MB/s",
-            answer.elapsed.as_secs_f64(),
-            rate(answer.elapsed)
-        );
+        let seconds = answer.elapsed.as_secs_f64();
+        let rate = answer.sent_bytes as f64 / seconds / 1e6;
+        let what = if verifies { "digested and verified" } else { "counted" };
+        println!("{mebibytes} MiB {what} in {seconds:.3} s: {rate:.0} MB/s");
     }
     server.stop().await;
     Ok(())
