@@ -162,8 +162,7 @@ impl Host {
     pub(crate) fn power_on(&mut self, lan: &Namespace, image: &Image) -> Result<()> {
         ensure!(self.machine.is_none(), "{} is powered on already", self.name);
         let machine = Namespace::start(&self.lab, &self.name)?;
-        config::mount(&machine, &self.folder, self.accel)
-            .with_context(|| format!("file tree of {}", self.name))?;
+        config::mount(&machine, &self.folder).with_context(|| format!("file tree of {}", self.name))?;
         network::join(lan, &machine, &self.name, &self.address(), self.number)?;
         config::write(&machine, &self.name, self.number)?;
         for (file, name) in [(&image.kernel, "vmlinuz"), (&image.initramfs, "initramfs")] {

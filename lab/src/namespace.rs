@@ -30,13 +30,14 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// Killing a guest with dirty memory takes the kernel a moment.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
-/// bash, because it collects orphans as process 1 should (libvirtd waits for its daemonised QEMUs to be collected).
+/// bash, because it collects orphans as process 1 should (libvirtd waits for its daemonised QEMUs to be collected). It does
+/// so in `wait`, not in `read`; hence the pipe is read by a child.
 const FIRST_PROCESS: &str = r#"
 trap '' INT HUP
-read -r word || exit 0
-[ "$word" = keep ] || exit 0
-exec </dev/null
-while :; do sleep infinity & wait $!; done
+exec 3<&0 0</dev/null
+{ read -r word <&3; exec 3<&-; [ "$word" = keep ] && exec sleep infinity; } &
+exec 3<&-
+wait $!
 "#;
 
 /// A running machine.

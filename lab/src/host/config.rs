@@ -9,7 +9,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::namespace::Namespace;
-use crate::options::Accel;
 use crate::run::run;
 
 pub(super) const LIBVIRTD_PID: &str = "/run/libvirtd.pid";
@@ -31,7 +30,9 @@ for place in var/lib/libvirt var/lib/virt-replica; do
 done
 chmod 711 /var/lib/virt-replica    # QEMU runs as libvirt-qemu and must reach the layers
 mkdir -p /etc/virt-replica /run/virt-replica
-if [ "$ACCEL" = kvm ]; then
+# QEMU's user must be able to open what libvirtd as root can, or libvirtd distrusts its knowledge of QEMU and asks again
+# (5 s) at every step; guests are emulated all the same unless their definition says kvm.
+if [ -e /dev/kvm ]; then
     [ -e "$FOLDER/kvm" ] || mknod "$FOLDER/kvm" c 10 232
     chmod 666 "$FOLDER/kvm"
     mount --bind "$FOLDER/kvm" /dev/kvm
@@ -55,10 +56,10 @@ const HOSTS: &str = "127.0.0.1 localhost
 ";
 
 /// Makes the mounts of a machine that has just started.
-pub(super) fn mount(machine: &Namespace, folder: &Path, accel: Accel) -> Result<()> {
+pub(super) fn mount(machine: &Namespace, folder: &Path) -> Result<()> {
     let name = folder.file_name().context("the folder of a host is named as the host")?;
     let mut command = machine.command("sh");
-    command.env("NAME", name).env("FOLDER", folder).env("ACCEL", accel.domain_type());
+    command.env("NAME", name).env("FOLDER", folder);
     run(command.args(["-ec", MOUNT])).map(drop)
 }
 
