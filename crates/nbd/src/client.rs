@@ -1,43 +1,37 @@
-//! The client: a cheap handle; one task reads all replies and hands each to the request that waits for it.
+//! The client: a cheap handle on a connection, with a deadline for every wait.
 
-use std::collections::HashMap;
-use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
 use extent::{Extent, ExtentSet};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::oneshot;
+use tokio::sync::OwnedSemaphorePermit;
 
+use crate::connection::{Connection, Driver, Failure};
 use crate::error::NbdError;
 use crate::handshake;
-use crate::reply::{Answer, Arriving, Asked, Chunk};
+use crate::reply::{Answer, Asked, Chunk};
 
 /// Largest read; what every server serves (doc/proto.md, "Size constraints").
 pub const READ_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// A good length of a read: long enough that its overhead is nothing, short enough that many are on the way.
+pub const READ_BYTES: u64 = 1024 * 1024;
 /// Range of one status request: large, so that few round trips map a disk, and a multiple of every block size.
 const STATUS_BYTES: u64 = 1 << 31;
-const REQUEST_MAGIC: u32 = 0x2560_9513;
-const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
-const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
-const COMMAND_READ: u16 = 0;
-const COMMAND_DISCONNECT: u16 = 2;
-const COMMAND_BLOCK_STATUS: u16 = 7;
-const FLAG_DONE: u16 = 1;
+/// Most round trips for one map, so that a server cannot keep us here; QEMU needs one per 8 GiB of the worst disk.
+const STATUS_ROUNDS_MAX: usize = 1 << 20;
+/// Most ranges in a map (64 MiB of memory). Of a disk in more pieces the rest is taken as one, which is right if costly.
+const MAP_RANGES_MAX: usize = 1 << 22;
 const STATE_DIRTY: u32 = 1;
 const STATE_ZERO: u32 = 2;
 
 /// How long to wait for a server before it counts as gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// For the connection and the handshake.
+    /// For the connection and the handshake, and for the goodbye.
     pub connect: Duration,
-    /// For the answer to one request.
+    /// For the answer to one request, once it is on the way.
     pub request: Duration,
 }
 
@@ -47,41 +41,14 @@ impl Default for Deadlines {
     }
 }
 
-type Reply = oneshot::Sender<Result<Answer, NbdError>>;
-
-struct Waiting {
-    answer: Arriving,
-    reply: Reply,
-}
-
-struct Shared {
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
-    waiting: Mutex<HashMap<u64, Waiting>>,
-    next_cookie: AtomicU64,
-    contexts: Vec<(String, u32)>,
-    size: u64,
-    deadlines: Deadlines,
-}
-
-impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection to one export.
+/// A connection to one export. Clones share it.
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
-    _reader: Arc<AbortOnDrop>,
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    connection: Arc<Connection>,
+    contexts: Arc<[(String, u32)]>,
+    size: u64,
+    deadlines: Deadlines,
+    _driver: Arc<Driver>,
 }
 
 impl Client {
@@ -102,34 +69,27 @@ impl Client {
         let silent = |_| NbdError::Silent { doing: "connecting", waited: deadlines.connect };
         let (stream, agreement) =
             tokio::time::timeout(deadlines.connect, connect).await.map_err(silent)??;
-        let (reader, writer) = stream.into_split();
         let names = contexts.iter().map(|context| (*context).to_owned());
-        let shared = Arc::new(Shared {
-            writer: tokio::sync::Mutex::new(writer),
-            waiting: Mutex::new(HashMap::new()),
-            next_cookie: AtomicU64::new(1),
-            contexts: names.zip(agreement.context_ids).collect(),
-            size: agreement.size,
-            deadlines,
-        });
-        let reading = tokio::spawn(read_replies(reader, Arc::clone(&shared)));
-        Ok(Client { shared, _reader: Arc::new(AbortOnDrop(reading)) })
+        let contexts = names.zip(agreement.context_ids).collect();
+        let (connection, driver) = Connection::start(stream);
+        Ok(Client { connection, contexts, size: agreement.size, deadlines, _driver: Arc::new(driver) })
     }
 
     /// Size of the export, bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.shared.size
+        self.size
     }
 
-    /// Reads a range of at most [`READ_BYTES_MAX`]; the chunks cover it in order. Many reads may be in flight.
+    /// Reads a range of at most [`READ_BYTES_MAX`]; the chunks cover it in order. Many reads may be on the way: bytes
+    /// beyond a fixed sum wait for their turn. A read that is dropped does no harm to the others.
     pub async fn read(&self, range: Extent) -> Result<Vec<Chunk>, NbdError> {
-        if range.length() > READ_BYTES_MAX || range.end() > self.shared.size {
-            return Err(NbdError::Protocol { what: "we asked for more than the server serves" });
+        if range.length() > READ_BYTES_MAX {
+            return Err(self.beyond(range));
         }
-        match self.request(COMMAND_READ, Asked::Read(range), "reading").await? {
+        match self.request(Asked::Read(range), "reading").await? {
             Answer::Read(chunks) => Ok(chunks),
-            Answer::Status(_) => Err(NbdError::Protocol { what: "a status for a read" }),
+            Answer::Status(_) => unreachable!("an answer is of the kind of what was asked"),
         }
     }
 
@@ -143,127 +103,108 @@ impl Client {
         self.map(crate::ALLOCATION, |flags| flags & STATE_ZERO == 0).await
     }
 
-    async fn map(&self, context: &str, wanted: impl Fn(u32) -> bool) -> Result<ExtentSet, NbdError> {
-        let known = self.shared.contexts.iter().find(|(name, _)| name == context);
-        let (_, id) =
-            known.ok_or(NbdError::Protocol { what: "we asked for a context that was not agreed upon" })?;
-        let size = self.shared.size;
-        let mut extents = Vec::new();
-        let mut at = 0;
-        // Every round moves `at` forward: a status has at least one range and no range is empty.
-        while at < size {
-            let Ok(range) = Extent::new(at, STATUS_BYTES.min(size - at)) else { break };
-            let Answer::Status(status) =
-                self.request(COMMAND_BLOCK_STATUS, Asked::Status(range, *id), "mapping").await?
-            else {
-                return Err(NbdError::Protocol { what: "data for a status" });
-            };
-            for (length, flags) in status {
-                let length = u64::from(length).min(size - at);
-                if wanted(flags) {
-                    extents.extend(Extent::new(at, length));
-                }
-                at += length;
-            }
-        }
-        Ok(extents.into_iter().collect())
-    }
-
-    /// Says goodbye; the server may close. Other handles of this client are of no use afterwards.
-    pub async fn disconnect(self) {
-        let mut writer = self.shared.writer.lock().await;
-        let _ = writer.write_all(&request_bytes(COMMAND_DISCONNECT, 0, 0, 0)).await;
-        let _ = writer.shutdown().await;
-    }
-
-    async fn request(&self, command: u16, asked: Asked, doing: &'static str) -> Result<Answer, NbdError> {
-        let cookie = self.shared.next_cookie.fetch_add(1, Ordering::Relaxed);
-        let (reply, answer) = oneshot::channel();
-        self.shared.waiting().insert(cookie, Waiting { answer: Arriving::new(asked), reply });
-        let range = asked.extent();
-        let length = u32::try_from(range.length()).unwrap_or(u32::MAX);
-        let request = request_bytes(command, cookie, range.offset(), length);
-        let exchange = async {
-            let broken = |source| NbdError::Connection { doing, source };
-            self.shared.writer.lock().await.write_all(&request).await.map_err(broken)?;
-            answer.await.unwrap_or_else(|_| Err(broken(io::ErrorKind::ConnectionAborted.into())))
+    /// Ranges with their flags in a context, from the beginning of `range` on: at least one, perhaps not all of it.
+    pub async fn block_status(&self, context: &str, range: Extent) -> Result<Vec<(Extent, u32)>, NbdError> {
+        let known = self.contexts.iter().find(|(name, _)| name == context);
+        let (_, id) = known.ok_or_else(|| NbdError::NotAgreed { context: context.to_owned() })?;
+        let asked = Extent::new(range.offset(), range.length().min(STATUS_BYTES));
+        let asked = asked.expect("a part of a range is a range");
+        let Answer::Status(status) = self.request(Asked::Status(asked, *id), "mapping").await? else {
+            unreachable!("an answer is of the kind of what was asked")
         };
-        let waited = self.shared.deadlines.request;
-        let result = tokio::time::timeout(waited, exchange).await;
-        self.shared.waiting().remove(&cookie);
-        result.unwrap_or(Err(NbdError::Silent { doing, waited }))
+        let mut at = asked.offset();
+        let ranges = status.into_iter().map_while(|(length, flags)| {
+            // The last range may tell more than was asked for.
+            let range = Extent::new(at, u64::from(length).min(asked.end() - at)).ok()?;
+            at = range.end();
+            Some((range, flags))
+        });
+        Ok(ranges.collect())
     }
-}
 
-fn request_bytes(command: u16, cookie: u64, offset: u64, length: u32) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(28);
-    bytes.put_u32(REQUEST_MAGIC);
-    bytes.put_u16(0);
-    bytes.put_u16(command);
-    bytes.put_u64(cookie);
-    bytes.put_u64(offset);
-    bytes.put_u32(length);
-    bytes.freeze()
-}
+    /// Says goodbye and waits, within the deadline, for the server to hang up. Other handles are of no use afterwards.
+    pub async fn disconnect(self) {
+        let _ = tokio::time::timeout(self.deadlines.connect, self.connection.goodbye()).await;
+    }
 
-/// Reads replies until the connection ends, then fails every request that still waits.
-async fn read_replies(reader: OwnedReadHalf, shared: Arc<Shared>) {
-    // Small: headers only go through it, payloads larger than it are read past it.
-    let mut reader = BufReader::with_capacity(4096, reader);
-    let reason = loop {
-        if let Err(error) = read_reply(&mut reader, &shared).await {
-            break error;
-        }
-    };
-    tracing::debug!(%reason, "the NBD connection ended");
-    // Dropping the senders tells every waiting request; a request made later times out on a closed socket's error.
-    shared.waiting().clear();
-}
-
-async fn read_reply(reader: &mut BufReader<OwnedReadHalf>, shared: &Shared) -> Result<(), NbdError> {
-    let broken = |source| NbdError::Connection { doing: "waiting for a reply", source };
-    let mut head = [0; 20];
-    reader.read_exact(&mut head[..4]).await.map_err(broken)?;
-    match u32::from_be_bytes([head[0], head[1], head[2], head[3]]) {
-        STRUCTURED_REPLY_MAGIC => {
-            reader.read_exact(&mut head[4..]).await.map_err(broken)?;
-            let mut head = &head[4..];
-            let (flags, kind, cookie, length) =
-                (head.get_u16(), head.get_u16(), head.get_u64(), head.get_u32());
-            let length_max = shared.waiting().get(&cookie).map(|waiting| waiting.answer.payload_max(kind));
-            let length_max = length_max.ok_or(NbdError::Protocol { what: "a reply to nothing" })?;
-            if u64::from(length) > length_max {
-                return Err(NbdError::Protocol { what: "a chunk longer than the request" });
-            }
-            let mut payload = BytesMut::with_capacity(length as usize);
-            let mut limited = reader.take(u64::from(length));
-            while payload.len() < length as usize {
-                if limited.read_buf(&mut payload).await.map_err(broken)? == 0 {
-                    return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+    async fn map(&self, context: &str, wanted: impl Fn(u32) -> bool) -> Result<ExtentSet, NbdError> {
+        let mut map = Map::default();
+        let mut rest = Extent::new(0, self.size).ok();
+        for _ in 0..STATUS_ROUNDS_MAX {
+            let Some(range) = rest else { return Ok(map.0.into_iter().collect()) };
+            let mut at = range.offset();
+            for (extent, flags) in self.block_status(context, range).await? {
+                at = extent.end();
+                if wanted(flags) {
+                    map.push(extent);
                 }
             }
-            take_chunk(shared, cookie, flags & FLAG_DONE != 0, kind, payload.freeze())
+            rest = Extent::new(at, self.size - at).ok();
         }
-        SIMPLE_REPLY_MAGIC => {
-            reader.read_exact(&mut head[4..16]).await.map_err(broken)?;
-            let mut head = &head[4..16];
-            let (errno, cookie) = (head.get_u32(), head.get_u64());
-            let mut message = BytesMut::new();
-            message.put_u32(errno);
-            message.put_u16(0);
-            take_chunk(shared, cookie, true, crate::reply::kind::ERROR_BIT | 1, message.freeze())
+        Err(NbdError::Protocol { what: "a map in too many parts" })
+    }
+
+    async fn request(&self, asked: Asked, doing: &'static str) -> Result<Answer, NbdError> {
+        let range = asked.extent();
+        if range.end() > self.size {
+            return Err(self.beyond(range));
         }
-        _ => Err(NbdError::Protocol { what: "a reply without a magic number" }),
+        let room = self.room(asked, doing).await?;
+        let answer = self.connection.ask(asked, room).map_err(|ending| ending.error(doing))?;
+        match tokio::time::timeout(self.deadlines.request, answer).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(Failure::Server { errno, message }))) => {
+                Err(NbdError::Server { offset: range.offset(), length: range.length(), errno, message })
+            }
+            Ok(Ok(Err(Failure::Ended(ending)))) => Err(ending.error(doing)),
+            Ok(Err(_)) => Err(self.gone(doing)),
+            Err(_) => Err(self.silent(doing)),
+        }
+    }
+
+    /// Waits for room. Others may be before us for long, so only a server that answers nobody counts as silent.
+    async fn room(&self, asked: Asked, doing: &'static str) -> Result<OwnedSemaphorePermit, NbdError> {
+        let room = self.connection.room(asked);
+        tokio::pin!(room);
+        loop {
+            let begin = tokio::time::Instant::now();
+            match tokio::time::timeout(self.deadlines.request, &mut room).await {
+                Ok(Some(room)) => return Ok(room),
+                Ok(None) => return Err(self.gone(doing)),
+                Err(_) if self.connection.answered() < begin => return Err(self.silent(doing)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// A server that was silent once is not asked again: a late answer would be taken for another's.
+    fn silent(&self, doing: &'static str) -> NbdError {
+        self.connection.end(crate::connection::Ending::Silent(self.deadlines.request)).error(doing)
+    }
+
+    fn gone(&self, doing: &'static str) -> NbdError {
+        let aborted = crate::connection::Ending::Broken(std::io::ErrorKind::ConnectionAborted);
+        self.connection.ended().unwrap_or(aborted).error(doing)
+    }
+
+    fn beyond(&self, range: Extent) -> NbdError {
+        NbdError::Beyond { offset: range.offset(), length: range.length(), size: self.size }
     }
 }
 
-fn take_chunk(shared: &Shared, cookie: u64, done: bool, kind: u16, payload: Bytes) -> Result<(), NbdError> {
-    let mut all = shared.waiting();
-    let nothing = NbdError::Protocol { what: "a reply to nothing" };
-    all.get_mut(&cookie).ok_or(nothing)?.answer.take(kind, payload)?;
-    if let Some(waiting) = done.then(|| all.remove(&cookie)).flatten() {
-        // Nobody waits any more when the request was given up: its answer is dropped.
-        let _ = waiting.reply.send(waiting.answer.finish());
+/// Ranges in the order of the disk; those that touch are one.
+#[derive(Default)]
+struct Map(Vec<Extent>);
+
+impl Map {
+    fn push(&mut self, extent: Extent) {
+        let full = self.0.len() >= MAP_RANGES_MAX;
+        match self.0.last_mut() {
+            Some(last) if full || last.end() == extent.offset() => {
+                let length = extent.end() - last.offset();
+                *last = Extent::new(last.offset(), length).expect("it ends where a range ends");
+            }
+            _ => self.0.push(extent),
+        }
     }
-    Ok(())
 }

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-/// A failed connection or request. After any error but [`NbdError::Server`] the connection is of no further use.
+/// A failed connection or request. After any but [`NbdError::Server`], [`NbdError::Beyond`]
+/// and [`NbdError::NotAgreed`] the connection is of no further use.
 #[derive(Debug, thiserror::Error)]
 pub enum NbdError {
     /// The socket failed or the server hung up.
@@ -44,6 +45,24 @@ pub enum NbdError {
         context: String,
         /// Which export.
         export: String,
+    },
+    /// The caller asked for a context that was not named when connecting.
+    #[error("the context {context:?} was not asked for when connecting")]
+    NotAgreed {
+        /// Which context.
+        context: String,
+    },
+    /// The caller asked for what lies beyond the disk or is too much for one request.
+    #[error(
+        "{length} bytes at offset {offset} are too much for one request, or beyond a disk of {size} bytes"
+    )]
+    Beyond {
+        /// First byte asked for.
+        offset: u64,
+        /// Bytes asked for.
+        length: u64,
+        /// Size of the disk, bytes.
+        size: u64,
     },
     /// The server broke the protocol.
     #[error("the NBD server broke the protocol: {what}")]

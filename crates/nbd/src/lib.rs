@@ -5,12 +5,13 @@
 //! every length, offset and id that it sends is checked against what was asked.
 
 mod client;
+mod connection;
 mod error;
 mod handshake;
 mod offline;
 mod reply;
 
-pub use client::{Client, Deadlines, READ_BYTES_MAX};
+pub use client::{Client, Deadlines, READ_BYTES, READ_BYTES_MAX};
 pub use error::NbdError;
 pub use offline::{OfflineDisk, OfflineExport};
 pub use reply::Chunk;
