@@ -82,6 +82,14 @@ pub enum NbdError {
         /// The server's own words.
         message: String,
     },
+    /// A disk lost track of its changes: a bitmap is missing, or was not closed when its host crashed.
+    #[error("changes of {file} were not tracked all the time: {detail}; it must be resynchronized")]
+    BitmapUnusable {
+        /// Which file.
+        file: String,
+        /// What `qemu-nbd` said.
+        detail: String,
+    },
     /// `qemu-nbd` could not be started or did not open its socket.
     #[error("qemu-nbd could not export {file}: {detail}")]
     Export {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, Command};
 
 use crate::client::{Client, Deadlines};
 use crate::error::NbdError;
@@ -13,6 +14,11 @@ use crate::error::NbdError;
 const START_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between two looks at the socket; small beside what starting a process takes.
 const START_POLL: Duration = Duration::from_millis(5);
+
+/// Of what `qemu-nbd` says when it fails, as much as fits into a message.
+const LAST_WORDS_MAX: usize = 500;
+/// How `qemu-nbd` begins to speak of a bitmap that is not found or inconsistent; a test holds it to that.
+const OF_A_BITMAP: &str = "Bitmap '";
 
 /// A disk file to export.
 #[derive(Clone, Debug)]
@@ -23,63 +29,102 @@ pub struct OfflineDisk<'a> {
     pub bitmaps: &'a [String],
 }
 
-/// A running `qemu-nbd`; dropped, it is killed.
+/// A running `qemu-nbd`; dropped, it is killed and its socket removed.
 pub struct OfflineExport {
     child: Child,
-    socket: PathBuf,
+    socket: SocketFile,
+}
+
+/// A socket that is removed with its owner.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Already gone is as good; one that stays is removed by the next start.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl OfflineExport {
     /// Exports a disk read-only on `socket`. QEMU's own image lock keeps the VM from starting meanwhile.
     pub async fn start(disk: OfflineDisk<'_>, socket: &Path) -> Result<OfflineExport, NbdError> {
-        let failed = |detail: String| NbdError::Export { file: disk.file.display().to_string(), detail };
+        let file = || disk.file.display().to_string();
         // A socket of an export that was killed is in the way; only our own directory holds it.
         let _ = std::fs::remove_file(socket);
-        let mut command = Command::new("qemu-nbd");
-        command.args(["--read-only", "--persistent", "--shared=4", "--cache=writeback", "--discard=unmap"]);
-        command.args(["--format=qcow2", "--socket"]).arg(socket);
-        for bitmap in disk.bitmaps {
-            command.arg("--bitmap").arg(bitmap);
-        }
-        command.arg("--").arg(disk.file);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let opened = tokio::time::timeout(START_DEADLINE, async {
-            loop {
-                // The socket opens before the file does: only a handshake tells that the export is there.
-                if let Ok(client) = Client::connect_unix(socket, "", &[], Deadlines::default()).await {
-                    client.disconnect().await;
-                    return true;
+        let spawned = command(disk, socket).spawn();
+        let mut child =
+            spawned.map_err(|error| NbdError::Export { file: file(), detail: error.to_string() })?;
+        let socket = SocketFile(socket.to_owned());
+        match tokio::time::timeout(START_DEADLINE, opened(&mut child, &socket.0)).await {
+            Ok(true) => {
+                if let Some(words) = child.stderr.take() {
+                    tokio::spawn(listen_to(words));
                 }
-                if !matches!(child.try_wait(), Ok(None)) {
-                    return false;
-                }
-                tokio::time::sleep(START_POLL).await;
+                Ok(OfflineExport { child, socket })
             }
-        })
-        .await;
-        match opened {
-            Ok(true) => Ok(OfflineExport { child, socket: socket.to_owned() }),
-            Ok(false) => Err(failed(last_words(child).await)),
-            Err(_) => Err(failed(format!("its socket did not open within {START_DEADLINE:?}"))),
+            Ok(false) => match last_words(child).await {
+                detail if detail.contains(OF_A_BITMAP) => {
+                    Err(NbdError::BitmapUnusable { file: file(), detail })
+                }
+                detail => Err(NbdError::Export { file: file(), detail }),
+            },
+            Err(_) => {
+                let detail = format!("its socket did not open within {START_DEADLINE:?}");
+                Err(NbdError::Export { file: file(), detail })
+            }
         }
     }
 
     /// Connects to the export.
     pub async fn connect(&self, contexts: &[&str], deadlines: Deadlines) -> Result<Client, NbdError> {
-        Client::connect_unix(&self.socket, "", contexts, deadlines).await
+        Client::connect_unix(&self.socket.0, "", contexts, deadlines).await
     }
 
     /// Ends the export and waits for its end, so that the image lock is free afterwards.
     pub async fn stop(mut self) {
         let _ = self.child.kill().await;
-        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+fn command(disk: OfflineDisk<'_>, socket: &Path) -> Command {
+    let mut command = Command::new("qemu-nbd");
+    command.args(["--read-only", "--persistent", "--shared=4", "--format=qcow2", "--socket"]).arg(socket);
+    for bitmap in disk.bitmaps {
+        command.arg("--bitmap").arg(bitmap);
+    }
+    command.arg("--").arg(disk.file);
+    // The words by which a failure is known must be those of the C locale.
+    command.env("LC_ALL", "C");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Waits until the export answers (true) or its process has ended (false); the caller has the deadline.
+async fn opened(child: &mut Child, socket: &Path) -> bool {
+    loop {
+        // The socket opens before the file does: only a handshake tells that the export is there.
+        if let Ok(client) = Client::connect_unix(socket, "", &[], Deadlines::default()).await {
+            client.disconnect().await;
+            return true;
+        }
+        if !matches!(child.try_wait(), Ok(None)) {
+            return false;
+        }
+        tokio::time::sleep(START_POLL).await;
+    }
+}
+
+/// Reads what a running export says, so that it never waits for a reader. Ends with the process.
+async fn listen_to(mut words: ChildStderr) {
+    let mut buffer = [0; 1024];
+    while let Ok(length @ 1..) = words.read(&mut buffer).await {
+        tracing::debug!("qemu-nbd: {}", String::from_utf8_lossy(&buffer[..length]).trim());
     }
 }
 
 async fn last_words(child: Child) -> String {
     match child.wait_with_output().await {
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect(),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().chars().take(LAST_WORDS_MAX).collect(),
         Err(error) => error.to_string(),
     }
 }

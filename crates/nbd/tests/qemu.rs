@@ -77,3 +77,58 @@ async fn a_file_that_is_no_disk_is_refused_with_the_servers_words() {
     let error = export.err().expect("no export").to_string();
     assert!(error.contains("qcow2"), "{error}");
 }
+
+#[tokio::test]
+async fn lost_tracking_is_told_from_other_failures() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = disk(dir.path());
+    let missing = export(&file, &["b1".to_owned()], dir.path()).await.err().expect("no such bitmap");
+    assert!(matches!(missing, NbdError::BitmapUnusable { .. }), "{missing}");
+
+    // A writer that dies leaves its bitmaps inconsistent.
+    let path = file.to_str().expect("a plain path");
+    let killed = Command::new("qemu-io").args(["-c", "write 0 64k", "-c", "abort", path]).output();
+    assert!(!killed.expect("the program starts").status.success());
+    let inconsistent = export(&file, &["b0".to_owned()], dir.path()).await.err().expect("no usable bitmap");
+    assert!(matches!(inconsistent, NbdError::BitmapUnusable { .. }), "{inconsistent}");
+
+    let gone = export(&dir.path().join("gone"), &["b0".to_owned()], dir.path()).await.err().expect("no file");
+    assert!(matches!(gone, NbdError::Export { .. }), "{gone}");
+}
+
+#[tokio::test]
+async fn nobody_writes_to_a_disk_while_it_is_exported_and_its_end_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = disk(dir.path());
+    let path = file.to_str().expect("a plain path");
+    let write = || {
+        let output = Command::new("qemu-io").args(["-c", "write 0 64k", path]).output();
+        output.expect("the program starts").status.success()
+    };
+    let running = export(&file, &["b0".to_owned()], dir.path()).await.expect("an export");
+    assert!(!write(), "the image lock was not held");
+    running.stop().await;
+    assert!(write(), "the image lock was not given back");
+    assert!(!dir.path().join("s").exists());
+}
+
+#[tokio::test]
+async fn several_bitmaps_are_several_maps() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = disk(dir.path());
+    let path = file.to_str().expect("a plain path");
+    run("qemu-img", &["bitmap", "--add", path, "b1"]);
+    run("qemu-io", &["-c", "write -P 1 40M 64k", path]);
+    let bitmaps = ["b0".to_owned(), "b1".to_owned()];
+    let export = export(&file, &bitmaps, dir.path()).await.expect("an export");
+    let (older, newer) = (dirty_context("b0"), dirty_context("b1"));
+    let contexts = [ALLOCATION, &older, &newer];
+    let client = export.connect(&contexts, Deadlines::default()).await.expect("a connection");
+    let (older, newer) = tokio::join!(client.dirty(&older), client.dirty(&newer));
+    let (older, newer) = (older.expect("a map"), newer.expect("a map"));
+    assert_eq!(newer, [Extent::new(40 * MIB, 64 * 1024).expect("range")].into_iter().collect());
+    assert_eq!(older.intersection(&newer), newer);
+    assert_eq!(older.total(), newer.total() + 128 * 1024 + MIB);
+    client.disconnect().await;
+    export.stop().await;
+}
