@@ -100,6 +100,17 @@ impl ExtentSet {
         self.extents.is_empty()
     }
 
+    /// Adds a range.
+    pub fn insert(&mut self, extent: Extent) {
+        // Those from `first` up to `last` touch or overlap it and become one with it.
+        let first = self.extents.partition_point(|it| it.end() < extent.offset);
+        let last = self.extents.partition_point(|it| it.offset <= extent.end());
+        let offset =
+            self.extents[first..last].first().map_or(extent.offset, |it| it.offset.min(extent.offset));
+        let end = self.extents[first..last].last().map_or(extent.end(), |it| it.end().max(extent.end()));
+        self.extents.splice(first..last, Extent::between(offset, end));
+    }
+
     /// Bytes in either set.
     #[must_use]
     pub fn union(&self, other: &ExtentSet) -> ExtentSet {
@@ -154,6 +165,13 @@ impl ExtentSet {
         grown.collect()
     }
 
+    /// Bytes before `size`: what is left of the set on a disk of that size.
+    #[must_use]
+    pub fn clipped(&self, size: u64) -> ExtentSet {
+        let extents = self.iter().map_while(|extent| Extent::between(extent.offset, extent.end().min(size)));
+        ExtentSet { extents: extents.collect() }
+    }
+
     /// Bytes at or after `offset`.
     #[must_use]
     pub fn from_offset(&self, offset: u64) -> ExtentSet {
@@ -166,7 +184,8 @@ impl ExtentSet {
 impl FromIterator<Extent> for ExtentSet {
     fn from_iter<I: IntoIterator<Item = Extent>>(extents: I) -> Self {
         let mut sorted: Vec<Extent> = extents.into_iter().collect();
-        sorted.sort_unstable();
+        // Stable, because it finds runs: one sorted list, or two in a row, cost one pass.
+        sorted.sort();
         let mut extents: Vec<Extent> = Vec::with_capacity(sorted.len());
         for extent in sorted {
             match extents.last_mut() {
@@ -222,6 +241,10 @@ mod tests {
             check(ours.intersection(&theirs), &|i| a[i] && b[i])?;
             check(ours.difference(&theirs), &|i| a[i] && !b[i])?;
             check(ours.from_offset(from), &|i| a[i] && i as u64 >= from)?;
+            check(ours.clipped(from), &|i| a[i] && (i as u64) < from)?;
+            let mut grown = ours.clone();
+            theirs.iter().for_each(|extent| grown.insert(extent));
+            check(grown, &|i| a[i] || b[i])?;
             let block = |i: usize| i / granularity as usize;
             check(ours.aligned_out(granularity, SIZE), &|i| (0..SIZE as usize).any(|j| a[j] && block(j) == block(i)))?;
         }
@@ -237,6 +260,17 @@ mod tests {
             }
             prop_assert_eq!(at, extent.end());
         }
+    }
+
+    #[test]
+    fn sets_at_the_end_of_the_largest_disk_never_overflow() {
+        let last = Extent::new(END_MAX - 1, 1).expect("in range");
+        let mut set: ExtentSet = [last, Extent::new(0, END_MAX).expect("in range")].into_iter().collect();
+        set.insert(last);
+        assert_eq!(set, ExtentSet::whole(u64::MAX));
+        assert_eq!(set.aligned_out(u64::MAX, u64::MAX), set);
+        assert_eq!(set.clipped(u64::MAX).from_offset(END_MAX - 1).iter().collect::<Vec<_>>(), [last]);
+        assert!(set.from_offset(u64::MAX).is_empty());
     }
 
     #[test]
