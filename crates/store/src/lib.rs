@@ -1,1 +1,91 @@
-//! To be written.
+//! What a host must not forget, in SQLite: one method per durable intent, each one transaction, on disk when it returns.
+//!
+//! Calls block, shortly. Rows hold the wire's forms of the core types as JSON (`wire::message::form`): one reader for both
+//! distrusts them alike. What is *not* here: decisions, and the chains of layers (a replica directory explains itself).
+
+mod error;
+mod guard;
+mod operations;
+mod peers;
+mod relationships;
+mod schema;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::HostId;
+use rusqlite::{Connection, OptionalExtension, Transaction};
+use uuid::Uuid;
+
+pub use error::StoreError;
+pub use guard::{Guard, GuardVerdict};
+pub use operations::{AbandonVerdict, HandOverVerdict};
+pub use peers::{InviteVerdict, Peer};
+pub use relationships::{Event, EventSeverity, Record};
+
+/// The state of one host. A cheap handle.
+#[derive(Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// Result of a store's method.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+impl Store {
+    /// Opens the database, makes it when it is not there, and brings its schema up to date.
+    pub fn open(path: &Path) -> Result<Store> {
+        let connection =
+            Connection::open(path).map_err(|source| StoreError::Open { path: path.into(), source })?;
+        schema::prepare(&connection)?;
+        Ok(Store { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// This host's id; `fresh` becomes it at the first call.
+    pub fn host_identity(&self, fresh: HostId) -> Result<HostId> {
+        self.write(|transaction| {
+            let text = get_setting(transaction, "host")?;
+            if let Some(host) = text.and_then(|text| Uuid::parse_str(&text).ok()) {
+                return Ok(HostId(host));
+            }
+            put_setting(transaction, "host", &fresh.to_string())?;
+            Ok(fresh)
+        })
+    }
+
+    /// A setting of the host that was changed at run time.
+    pub fn setting(&self, key: &str) -> Result<Option<String>> {
+        self.write(|transaction| get_setting(transaction, key))
+    }
+
+    /// Changes a setting of the host.
+    pub fn set_setting(&self, key: &str, value: &str) -> Result<()> {
+        self.write(|transaction| put_setting(transaction, key, value))
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One transaction; whatever fails inside leaves nothing.
+    fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let value = body(&transaction)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+}
+
+fn get_setting(transaction: &Transaction<'_>, key: &str) -> Result<Option<String>> {
+    let query = "SELECT value FROM setting WHERE key = ?1";
+    Ok(transaction.query_row(query, [key], |row| row.get(0)).optional()?)
+}
+
+fn put_setting(transaction: &Transaction<'_>, key: &str, value: &str) -> Result<()> {
+    transaction.execute("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)", [key, value])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! The tables, as numbered migrations: a fresh database is the sum of all of them.
+
+use rusqlite::Connection;
+
+use crate::error::StoreError;
+
+/// Each entry brings the schema from its index to the next version; none is ever changed after a release.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE peer (
+        host TEXT PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL, port INTEGER NOT NULL,
+        certificate BLOB NOT NULL, next_certificate BLOB, paired_ms INTEGER NOT NULL) STRICT;
+    CREATE TABLE invite (secret_hash BLOB PRIMARY KEY, expires_ms INTEGER NOT NULL, used INTEGER NOT NULL) STRICT;
+    CREATE TABLE relationship (
+        id TEXT PRIMARY KEY, vm TEXT NOT NULL UNIQUE, vm_name TEXT NOT NULL, peer TEXT NOT NULL,
+        epoch INTEGER NOT NULL, phase TEXT NOT NULL, may_run INTEGER NOT NULL, settings TEXT NOT NULL,
+        paused_since_ms INTEGER, paused_on_peer INTEGER NOT NULL DEFAULT 0,
+        home_definition TEXT, directory TEXT, last_failure TEXT, pending_bytes INTEGER, offline_seal TEXT,
+        last_synchronized_ms INTEGER, notices TEXT NOT NULL DEFAULT '[]') STRICT;
+    CREATE TABLE point (
+        relationship TEXT NOT NULL REFERENCES relationship ON DELETE CASCADE, id TEXT NOT NULL,
+        ordinal INTEGER NOT NULL, form TEXT NOT NULL, PRIMARY KEY (relationship, id)) STRICT;
+    CREATE TABLE operation (
+        id TEXT PRIMARY KEY, relationship TEXT NOT NULL, side TEXT NOT NULL, form TEXT NOT NULL,
+        begun_ms INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0, report TEXT) STRICT;
+    CREATE TABLE entry (
+        operation TEXT NOT NULL REFERENCES operation ON DELETE CASCADE, sequence INTEGER NOT NULL,
+        form TEXT NOT NULL, PRIMARY KEY (operation, sequence), UNIQUE (operation, form)) STRICT;
+    CREATE TABLE abandoned (operation TEXT PRIMARY KEY) STRICT;
+    CREATE TABLE cycle (
+        relationship TEXT NOT NULL REFERENCES relationship ON DELETE CASCADE, begun_ms INTEGER NOT NULL,
+        latency_ms INTEGER NOT NULL, bytes INTEGER NOT NULL, outcome TEXT NOT NULL) STRICT;
+    CREATE INDEX cycle_by_time ON cycle (relationship, begun_ms);
+    CREATE TABLE event (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, number INTEGER NOT NULL,
+        severity TEXT NOT NULL, vm_name TEXT, text TEXT NOT NULL) STRICT;
+"];
+
+/// Sets the connection up for durability and brings the schema up to date.
+pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(std::time::Duration::from_secs(2))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = MIGRATIONS.len() as i64;
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {migration} PRAGMA user_version = {}; COMMIT;",
+            index + 1
+        ))?;
+    }
+    Ok(())
+}
