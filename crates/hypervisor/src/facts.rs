@@ -70,6 +70,10 @@ pub enum Obstacle {
         /// What it is: `raw file`, `block device`, `network disk`, …
         kind: String,
     },
+    /// A part of the definition that would silently be missing on another host; the text names it.
+    Unsupported(String),
+    /// The VM is transient: libvirt forgets it when it stops.
+    NotPersistent,
 }
 
 /// One disk of a VM.
@@ -116,6 +120,8 @@ pub struct VmFacts {
     pub state: VmState,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Number of virtual processors.
+    pub vcpus: u32,
     /// Domain type: `kvm`, `qemu`.
     pub kind: String,
     /// Architecture, for example `x86_64`.
@@ -136,6 +142,10 @@ pub struct VmFacts {
     pub obstacles: Vec<Obstacle>,
     /// Whether the definition has a guest agent channel.
     pub has_agent: bool,
+    /// Folder with the state of the emulated TPM, when the VM has one.
+    pub tpm_state: Option<PathBuf>,
+    /// Whether libvirt starts it when the host boots; false in facts that were read from a definition alone.
+    pub autostart: bool,
     /// The inactive definition.
     pub definition: String,
 }
@@ -157,6 +167,8 @@ pub struct HostFacts {
     pub machines: Vec<(String, String)>,
     /// Domain types: `kvm`, `qemu`.
     pub kinds: Vec<String>,
+    /// UEFI loaders that QEMU's firmware descriptors name here.
+    pub loaders: Vec<PathBuf>,
     /// Free memory in bytes; unknown when libvirt does not say.
     pub free_memory_bytes: Option<u64>,
 }

@@ -64,6 +64,9 @@ pub struct Placement {
     pub networks: Vec<(String, String)>,
     /// Where the UEFI variable store lives, if the VM has one.
     pub nvram: Option<PathBuf>,
+    /// The definition that this host had for the VM until now. What belongs to the host and not to the VM (pinning, huge
+    /// pages, NUMA tuning, graphics ports, ISO images in CD-ROM drives) comes from it; without one it is left out.
+    pub local_definition: Option<String>,
 }
 
 /// Something that happened in the hypervisor.
@@ -112,10 +115,10 @@ pub trait Hypervisor: Send + Sync {
     /// Opens a backup job. Fails with a transient error while another job is open.
     fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup>;
 
-    /// The backup job that is open, if its socket is a unix socket.
+    /// The backup job that is open, if it is ours; that of another program is as good as none.
     fn open_backup(&self, id: VmId) -> Result<Option<OpenBackup>>;
 
-    /// Ends the open backup job and waits until it is gone. No job: done.
+    /// Ends the open backup job and waits until it is gone. No job, or the job of another program: done.
     fn end_backup(&self, id: VmId) -> Result<()>;
 
     /// Makes a checkpoint of a running or paused VM.
@@ -131,6 +134,16 @@ pub trait Hypervisor: Send + Sync {
     /// disk files go, nothing is merged. No such checkpoint: done.
     fn delete_checkpoint(&self, id: VmId, name: &str) -> Result<()>;
 
+    /// Whether libvirt starts the VM when the host boots.
+    fn set_autostart(&self, id: VmId, autostart: bool) -> Result<()>;
+
+    /// Freezes all file systems of the guest by its agent, within `deadline`; gives their number. The caller must thaw,
+    /// also after an error: a freeze that answered too late may still have happened.
+    fn freeze(&self, id: VmId, deadline: Duration) -> Result<u32>;
+
+    /// Thaws all file systems of the guest by its agent, within `deadline`; gives their number. Nothing frozen: done, with 0.
+    fn thaw(&self, id: VmId, deadline: Duration) -> Result<u32>;
+
     /// Whether the guest agent answers within `deadline`.
     fn agent_answers(&self, id: VmId, deadline: Duration) -> Result<bool>;
 
@@ -139,6 +152,15 @@ pub trait Hypervisor: Send + Sync {
 
     /// Facts read from a definition that need no running hypervisor: memory, machine, disks, networks, obstacles.
     fn read_definition(&self, definition: &str) -> Result<VmFacts>;
+
+    /// Whether two definitions mean the same VM: order of attributes, spaces and comments do not count.
+    fn same_definition(&self, one: &str, other: &str) -> Result<bool>;
+
+    /// Why the CPU that the definition asks for is not to be had on this host; none: it is.
+    fn cpu_obstacle(&self, definition: &str) -> Result<Option<String>>;
+
+    /// Whether a peer's definition may name this file (loader, kernel, initrd) here: it exists, in a place for such files.
+    fn boot_file_available(&self, path: &Path) -> bool;
 
     /// Virtual size and allocated bytes of a disk image; `in_use` allows one that a running VM holds.
     fn image_size(&self, path: &Path, in_use: bool) -> Result<ImageSize>;
