@@ -71,10 +71,8 @@ impl Statistics {
                 }
             }
         }
-        if sum.cycles_acknowledged > 0 {
-            sum.average_bytes = Some(bytes / sum.cycles_acknowledged);
-            sum.average_latency = Some(latency / u32::try_from(sum.cycles_acknowledged).unwrap_or(u32::MAX));
-        }
+        sum.average_bytes = bytes.checked_div(sum.cycles_acknowledged);
+        sum.average_latency = latency.checked_div(u32::try_from(sum.cycles_acknowledged).unwrap_or(u32::MAX));
         sum
     }
 

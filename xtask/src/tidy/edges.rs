@@ -20,7 +20,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("hypervisor", &["domain"]),
     ("libvirt", &["domain", "hypervisor"]), // the only crate that links libvirt
     ("transport", &["domain", "wire"]),
-    ("store", &["choreography", "domain"]),
+    ("store", &["choreography", "domain", "wire"]),
     ("api", &["domain"]),
     // all together, but never libvirt
     (
