@@ -9,6 +9,8 @@ mod host_parts;
 mod obstacles;
 mod place;
 mod rules;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tree;
 
 pub(crate) use facts::{disks_of, read};
@@ -55,4 +57,11 @@ fn lies_in(path: &Path, folders: &[&str]) -> bool {
 /// A definition that is not accepted.
 fn refuse(reason: impl Into<String>) -> HypervisorError {
     HypervisorError::Definition { reason: reason.into() }
+}
+
+/// True if such a file exists here, and links lead to no other folder.
+pub(crate) fn is_boot_file_here(path: &Path) -> bool {
+    let real = path.canonicalize().ok().filter(|real| real.is_file());
+    (is_boot_file(path) && real.as_deref().is_some_and(is_boot_file))
+        || (is_firmware(path) && real.as_deref().is_some_and(is_firmware))
 }

@@ -1,5 +1,215 @@
 //! libvirt behind the [`Hypervisor`] trait: the only crate that links it, and the only one that reads or writes domain XML.
 //!
 //! What is *not* here: waiting for guests, retries and deadlines (the engine's), and any knowledge of relationships.
-#![allow(dead_code)]
+
+mod agent;
+mod backup;
+mod checkpoint;
+mod connection;
 mod definition;
+mod error;
+mod events;
+mod host;
+mod image;
+mod raw;
+mod vm;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{DiskTarget, VmId};
+use hypervisor::{
+    BackupRequest, Happening, HostFacts, Hypervisor, HypervisorError, ImageSize, OpenBackup, Placement,
+    Result, VmFacts, VmState,
+};
+use virt::domain::Domain;
+use virt::error::ErrorNumber;
+
+use connection::Connection;
+use error::{is, of_host, of_vm};
+
+/// The libvirt of this host.
+pub struct Libvirt {
+    connection: Arc<Connection>,
+}
+
+impl Libvirt {
+    /// For this URI, usually [`Libvirt::SYSTEM`]. Connects when it is first used.
+    #[must_use]
+    pub fn new(uri: &str) -> Libvirt {
+        Libvirt { connection: Connection::new(uri) }
+    }
+
+    /// The URI of the host's own QEMU.
+    pub const SYSTEM: &str = "qemu:///system";
+
+    fn find(&self, id: VmId) -> Result<Option<Domain>> {
+        match self.connection.get()?.lookup_domain_by_uuid(id.0) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(None),
+            Err(error) => Err(of_vm("domid", id, &error)),
+        }
+    }
+
+    fn need(&self, id: VmId) -> Result<Domain> {
+        self.find(id)?.ok_or(HypervisorError::NoSuchVm { id })
+    }
+}
+
+/// None for a VM that vanished meanwhile.
+fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(HypervisorError::NoSuchVm { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+impl Hypervisor for Libvirt {
+    fn host_facts(&self) -> Result<HostFacts> {
+        host::facts(&self.connection.get()?)
+    }
+
+    fn vms(&self) -> Result<Vec<VmFacts>> {
+        let all = self.connection.get()?.list_all_domains(0).map_err(|error| of_host("list", &error))?;
+        all.iter().filter_map(|found| if_there(vm::facts(found)).transpose()).collect()
+    }
+
+    fn vm(&self, id: VmId) -> Result<Option<VmFacts>> {
+        let Some(found) = self.find(id)? else { return Ok(None) };
+        if_there(vm::facts(&found))
+    }
+
+    fn vm_state(&self, id: VmId) -> Result<Option<VmState>> {
+        let Some(found) = self.find(id)? else { return Ok(None) };
+        if_there(vm::state(&found, id))
+    }
+
+    fn shut_down(&self, id: VmId, by_agent: bool) -> Result<()> {
+        let found = self.need(id)?;
+        if !vm::state(&found, id)?.is_active() {
+            return Ok(());
+        }
+        if by_agent {
+            return agent::shut_down(&found, id);
+        }
+        let asked = found.shutdown_flags(virt_sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN);
+        asked.map(drop).map_err(|error| of_vm("shutdown", id, &error))
+    }
+
+    fn start(&self, id: VmId, paused: bool) -> Result<()> {
+        let found = self.need(id)?;
+        match (vm::state(&found, id)?, paused) {
+            (VmState::Paused, true) | (VmState::Running, false) => return Ok(()),
+            (VmState::Paused, false) => return self.resume(id),
+            (VmState::Running, true) => {
+                let detail = "the VM runs already, so it cannot be started paused".to_owned();
+                return Err(HypervisorError::Failed { verb: "start", detail });
+            }
+            (VmState::ShutOff(_), _) => {}
+        }
+        let flags = if paused { virt_sys::VIR_DOMAIN_START_PAUSED } else { 0 };
+        found.create_with_flags(flags).map(drop).map_err(|error| of_vm("start", id, &error))
+    }
+
+    fn resume(&self, id: VmId) -> Result<()> {
+        let found = self.need(id)?;
+        if vm::state(&found, id)? == VmState::Running {
+            return Ok(());
+        }
+        found.resume().map(drop).map_err(|error| of_vm("resume", id, &error))
+    }
+
+    fn define(&self, definition: &str) -> Result<()> {
+        let defined = self.connection.get()?.define_domain_xml(definition);
+        defined.map(drop).map_err(|error| of_host("define", &error))
+    }
+
+    fn undefine(&self, id: VmId) -> Result<()> {
+        let Some(found) = self.find(id)? else { return Ok(()) };
+        let flags = virt_sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+            | virt_sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM
+            | virt_sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+        let undefined = found.undefine_flags(flags).map(drop).map_err(|error| of_vm("undefine", id, &error));
+        if_there(undefined).map(drop)
+    }
+
+    fn set_autostart(&self, id: VmId, autostart: bool) -> Result<()> {
+        let set = self.need(id)?.set_autostart(autostart);
+        set.map(drop).map_err(|error| of_vm("autostart", id, &error))
+    }
+
+    fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup> {
+        backup::begin(&self.need(id)?, id, request)
+    }
+
+    fn open_backup(&self, id: VmId) -> Result<Option<OpenBackup>> {
+        let Some(found) = self.find(id)? else { return Ok(None) };
+        backup::open(&found, id)
+    }
+
+    fn end_backup(&self, id: VmId) -> Result<()> {
+        let Some(found) = self.find(id)? else { return Ok(()) };
+        if_there(backup::end(&found, id)).map(drop)
+    }
+
+    fn create_checkpoint(&self, id: VmId, name: &str, disks: &[DiskTarget]) -> Result<()> {
+        checkpoint::create(&self.need(id)?, id, name, disks)
+    }
+
+    fn create_checkpoint_offline(&self, id: VmId, name: &str, disks: &[DiskTarget]) -> Result<()> {
+        let found = self.need(id)?;
+        let facts = vm::facts(&found)?;
+        checkpoint::create_offline(&found, id, name, disks, &facts.disks, &facts.definition)
+    }
+
+    fn checkpoints(&self, id: VmId) -> Result<Vec<String>> {
+        checkpoint::names(&self.need(id)?, id)
+    }
+
+    fn delete_checkpoint(&self, id: VmId, name: &str) -> Result<()> {
+        let found = self.need(id)?;
+        let facts = vm::facts(&found)?;
+        checkpoint::delete(&found, id, name, &facts.disks, facts.state.is_active())
+    }
+
+    fn freeze(&self, id: VmId, deadline: Duration) -> Result<u32> {
+        agent::freeze(&self.need(id)?, id, deadline)
+    }
+
+    fn thaw(&self, id: VmId, deadline: Duration) -> Result<u32> {
+        agent::thaw(&self.need(id)?, id, deadline)
+    }
+
+    fn agent_answers(&self, id: VmId, deadline: Duration) -> Result<bool> {
+        agent::answers(&self.need(id)?, id, deadline)
+    }
+
+    fn place_definition(&self, definition: &str, placement: &Placement) -> Result<String> {
+        definition::place(definition, placement)
+    }
+
+    fn read_definition(&self, definition: &str) -> Result<VmFacts> {
+        definition::read(definition)
+    }
+
+    fn same_definition(&self, one: &str, other: &str) -> Result<bool> {
+        definition::same(one, other)
+    }
+
+    fn cpu_obstacle(&self, definition: &str) -> Result<Option<String>> {
+        host::cpu_obstacle(&self.connection.get()?, definition)
+    }
+
+    fn boot_file_available(&self, path: &Path) -> bool {
+        definition::is_boot_file_here(path)
+    }
+
+    fn image_size(&self, path: &Path, in_use: bool) -> Result<ImageSize> {
+        image::size(path, in_use)
+    }
+
+    fn watch(&self, notify: Box<dyn Fn(Happening) + Send + Sync>) -> Result<()> {
+        self.connection.watch(Arc::from(notify))
+    }
+}

@@ -1,0 +1,161 @@
+//! Definitions of all kinds, and those of a peer that wishes us ill.
+
+use std::path::{Path, PathBuf};
+
+use domain::DiskTarget;
+use hypervisor::{Firmware, NicKind, Obstacle, Placement};
+
+use super::tree::{Element, parse};
+use super::{is_boot_file, is_firmware, place, read, same};
+
+/// As `virsh dumpxml --inactive` gives it.
+const ORDINARY: &str = include_str!("tests/ordinary.xml");
+/// Whatever names a thing of the host is evil, and contains that word or a path below `/etc`.
+const HOSTILE: &str = include_str!("tests/hostile.xml");
+
+fn placement() -> Placement {
+    let disk = |name: &str| {
+        let path = format!("/replicas/it's \"<ü>\" & more/{name}/active.qcow2");
+        (DiskTarget::new(name).unwrap(), PathBuf::from(path))
+    };
+    Placement {
+        disks: vec![disk("vda"), disk("sdb")],
+        networks: vec![("br0".to_owned(), "br-dr".to_owned())],
+        nvram: Some("/replicas/nvram.fd".into()),
+        local_definition: None,
+    }
+}
+
+#[test]
+fn an_ordinary_vm_keeps_what_the_guest_sees() {
+    let placed = place(ORDINARY, &placement()).unwrap();
+    insta::assert_snapshot!(placed);
+    assert_eq!(read(ORDINARY).unwrap().obstacles, []);
+    assert!(
+        same(&place(&placed, &placement_again()).unwrap(), &placed).unwrap(),
+        "placing twice is placing once"
+    );
+}
+
+/// The second time the networks have our names already.
+fn placement_again() -> Placement {
+    Placement { networks: Vec::new(), ..placement() }
+}
+
+#[test]
+fn nothing_of_a_hostile_definition_names_a_thing_of_this_host() {
+    let placed = place(HOSTILE, &placement()).unwrap();
+    insta::assert_snapshot!(placed);
+    for word in ["evil", "/etc", "/dev/s", "qemu:", "commandline", "hostdev", "filesystem", "shmem"] {
+        assert!(!placed.contains(word), "{word} is in {placed}");
+    }
+    // Whatever looks like a path is one of ours.
+    let mut values = Vec::new();
+    collect(&parse(&placed).unwrap(), &mut values);
+    for value in values.iter().filter(|value| value.starts_with('/')) {
+        let ours = value.starts_with("/replicas/") || value == "/dev/urandom";
+        assert!(ours || is_boot_file(Path::new(value)) || is_firmware(Path::new(value)), "{value}");
+    }
+    insta::assert_debug_snapshot!(read(HOSTILE).unwrap().obstacles);
+}
+
+fn collect(element: &Element, values: &mut Vec<String>) {
+    values.push(element.text());
+    values.extend(element.attributes.iter().map(|(_, value)| value.clone()));
+    element.children().for_each(|child| collect(child, values));
+}
+
+#[test]
+fn facts_are_read() {
+    let vm = read(ORDINARY).unwrap();
+    assert_eq!(vm.name, "Büro's \"VM\" <1>/2 & more");
+    assert_eq!((vm.memory_bytes, vm.vcpus), (4 << 30, 4));
+    assert_eq!((vm.kind.as_str(), vm.arch.as_str(), vm.machine.as_str()), ("kvm", "x86_64", "pc-q35-10.0"));
+    let uefi = Firmware::Uefi {
+        loader: Some("/usr/share/OVMF/OVMF_CODE_4M.fd".into()),
+        nvram: Some("/var/lib/libvirt/qemu/nvram/vm_VARS.fd".into()),
+    };
+    assert_eq!(vm.firmware, uefi);
+    let disks: Vec<_> = vm.disks.iter().map(|disk| (disk.target.as_str(), disk.format.as_str())).collect();
+    assert_eq!(disks, [("vda", "qcow2"), ("sdb", "qcow2")]);
+    assert_eq!(vm.nics.iter().map(|nic| nic.kind).collect::<Vec<_>>(), [NicKind::Bridge, NicKind::Network]);
+    assert!(vm.has_agent && vm.cpu_xml.is_some());
+    let tpm = "/var/lib/libvirt/swtpm/11111111-2222-3333-4444-555555555555/tpm2";
+    assert_eq!(vm.tpm_state.as_deref(), Some(Path::new(tpm)));
+}
+
+#[test]
+fn disks_without_a_bitmap_are_named_as_what_they_are() {
+    let kinds = [
+        ("type='qcow2' cache", "type='raw' cache", "raw file"),
+        (
+            "<disk type='file' device='disk'>\n      <driver name='qemu' type='qcow2' cache",
+            "<disk type='block' device='disk'>\n      <driver name='qemu' type='raw' cache",
+            "block device",
+        ),
+        ("<target dev='vda'", "<shareable/><target dev='vda'", "disk shared between VMs"),
+    ];
+    for (old, new, kind) in kinds {
+        assert!(ORDINARY.contains(old), "{old}");
+        let found = read(&ORDINARY.replacen(old, new, 1)).unwrap().obstacles;
+        assert_eq!(found, [Obstacle::NoBitmap { target: "vda".to_owned(), kind: kind.to_owned() }]);
+    }
+}
+
+#[test]
+fn what_cannot_be_placed_is_refused_with_a_reason() {
+    let with = |old: &str, new: &str| {
+        assert!(ORDINARY.contains(old), "{old}");
+        ORDINARY.replacen(old, new, 1)
+    };
+    let cases = [
+        ("no XML", "<domain".to_owned()),
+        ("another root", "<network/>".to_owned()),
+        ("another hypervisor", with("type='kvm'", "type='xen'")),
+        ("two names", with("<uuid>", "<name>x</name><uuid>")),
+        ("two targets", with("<target dev='vda'", "<target dev='sdb'/><target dev='vda'")),
+        ("unknown disk", with("dev='vda'", "dev='vdz'")),
+        ("host device as a disk", with("device='disk'", "device='lun'")),
+        ("kernel elsewhere", with("<boot dev='hd'/>", "<kernel>/etc/shadow</kernel>")),
+        (
+            "kernel by a detour",
+            with("<boot dev='hd'/>", "<kernel>/var/lib/libvirt/boot/../../../../etc/shadow</kernel>"),
+        ),
+        ("firmware elsewhere", with("/usr/share/OVMF/OVMF_CODE_4M.fd", "/tmp/evil.fd")),
+        ("bridge with a path", with("bridge='br0'", "bridge='../br0'")),
+        ("bridge without a name", with("bridge='br0'", "")),
+    ];
+    for (name, definition) in cases {
+        let refused = place(&definition, &placement());
+        assert!(refused.is_err(), "{name} was accepted: {}", refused.unwrap());
+    }
+}
+
+#[test]
+fn a_vm_that_comes_home_finds_its_pinning_its_screen_and_its_medium() {
+    let placed = place(ORDINARY, &placement()).unwrap();
+    for word in ["vcpupin", "hugepages", "5905", "install.iso"] {
+        assert!(ORDINARY.contains(word) && !placed.contains(word), "{word}");
+    }
+    let home = Placement {
+        disks: vec![
+            (DiskTarget::new("vda").unwrap(), "/var/lib/libvirt/images/vm.qcow2".into()),
+            (DiskTarget::new("sdb").unwrap(), "/var/lib/libvirt/images/data.qcow2".into()),
+        ],
+        networks: vec![("br-dr".to_owned(), "br0".to_owned())],
+        nvram: Some("/var/lib/libvirt/qemu/nvram/vm_VARS.fd".into()),
+        local_definition: Some(ORDINARY.to_owned()),
+    };
+    let returned = place(&placed, &home).unwrap();
+    for word in ["vcpupin", "hugepages", "5905", "install.iso", "cpuset='0-3'", "bridge='br0'"] {
+        assert!(returned.contains(word), "{word} is not in {returned}");
+    }
+    assert_eq!(read(&returned).unwrap().disks, read(ORDINARY).unwrap().disks);
+}
+
+#[test]
+fn spaces_and_order_of_attributes_are_no_difference_and_an_edit_is() {
+    let spaced = ORDINARY.replace("><", ">\n <").replace("type='kvm' id='7'", "id='7'  type=\"kvm\"");
+    assert!(same(ORDINARY, &spaced).unwrap());
+    assert!(!same(ORDINARY, &ORDINARY.replace("placement='static'", "placement='auto'")).unwrap());
+}

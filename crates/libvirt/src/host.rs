@@ -1,0 +1,120 @@
+//! What libvirt says about this host.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use hypervisor::{HostFacts, Result, VmFacts};
+use virt::connect::Connect;
+
+use crate::definition;
+use crate::definition::tree::{Element, parse};
+use crate::error::of_host;
+use crate::raw;
+
+/// Where the kernel lists the network devices of this host.
+const NETWORK_DEVICES: &str = "/sys/class/net";
+
+/// All facts.
+pub(crate) fn facts(connect: &Connect) -> Result<HostFacts> {
+    let failed = |error: virt::error::Error| of_host("capabilities", &error);
+    let capabilities = parse(&connect.capabilities().map_err(failed)?)?;
+    let (machines, kinds) = abilities(&capabilities);
+    Ok(HostFacts {
+        hostname: connect.hostname().map_err(failed)?,
+        libvirt_version: version(connect.lib_version().map_err(failed)?),
+        qemu_version: version(connect.hyp_version().map_err(failed)?),
+        bridges: bridges(),
+        networks: networks(connect),
+        machines,
+        kinds,
+        loaders: loaders(connect, &capabilities),
+        free_memory_bytes: connect.free_memory().ok(),
+    })
+}
+
+fn version(number: u32) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
+}
+
+/// Machine types as (architecture, machine), and domain types.
+fn abilities(capabilities: &Element) -> (Vec<(String, String)>, Vec<String>) {
+    let (mut machines, mut kinds) = (BTreeSet::new(), BTreeSet::new());
+    for arch in capabilities.all("guest").flat_map(|guest| guest.all("arch")) {
+        let name = arch.get("name").unwrap_or_default();
+        for level in arch.all("domain").chain([arch]) {
+            machines.extend(level.all("machine").map(|machine| (name.to_owned(), machine.text())));
+        }
+        kinds.extend(arch.all("domain").filter_map(|kind| kind.get("type")).map(str::to_owned));
+    }
+    (machines.into_iter().collect(), kinds.into_iter().collect())
+}
+
+/// Bridges as the kernel lists them. Those of Open vSwitch look like any device, so they are not here.
+fn bridges() -> Vec<String> {
+    let entries = fs::read_dir(NETWORK_DEVICES).into_iter().flatten().flatten();
+    let bridges = entries.filter(|entry| entry.path().join("bridge").exists());
+    let mut names: Vec<String> = bridges.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// Active libvirt networks. A libvirt without the network driver has none.
+fn networks(connect: &Connect) -> Vec<String> {
+    let active = connect.list_all_networks(virt_sys::VIR_CONNECT_LIST_NETWORKS_ACTIVE).unwrap_or_default();
+    let mut names: Vec<String> = active.iter().filter_map(|network| network.name().ok()).collect();
+    names.sort();
+    names
+}
+
+fn loaders(connect: &Connect, capabilities: &Element) -> Vec<PathBuf> {
+    let arch = capabilities.find(&["host", "cpu", "arch"]).map(Element::text);
+    let said = connect.domain_capabilities(None, arch.as_deref(), None, None, 0);
+    let said = said.ok().and_then(|text| parse(&text).ok());
+    let loader = said.as_ref().and_then(|said| said.find(&["os", "loader"]));
+    loader
+        .into_iter()
+        .flat_map(|loader| loader.all("value"))
+        .map(|value| PathBuf::from(value.text()))
+        .collect()
+}
+
+/// Why the CPU of a definition is not to be had here.
+pub(crate) fn cpu_obstacle(connect: &Connect, definition: &str) -> Result<Option<String>> {
+    let vm: VmFacts = definition::read(definition)?;
+    let Some(text) = &vm.cpu_xml else { return Ok(None) };
+    let cpu = parse(text)?;
+    // All other modes take whatever this host has.
+    if cpu.get("mode").unwrap_or("custom") != "custom" {
+        return Ok(None);
+    }
+    let Some(model) = cpu.child("model").map(Element::text) else { return Ok(None) };
+    let said = connect.domain_capabilities(None, Some(&vm.arch), Some(&vm.machine), Some(&vm.kind), 0);
+    let said = parse(&said.map_err(|error| of_host("domcapabilities", &error))?)?;
+    let usable = model_is_usable(&said, &model);
+    if usable == Some(false) || usable.is_none() {
+        let what = if usable.is_none() { "unknown to QEMU" } else { "not usable on the processor" };
+        return Ok(Some(format!("CPU model {model} is {what} of this host")));
+    }
+    if vm.kind != "kvm" {
+        return Ok(None);
+    }
+    match raw::cpu_fits(connect, &vm.arch, &vm.machine, &vm.kind, text) {
+        Ok(true) => Ok(None),
+        Ok(false) => Ok(Some(format!("the processor of this host cannot give the VM CPU model {model}"))),
+        Err(error) if crate::error::is(&error, virt::error::ErrorNumber::CpuIncompatible) => {
+            Ok(Some(error.message().to_owned()))
+        }
+        // Not every architecture can compare; the model itself is usable.
+        Err(error) if crate::error::is(&error, virt::error::ErrorNumber::NoSupport) => Ok(None),
+        Err(error) => Err(of_host("hypervisor-cpu-compare", &error)),
+    }
+}
+
+/// None: QEMU does not know the model.
+fn model_is_usable(capabilities: &Element, model: &str) -> Option<bool> {
+    let modes = capabilities.child("cpu")?.all("mode");
+    let models = modes.filter(|mode| mode.get("name") == Some("custom")).flat_map(|mode| mode.all("model"));
+    let known = models.into_iter().find(|known| known.text() == model)?;
+    Some(known.get("usable") != Some("no"))
+}

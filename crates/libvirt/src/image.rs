@@ -1,0 +1,109 @@
+//! Disk images through `qemu-img`: sizes, and dirty bitmaps while the VM is off.
+//!
+//! NOT the gate for images of a peer (that is `layer`): these are files of this host's own definitions.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+
+use hypervisor::{HypervisorError, ImageSize, Result};
+use serde_json::Value;
+
+/// First bytes of a qcow2 file.
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+/// Longest complaint of `qemu-img` that is passed on, in characters.
+const COMPLAINT_MAX: usize = 500;
+
+/// Virtual size and allocated bytes.
+pub(crate) fn size(path: &Path, in_use: bool) -> Result<ImageSize> {
+    let info = info(path, in_use)?;
+    let number = |name: &str| info.get(name).and_then(Value::as_u64);
+    match (number("virtual-size"), number("actual-size")) {
+        (Some(virtual_bytes), Some(allocated_bytes)) => Ok(ImageSize { virtual_bytes, allocated_bytes }),
+        _ => Err(unreadable(path, "qemu-img told no size")),
+    }
+}
+
+/// Adds a persistent bitmap to a qcow2 file that nobody has open. It is there already: done.
+pub(crate) fn add_bitmap(path: &Path, name: &str) -> Result<()> {
+    if has_bitmap(path, name)? {
+        return Ok(());
+    }
+    qemu_img(path, &["bitmap", "--add", "-f", "qcow2"], &[name]).map(drop)
+}
+
+/// Removes a bitmap from a qcow2 file that nobody has open. It is not there: done.
+pub(crate) fn remove_bitmap(path: &Path, name: &str) -> Result<()> {
+    if !has_bitmap(path, name)? {
+        return Ok(());
+    }
+    qemu_img(path, &["bitmap", "--remove", "-f", "qcow2"], &[name]).map(drop)
+}
+
+fn has_bitmap(path: &Path, name: &str) -> Result<bool> {
+    let info = info(path, false)?;
+    let bitmaps = info.pointer("/format-specific/data/bitmaps").and_then(Value::as_array);
+    let named = |bitmap: &Value| bitmap.get("name").and_then(Value::as_str) == Some(name);
+    Ok(bitmaps.is_some_and(|bitmaps| bitmaps.iter().any(named)))
+}
+
+fn info(path: &Path, in_use: bool) -> Result<Value> {
+    // The format is stated, never guessed by qemu-img: a guest can write any header into a raw disk.
+    let mut arguments = vec!["info", "--output=json", "-f", format(path)?];
+    arguments.extend(in_use.then_some("-U"));
+    let said = qemu_img(path, &arguments, &[])?;
+    serde_json::from_slice(&said).map_err(|error| unreadable(path, &error.to_string()))
+}
+
+fn format(path: &Path) -> Result<&'static str> {
+    let mut magic = Vec::new();
+    let file = File::open(path).map_err(|error| unreadable(path, &error.to_string()))?;
+    let read = file.take(QCOW2_MAGIC.len() as u64).read_to_end(&mut magic);
+    read.map_err(|error| unreadable(path, &error.to_string()))?;
+    Ok(if magic == QCOW2_MAGIC { "qcow2" } else { "raw" })
+}
+
+fn qemu_img(path: &Path, arguments: &[&str], last: &[&str]) -> Result<Vec<u8>> {
+    let output = Command::new("qemu-img").args(arguments).arg("--").arg(path).args(last).output();
+    let output = output.map_err(|error| unreadable(path, &format!("qemu-img cannot be started: {error}")))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(unreadable(path, &complaint.trim().chars().take(COMPLAINT_MAX).collect::<String>()))
+}
+
+fn unreadable(path: &Path, detail: &str) -> HypervisorError {
+    HypervisorError::Image { path: path.to_owned(), detail: detail.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bitmap_is_added_once_and_removed_once_however_often_it_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("-it's a disk.qcow2");
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "--"])
+            .arg(&disk)
+            .arg("1M")
+            .status();
+        assert!(made.unwrap().success());
+        for _ in 0..2 {
+            add_bitmap(&disk, "vr-1").unwrap();
+            assert!(has_bitmap(&disk, "vr-1").unwrap());
+        }
+        for _ in 0..2 {
+            remove_bitmap(&disk, "vr-1").unwrap();
+            assert!(!has_bitmap(&disk, "vr-1").unwrap());
+        }
+        assert_eq!(size(&disk, true).unwrap().virtual_bytes, 1 << 20);
+        std::fs::write(&disk, vec![0; 4096]).unwrap();
+        assert_eq!(size(&disk, false).unwrap().virtual_bytes, 4096);
+        assert!(add_bitmap(&disk, "vr-1").is_err());
+        assert!(size(&folder.path().join("missing"), false).is_err());
+    }
+}
