@@ -41,7 +41,9 @@ pub enum Disagreement {
         theirs: Epoch,
     },
     /// The same point with different bytes.
-    #[error("both hosts have recovery point {point}, but with different digests ({ours} here, {theirs} there)")]
+    #[error(
+        "both hosts have recovery point {point}, but with different digests ({ours} here, {theirs} there)"
+    )]
     Lineage {
         /// Which point.
         point: PointId,
@@ -87,7 +89,9 @@ pub fn decide(
         None if ancestors.is_empty() => Basis::Whole {
             cause: "the replica's newest recovery point is not one that this host made".to_owned(),
         },
-        None => Basis::Whole { cause: "no usable checkpoint: changes were not tracked since the last recovery point".to_owned() },
+        None => Basis::Whole {
+            cause: "no usable checkpoint: changes were not tracked since the last recovery point".to_owned(),
+        },
     };
     Ok(Decision { basis, adopt })
 }
@@ -120,7 +124,8 @@ mod tests {
         let history: Vec<_> = history.iter().map(|it| point(*it)).collect();
         let checkpoints: Vec<_> = checkpoints.iter().map(|it| id(*it)).collect();
         let theirs = theirs.map(point);
-        decide((Epoch::FIRST, Epoch::FIRST), &history, theirs.as_ref(), &checkpoints).expect("no disagreement")
+        decide((Epoch::FIRST, Epoch::FIRST), &history, theirs.as_ref(), &checkpoints)
+            .expect("no disagreement")
     }
 
     #[test]

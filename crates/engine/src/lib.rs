@@ -1,4 +1,226 @@
-//! The engine.
+//! The engine: one owner task per relationship that asks the pure crates what to do and does it.
+//!
+//! ```text
+//!   command line ─▶ protect, handover ─┐                       ┌─▶ cycle ─▶ source, frames, spool ─▶ the other host
+//!                                      ├─▶ store ─▶ owner ─────┤
+//!   other host ──▶ listen, receive ────┘   (what is true)      └─▶ handover ─▶ replica (promote, demote, fold)
+//! ```
+//! State lives in the store; whoever changes it wakes the owner, and the owner alone acts on the hypervisor. After any
+//! crash the owner reads the store and goes on: there is no other recovery. What is *not* here: libvirt, XML, sockets.
+
+pub mod basis;
 pub mod clock;
+mod cycle;
+mod error;
+mod events;
 mod files;
+mod frames;
+mod handover;
+mod listen;
+mod owner;
+mod peer;
+mod protect;
+mod receive;
+mod replica;
+mod report;
+mod source;
 mod spool;
+mod survey;
+mod view;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use choreography::{Entry, Mark};
+use domain::{HostId, RelationshipId, VmId};
+use hypervisor::{Hypervisor, HypervisorError};
+use store::{Record, Store};
+use tokio::sync::Notify;
+use transport::{Identity, PeerClient, RateLimiter, TrustStore};
+
+pub use error::{Code, Refusal, Result};
+pub use handover::Plan;
+pub use protect::{EnableRequest, ReverseRequest};
+pub use report::{Report, Times};
+pub use view::Progress;
+
+/// Where things are on this host, and its limits.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This host's name, for people.
+    pub host_name: String,
+    /// Version of the daemon, for people.
+    pub version: String,
+    /// Where replicas are kept.
+    pub storage: PathBuf,
+    /// Where QEMU keeps what the guest overwrites during a backup, and where the spool overflows.
+    pub scratch: PathBuf,
+    /// Directory for QEMU's NBD sockets; QEMU's user must be able to write there.
+    pub sockets: PathBuf,
+    /// Where libvirt looks for our start guard.
+    pub hook: PathBuf,
+    /// Most bytes that one cycle's spool puts on disk.
+    pub spool_bytes_max: u64,
+    /// Directory of programs that send the users to the new place.
+    pub redirect_hooks: PathBuf,
+}
+
+/// The engine of one host. A cheap handle.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    host: HostId,
+    store: Store,
+    hypervisor: Arc<dyn Hypervisor>,
+    trust: Arc<dyn TrustStore>,
+    identity: Arc<Identity>,
+    clients: Mutex<HashMap<HostId, Arc<PeerClient>>>,
+    slots: Mutex<HashMap<RelationshipId, Arc<Slot>>>,
+    limiter: RateLimiter,
+}
+
+/// What a relationship needs beside its row: a bell, a lock for whoever works on its replica, and progress.
+struct Slot {
+    wake: Notify,
+    replica: tokio::sync::Mutex<()>,
+    limiter: RateLimiter,
+    done_bytes: AtomicU64,
+    total_bytes: AtomicU64,
+    begun_ms: AtomicU64,
+    owned: AtomicBool,
+}
+
+impl Slot {
+    fn progress(&self) -> Option<Progress> {
+        let total_bytes = self.total_bytes.load(Ordering::Relaxed);
+        let begun_ms = self.begun_ms.load(Ordering::Relaxed);
+        let done_bytes = self.done_bytes.load(Ordering::Relaxed);
+        (begun_ms > 0).then_some(Progress { done_bytes, total_bytes, begun_ms })
+    }
+}
+
+impl Engine {
+    /// The engine over its parts. Nothing happens before [`Engine::start`].
+    #[must_use]
+    pub fn new(
+        config: Config,
+        host: HostId,
+        store: Store,
+        hypervisor: Arc<dyn Hypervisor>,
+        trust: Arc<dyn TrustStore>,
+        identity: Arc<Identity>,
+    ) -> Engine {
+        Engine(Arc::new(Inner {
+            config,
+            host,
+            store,
+            hypervisor,
+            trust,
+            identity,
+            clients: Mutex::default(),
+            slots: Mutex::default(),
+            limiter: RateLimiter::new(None),
+        }))
+    }
+
+    /// Resumes every relationship where it was.
+    pub fn start(&self) -> Result<()> {
+        for record in self.store().relationships().map_err(Refusal::failed)? {
+            owner::spawn(self, record.relationship.id);
+        }
+        Ok(())
+    }
+
+    /// The state of this host.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// This host's id.
+    #[must_use]
+    pub fn host(&self) -> HostId {
+        self.0.host
+    }
+
+    /// Where things are.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The limit of all replication traffic of this host.
+    #[must_use]
+    pub fn limiter(&self) -> &RateLimiter {
+        &self.0.limiter
+    }
+
+    /// Runs a blocking verb of the hypervisor on a thread of its own.
+    pub async fn hypervisor<T: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&dyn Hypervisor) -> std::result::Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T> {
+        let hypervisor = Arc::clone(&self.0.hypervisor);
+        let done = tokio::task::spawn_blocking(move || verb(hypervisor.as_ref())).await;
+        Ok(done.map_err(Refusal::failed)??)
+    }
+
+    /// The record of a relationship.
+    pub fn record(&self, id: RelationshipId) -> Result<Record> {
+        let found = self.store().relationship(id).map_err(Refusal::failed)?;
+        found.ok_or_else(|| {
+            Refusal::new(Code::NotFound, format!("no relationship {id} here"), "virt-replica list")
+        })
+    }
+
+    /// The record that a person means: by the VM's name or UUID, or by the relationship's id.
+    pub fn find(&self, named: &str) -> Result<Record> {
+        let records = self.store().relationships().map_err(Refusal::failed)?;
+        let means = |record: &&Record| {
+            let relationship = &record.relationship;
+            relationship.vm_name == named
+                || relationship.id.to_string() == named
+                || named.parse::<VmId>().is_ok_and(|vm| vm == relationship.vm)
+        };
+        records.iter().find(means).cloned().ok_or_else(|| {
+            Refusal::new(Code::NotFound, format!("VM {named:?} is not replicated here"), "virt-replica list")
+        })
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<RelationshipId, Arc<Slot>>> {
+        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, id: RelationshipId) -> Arc<Slot> {
+        let new = || {
+            Arc::new(Slot {
+                wake: Notify::new(),
+                replica: tokio::sync::Mutex::default(),
+                limiter: RateLimiter::new(None),
+                done_bytes: AtomicU64::new(0),
+                total_bytes: AtomicU64::new(0),
+                begun_ms: AtomicU64::new(0),
+                owned: AtomicBool::new(false),
+            })
+        };
+        Arc::clone(self.slots().entry(id).or_insert_with(new))
+    }
+
+    /// Tells the owner of a relationship that its row changed.
+    pub fn wake(&self, id: RelationshipId) {
+        self.slot(id).wake.notify_one();
+    }
+
+    fn entry(&self, mark: Mark) -> Entry {
+        Entry { at: clock::now(), host: self.0.host, mark }
+    }
+}
+
+/// Runs blocking work (files, layers) on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(Refusal::failed)?
+}

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ struct State {
     read_at: u64,
     write_at: u64,
     closed: bool,
+    failed: bool,
 }
 
 struct Shared {
@@ -33,6 +35,7 @@ struct Shared {
     file_bytes_max: u64,
     grown: Notify,
     shrunk: Notify,
+    queued: Arc<AtomicU64>,
 }
 
 impl Shared {
@@ -57,6 +60,7 @@ pub fn spool(scratch_dir: &Path, file_bytes_max: u64) -> io::Result<(SpoolWriter
         read_at: 0,
         write_at: 0,
         closed: false,
+        failed: false,
     };
     let shared = Arc::new(Shared {
         state: Mutex::new(state),
@@ -64,6 +68,7 @@ pub fn spool(scratch_dir: &Path, file_bytes_max: u64) -> io::Result<(SpoolWriter
         file_bytes_max,
         grown: Notify::new(),
         shrunk: Notify::new(),
+        queued: Arc::default(),
     });
     Ok((SpoolWriter(Arc::clone(&shared)), SpoolReader(shared)))
 }
@@ -74,11 +79,17 @@ impl SpoolWriter {
         loop {
             let room = self.0.shrunk.notified();
             if self.try_push(&piece)? {
+                self.0.queued.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 self.0.grown.notify_one();
                 return Ok(());
             }
             room.await;
         }
+    }
+
+    /// What comes out will be incomplete: the reader gets an error instead of an end.
+    pub fn fail(&self) {
+        self.0.state().failed = true;
     }
 
     fn try_push(&self, piece: &Bytes) -> io::Result<bool> {
@@ -113,12 +124,18 @@ impl Drop for SpoolWriter {
 }
 
 impl SpoolReader {
+    /// Bytes that wait here, as a number that can be watched from elsewhere.
+    pub fn queued(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.0.queued)
+    }
+
     /// The next piece; none when the writer is gone and everything was taken.
     pub async fn pop(&self) -> io::Result<Option<Bytes>> {
         loop {
             let more = self.0.grown.notified();
             match self.try_pop()? {
                 Popped::Piece(piece) => {
+                    self.0.queued.fetch_sub(piece.len() as u64, Ordering::Relaxed);
                     self.0.shrunk.notify_one();
                     return Ok(Some(piece));
                 }
@@ -135,7 +152,11 @@ impl SpoolReader {
             return Ok(Popped::Piece(piece));
         }
         let Some(length) = state.in_file.pop_front() else {
-            return Ok(if state.closed { Popped::End } else { Popped::NotYet });
+            return match (state.closed, state.failed) {
+                (true, true) => Err(io::ErrorKind::BrokenPipe.into()),
+                (true, false) => Ok(Popped::End),
+                (false, _) => Ok(Popped::NotYet),
+            };
         };
         let mut piece = vec![0; length];
         self.0.file.read_exact_at(&mut piece, state.read_at)?;

@@ -1,0 +1,56 @@
+//! What is told to people: events with the numbers of `docs/events.md`.
+
+use store::{Event, EventSeverity};
+
+use crate::{Engine, clock};
+
+/// The catalogue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // docs/events.md words each
+pub(crate) enum Number {
+    Enabled = 1001,
+    InitialReplicationCompleted = 1002,
+    Removed = 1003,
+    CycleFailed = 1101,
+    Recovered = 1102,
+    ResynchronizationRequired = 1103,
+    Paused = 1201,
+    Resumed = 1202,
+    FailoverStarted = 2001,
+    FailoverCompleted = 2002,
+    FailoverUndone = 2003,
+    Unprotected = 2004,
+    Reversed = 2005,
+    Interference = 4001,
+}
+
+impl Number {
+    fn severity(self) -> EventSeverity {
+        match self {
+            Number::CycleFailed
+            | Number::ResynchronizationRequired
+            | Number::FailoverUndone
+            | Number::Unprotected => EventSeverity::Warning,
+            Number::Interference => EventSeverity::Critical,
+            _ => EventSeverity::Info,
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn event(&self, number: Number, vm_name: &str, text: impl Into<String>) {
+        let text = text.into();
+        tracing::info!(EVENT = number as u32, VM = vm_name, "{text}");
+        let event = Event {
+            sequence: 0,
+            at: clock::now(),
+            number: number as u32,
+            severity: number.severity(),
+            vm_name: Some(vm_name.to_owned()),
+            text,
+        };
+        if let Err(error) = self.store().add_event(&event) {
+            tracing::warn!(%error, "an event could not be kept");
+        }
+    }
+}

@@ -1,0 +1,625 @@
+//! The planned failover, carried out: the table decides, this file does. Every step may be done again after a crash.
+
+use std::time::{Duration, Instant};
+
+use choreography::next::{CannotCancel, may_cancel, next};
+use choreography::{Entry, Mark, Next, Operation, Options, Outcome, Side, Step, fold};
+use domain::{Check, CheckName, Health, OperationId, Phase, RecoveryPoint};
+use hypervisor::{ShutoffReason, VmState};
+use store::{AbandonVerdict, Record, StoreError};
+use uuid::Uuid;
+use wire::message::form::{EntryForm, OperationForm, PointForm, SettingsForm};
+use wire::message::{Answer, Request};
+
+use crate::events::Number;
+use crate::report::{Report, evidence};
+use crate::{Code, Engine, Refusal, Result, clock, cycle, replica, survey};
+
+/// Pause between two looks whether the guest is off: part of the downtime.
+const OFF_POLL: Duration = Duration::from_millis(50);
+/// After this long without effect the power button is pressed as well.
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+/// Rounds of pre-sync; a guest that writes faster than the link gains nothing by more.
+const PRESYNC_ROUNDS: u32 = 4;
+/// What is left may be sent while the guest is off.
+const PRESYNC_REST_BYTES: u64 = 64 << 20;
+/// How long the guest agent is waited for after the start.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(120);
+/// What shutting down and starting cost beside the transfer; only for the forecast.
+const FIXED_DOWNTIME_MS: u64 = 3_000;
+
+/// What would happen, before the question.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Every prerequisite.
+    pub checks: Vec<Check>,
+    /// Bytes of the last delta, as far as known.
+    pub expected_bytes: Option<u64>,
+    /// Time without the VM, as far as known; the guest's own shut-down and boot not counted.
+    pub expected_downtime_ms: Option<u64>,
+}
+
+impl Engine {
+    /// Every prerequisite of a planned failover, and what it would cost. On the primary.
+    pub async fn plan_failover(&self, record: &Record) -> Result<Plan> {
+        let relationship = &record.relationship;
+        let mut checks = Vec::new();
+        let vm = relationship.vm;
+        let facts = self.hypervisor(move |it| it.vm(vm)).await?;
+        let facts = facts
+            .ok_or_else(|| Refusal::new(Code::NotFound, "the VM is not defined here", "virsh list --all"))?;
+        checks.extend(survey::reach(self, relationship.peer).await);
+        let health = self.health(record)?;
+        let normal = health.health == Health::Normal && relationship.phase == Phase::Replicating;
+        checks.push(Check::when(CheckName::HealthNormal, normal, || {
+            let found = format!(
+                "health is {:?}: {:?}; state: {}",
+                health.health,
+                health.reasons,
+                relationship.phase.words()
+            );
+            (found, format!("virt-replica show {}", relationship.vm_name))
+        }));
+        let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
+        checks.push(Check::when(CheckName::NoOtherOperation, open.is_none(), || {
+            let id = open.as_ref().map(|(operation, _)| operation.id.to_string()).unwrap_or_default();
+            (format!("operation {id} is under way"), format!("virt-replica operation show {id}"))
+        }));
+        checks.push(power_state(facts.state));
+        checks.extend(survey::own_vm(&facts));
+        if checks.first().is_some_and(Check::holds) {
+            let id = Some(relationship.id.0);
+            let requirements = survey::requirements(self, &facts, &relationship.settings, id).await?;
+            checks.extend(survey::there(self, relationship.peer, requirements).await?);
+        }
+        let statistics = self.statistics(record)?;
+        let expected_bytes = record.pending_bytes.or(statistics.average_bytes);
+        let speed = statistics.average_bytes.zip(statistics.average_latency);
+        let transfer = speed.zip(expected_bytes).map(|((bytes, latency), expected)| {
+            let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+            latency_ms.max(expected.saturating_mul(latency_ms) / bytes.max(1))
+        });
+        Ok(Plan { checks, expected_bytes, expected_downtime_ms: transfer.map(|ms| ms + FIXED_DOWNTIME_MS) })
+    }
+
+    /// Begins a planned failover on the primary. The same call while it is under way answers with it.
+    pub async fn begin_failover(
+        &self,
+        record: &Record,
+        options: Options,
+        requested_by: &str,
+    ) -> Result<OperationId> {
+        let relationship = &record.relationship;
+        if let Some((open, _)) = self.store().open_operation(relationship.id).map_err(Refusal::failed)? {
+            return Ok(open.id);
+        }
+        let plan = self.plan_failover(record).await?;
+        if let Some(check) = plan.checks.iter().find(|check| !check.holds()) {
+            return Err(refused(check));
+        }
+        let operation = Operation {
+            id: OperationId(Uuid::now_v7()),
+            relationship: relationship.id,
+            old_primary: self.host(),
+            side: Side::OldPrimary,
+            proposed_epoch: relationship.epoch.next(),
+            options,
+            requested_by: requested_by.to_owned(),
+            begun: clock::now(),
+        };
+        let words = format!("{} prerequisites hold", plan.checks.len());
+        let entries = [self.entry(Mark::Intent(Step::Check)), self.entry(Mark::Done(Step::Check, words))];
+        self.store().begin_operation(&operation, &entries).map_err(|error| match error {
+            StoreError::Busy(_) => Refusal::new(Code::Busy, error.to_string(), ""),
+            other => Refusal::failed(other),
+        })?;
+        self.event(
+            Number::FailoverStarted,
+            &relationship.vm_name,
+            format!("planned failover {}", operation.id),
+        );
+        self.wake(relationship.id);
+        Ok(operation.id)
+    }
+
+    /// A person turns an operation round, or, with force, decides in doubt that the other host did not take over.
+    pub fn cancel_operation(&self, id: OperationId, reason: &str) -> Result<()> {
+        let found = self.store().operation(id).map_err(Refusal::failed)?;
+        let (operation, entries) = found.ok_or_else(|| no_operation(id))?;
+        match may_cancel(&fold(&entries)) {
+            Ok(()) if operation.side == Side::OldPrimary => {
+                let cancel = self.entry(Mark::Cancel(reason.to_owned()));
+                self.store().append_entries(id, &[cancel]).map_err(Refusal::failed)?;
+                self.wake(operation.relationship);
+                Ok(())
+            }
+            Ok(()) => {
+                let found = "this host is the replica server of the operation";
+                Err(Refusal::new(Code::Refused, found, "run the command on the primary server"))
+            }
+            Err(error @ (CannotCancel::HandedOver | CannotCancel::Ended)) => {
+                Err(Refusal::new(Code::Refused, error.to_string(), ""))
+            }
+        }
+    }
+}
+
+/// No such operation here.
+pub(crate) fn no_operation(id: OperationId) -> Refusal {
+    Refusal::new(Code::NotFound, format!("no operation {id} here"), "virt-replica operation list")
+}
+
+/// A check that does not hold, as a refusal.
+pub(crate) fn refused(check: &Check) -> Refusal {
+    match &check.verdict {
+        domain::Verdict::Fail { found, cure } => {
+            Refusal::new(Code::Refused, format!("{}: no. {found}", check.name.words()), cure.clone())
+        }
+        domain::Verdict::Pass => Refusal::failed("a check that holds refuses nothing"),
+    }
+}
+
+fn power_state(state: VmState) -> Check {
+    let clean = match state {
+        VmState::Running | VmState::ShutOff(ShutoffReason::Shutdown) => true,
+        VmState::Paused | VmState::ShutOff(_) => false,
+    };
+    Check::when(CheckName::VmShutDownNotTurnedOff, clean, || {
+        let found = match state {
+            VmState::Paused => "the VM is paused".to_owned(),
+            VmState::ShutOff(reason) => {
+                format!("the VM is off, and it was not shut down ({reason:?}): data in flight may be lost")
+            }
+            VmState::Running => String::new(),
+        };
+        (found, "start the VM, see that it is well, and try again: planned failover shuts it down by itself")
+    })
+}
+
+/// Does what this host has to do now; gives how long to wait before looking again.
+pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Duration> {
+    // One step a round; the bound only guards against a table that would go in circles.
+    for _ in 0..64 {
+        let found = engine.store().operation(operation.id).map_err(Refusal::failed)?;
+        let (_, entries) = found.ok_or_else(|| no_operation(operation.id))?;
+        let record = engine.record(operation.relationship)?;
+        let run = Run { engine, operation, entries, record };
+        match next(operation, &fold(&run.entries)) {
+            Next::Nothing => {
+                run.close()?;
+                return Ok(Duration::ZERO);
+            }
+            Next::Do(step) => {
+                if let Some(wait) = run.attempt(step).await? {
+                    return Ok(wait);
+                }
+            }
+            Next::Skip(step, reason) => run.write(Mark::Skipped(step, reason.to_owned()))?,
+            Next::Await(Step::HandOver) => {
+                if let Some(wait) = run.ask_hand_over().await? {
+                    return Ok(wait);
+                }
+            }
+            Next::Await(_) => {
+                if !run.hear_news().await? {
+                    return Ok(Duration::from_millis(500));
+                }
+            }
+            Next::Abandon => {
+                if let Some(wait) = run.ask_promise().await? {
+                    return Ok(wait);
+                }
+            }
+            Next::TakeBack(step) => run.take_back(step).await?,
+            Next::End(outcome) => run.end(outcome).await?,
+        }
+    }
+    Ok(Duration::from_secs(1))
+}
+
+struct Run<'a> {
+    engine: &'a Engine,
+    operation: &'a Operation,
+    entries: Vec<Entry>,
+    record: Record,
+}
+
+impl Run<'_> {
+    fn write(&self, mark: Mark) -> Result<()> {
+        self.engine
+            .store()
+            .append_entries(self.operation.id, &[self.engine.entry(mark)])
+            .map_err(Refusal::failed)
+    }
+
+    fn forms(&self) -> Vec<EntryForm> {
+        self.entries.iter().map(EntryForm::from).collect()
+    }
+
+    fn head(&self) -> Result<RecoveryPoint> {
+        let points = self.engine.store().points(self.operation.relationship).map_err(Refusal::failed)?;
+        points.into_iter().next_back().ok_or_else(|| Refusal::failed("there is no recovery point yet"))
+    }
+
+    /// One try of a step of ours: intent, effect, evidence. A failure before the hand over turns the operation round;
+    /// behind it the step is tried again.
+    async fn attempt(&self, step: Step) -> Result<Option<Duration>> {
+        self.write(Mark::Intent(step))?;
+        match self.carry_out(step).await {
+            Ok(Some(evidence)) => {
+                self.write(Mark::Done(step, evidence))?;
+                self.tell_news().await;
+                Ok(None)
+            }
+            // Steps that change authority write their own evidence in the same transaction.
+            Ok(None) => Ok(None),
+            Err(error) => {
+                self.write(Mark::Failed(step, error.to_string()))?;
+                if step < Step::HandOver {
+                    self.write(Mark::Cancel(format!("{}: {error}", step.name())))?;
+                    return Ok(None);
+                }
+                Ok(Some(Duration::from_secs(2)))
+            }
+        }
+    }
+
+    async fn carry_out(&self, step: Step) -> Result<Option<String>> {
+        match step {
+            Step::Check => Ok(Some("checked when it began".into())),
+            Step::Announce => self.announce().await.map(Some),
+            Step::PreSync => self.pre_sync().await.map(Some),
+            Step::ShutDown => self.shut_down().await.map(Some),
+            Step::Lock => {
+                let done = self.engine.entry(Mark::Done(Step::Lock, "no start of the VM here".into()));
+                self.engine.store().lock(self.operation, &done).map_err(Refusal::failed)?;
+                Ok(None)
+            }
+            Step::FinalSync => self.final_sync().await.map(Some),
+            Step::Demote => self.demote().await.map(|()| None),
+            Step::Start => self.start().await.map(Some),
+            Step::Reverse => self.reverse().await.map(Some),
+            Step::Confirm => self.confirm().await.map(Some),
+            Step::Redirect => self.redirect().await.map(Some),
+            Step::Report => Ok(Some("kept on both hosts".into())),
+            Step::HandOver => Err(Refusal::failed("the hand over is asked for, not done")),
+        }
+    }
+
+    async fn announce(&self) -> Result<String> {
+        let operation = OperationForm::from(self.operation);
+        let request = Request::Announce { operation, entries: self.forms() };
+        self.engine.ask(self.record.relationship.peer, &request).await?;
+        Ok("both hosts know".into())
+    }
+
+    async fn pre_sync(&self) -> Result<String> {
+        let (mut total, mut rounds, mut before) = (0, 0, u64::MAX);
+        for _ in 0..PRESYNC_ROUNDS {
+            let done = cycle::run(self.engine, &self.engine.record(self.operation.relationship)?).await?;
+            (total, rounds) = (total + done.bytes, rounds + 1);
+            if done.bytes <= PRESYNC_REST_BYTES || done.bytes >= before {
+                break;
+            }
+            before = done.bytes;
+        }
+        Ok(format!("{} in {rounds} rounds", mib(total)))
+    }
+
+    async fn state(&self) -> Result<VmState> {
+        let vm = self.record.relationship.vm;
+        let state = self.engine.hypervisor(move |it| it.vm_state(vm)).await?;
+        state.ok_or_else(|| Refusal::failed("the VM is not defined on this host any more"))
+    }
+
+    async fn shut_down(&self) -> Result<String> {
+        let vm = self.record.relationship.vm;
+        let begun = Instant::now();
+        let (mut asked_agent, mut asked_acpi) = (false, false);
+        loop {
+            match self.state().await? {
+                VmState::ShutOff(ShutoffReason::Shutdown) => {
+                    let words = if asked_agent || asked_acpi {
+                        "the guest shut down"
+                    } else {
+                        "it was shut down before"
+                    };
+                    return Ok(words.into());
+                }
+                VmState::ShutOff(reason) => {
+                    let found = format!(
+                        "the VM went off without shutting down ({reason:?}): data in flight may be lost"
+                    );
+                    return Err(Refusal::new(
+                        Code::Refused,
+                        found,
+                        "start the VM, see that it is well, and try again",
+                    ));
+                }
+                VmState::Paused => {
+                    return Err(Refusal::new(
+                        Code::Refused,
+                        "the VM is paused",
+                        "virsh resume, then try again",
+                    ));
+                }
+                VmState::Running => {}
+            }
+            if begun.elapsed() > self.operation.options.shutdown_timeout {
+                let limit = self.operation.options.shutdown_timeout.as_secs();
+                let found =
+                    format!("the guest did not shut down within {limit} s; it runs on, protected as before");
+                return Err(Refusal::new(
+                    Code::Refused,
+                    found,
+                    "shut it down from inside, or give it longer: --shutdown-timeout",
+                ));
+            }
+            if !asked_agent {
+                asked_agent = true;
+                // Without an agent this fails, and the power button does it.
+                asked_acpi = self.engine.hypervisor(move |it| it.shut_down(vm, true)).await.is_err();
+                if asked_acpi {
+                    self.engine.hypervisor(move |it| it.shut_down(vm, false)).await?;
+                }
+            } else if !asked_acpi && begun.elapsed() > AGENT_PATIENCE {
+                asked_acpi = true;
+                self.engine.hypervisor(move |it| it.shut_down(vm, false)).await?;
+            }
+            tokio::time::sleep(OFF_POLL).await;
+        }
+    }
+
+    async fn final_sync(&self) -> Result<String> {
+        let mut record = self.engine.record(self.operation.relationship)?;
+        // Locked: a VM that runs nevertheless was started behind the guard, and its writes would be lost.
+        if self.state().await?.is_active() {
+            return Err(Refusal::new(
+                Code::Refused,
+                "the VM was started again",
+                "shut it down, and try again",
+            ));
+        }
+        record.relationship.phase = Phase::Replicating;
+        let done = cycle::run(self.engine, &record).await?;
+        let facts = Report {
+            old_primary_digest: Some(done.head.lineage.to_hex()),
+            new_primary_digest: Some(done.replica_lineage.to_hex()),
+            final_sync_bytes: Some(done.bytes),
+            reverse_bytes: None,
+        };
+        if done.head.lineage != done.replica_lineage {
+            return Err(Refusal::new(
+                Code::InDoubt,
+                "the digests of both sides differ",
+                "virt-replica show, on both hosts",
+            ));
+        }
+        Ok(evidence(&format!("{}, the digests of both hosts agree", mib(done.bytes)), &facts))
+    }
+
+    /// The point of no return lies on the other host: ask until it says yes, or no.
+    async fn ask_hand_over(&self) -> Result<Option<Duration>> {
+        self.write(Mark::Intent(Step::HandOver))?;
+        let request = Request::HandOver {
+            operation: OperationForm::from(self.operation),
+            entries: self.forms(),
+            head: PointForm::from(&self.head()?),
+        };
+        match self.engine.ask(self.record.relationship.peer, &request).await {
+            Ok(Answer::HandOver { entries }) => {
+                self.keep(entries)?;
+                Ok(None)
+            }
+            Ok(_) => Err(Refusal::failed("the other host answered something else")),
+            // Silence is no answer: it may have happened. Keep asking; neither side runs the VM here meanwhile.
+            Err(error) if error.code == Code::Unavailable => Ok(Some(Duration::from_secs(1))),
+            Err(error) => {
+                self.write(Mark::Cancel(format!("hand over: {error}")))?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn keep(&self, entries: Vec<EntryForm>) -> Result<()> {
+        let entries: Vec<Entry> =
+            entries.into_iter().map(Entry::try_from).collect::<std::result::Result<_, _>>()?;
+        // Our own end is our own word.
+        let theirs: Vec<Entry> =
+            entries.into_iter().filter(|entry| !matches!(entry.mark, Mark::Ended(_))).collect();
+        self.engine.store().append_entries(self.operation.id, &theirs).map_err(Refusal::failed)
+    }
+
+    /// Exchanges journals; true when something new came.
+    async fn hear_news(&self) -> Result<bool> {
+        let before = fold(&self.entries);
+        let request = Request::News { operation: self.operation.id.0, entries: self.forms(), report: None };
+        if let Ok(Answer::News { entries, .. }) =
+            self.engine.ask(self.record.relationship.peer, &request).await
+        {
+            self.keep(entries)?;
+        }
+        let found = self.engine.store().operation(self.operation.id).map_err(Refusal::failed)?;
+        Ok(found.is_some_and(|(_, entries)| fold(&entries) != before))
+    }
+
+    /// Best effort: the other host shows our steps while they happen.
+    async fn tell_news(&self) {
+        let Ok(Some((_, entries))) = self.engine.store().operation(self.operation.id) else { return };
+        let entries: Vec<EntryForm> = entries.iter().map(EntryForm::from).collect();
+        let request = Request::News { operation: self.operation.id.0, entries, report: None };
+        let (engine, peer) = (self.engine.clone(), self.record.relationship.peer);
+        tokio::spawn(async move { engine.ask(peer, &request).await.map(drop) });
+    }
+
+    /// Before anything is taken back the new primary promises to refuse a late hand over, or says that it happened.
+    async fn ask_promise(&self) -> Result<Option<Duration>> {
+        let (operation, relationship) = (self.operation.id.0, self.operation.relationship.0);
+        match self
+            .engine
+            .ask(self.record.relationship.peer, &Request::Abandon { operation, relationship })
+            .await
+        {
+            Ok(Answer::Abandon { already_handed_over: false }) => {
+                self.write(Mark::Undone(Step::Announce))?;
+                Ok(None)
+            }
+            Ok(Answer::Abandon { already_handed_over: true }) => {
+                self.hear_news().await?;
+                Ok(None)
+            }
+            // Never asked for the hand over: nobody can have taken over, and the late request will not come.
+            _ if !fold(&self.entries).may_have_effect(Step::HandOver) => {
+                self.write(Mark::Undone(Step::Announce))?;
+                Ok(None)
+            }
+            _ => Ok(Some(Duration::from_secs(1))),
+        }
+    }
+
+    async fn take_back(&self, step: Step) -> Result<()> {
+        match step {
+            Step::Lock => {
+                let undone = self.engine.entry(Mark::Undone(step));
+                self.engine.store().unlock(self.operation, &undone).map_err(Refusal::failed)
+            }
+            Step::ShutDown => {
+                let we_did = |entry: &Entry| matches!(&entry.mark, Mark::Done(Step::ShutDown, words) if words.starts_with("the guest"));
+                let off = !self.state().await?.is_active();
+                if off && self.entries.iter().any(we_did) {
+                    let vm = self.record.relationship.vm;
+                    self.engine.hypervisor(move |it| it.start(vm, false)).await?;
+                }
+                self.write(Mark::Undone(step))
+            }
+            _ => self.write(Mark::Undone(step)),
+        }
+    }
+
+    async fn demote(&self) -> Result<()> {
+        let directory = replica::demote(self.engine, &self.record, &self.head()?).await?;
+        self.engine
+            .store()
+            .set_directory(self.operation.relationship, &directory)
+            .map_err(Refusal::failed)?;
+        let done = self.engine.entry(Mark::Done(Step::Demote, "replica here; the VM cannot start".into()));
+        let phase = Phase::Stopped { since: clock::now() };
+        self.engine.store().demote(self.operation, &phase, &done).map_err(Refusal::failed)?;
+        self.tell_news().await;
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<String> {
+        replica::promote(self.engine, &self.record, self.head()?.id, true).await
+    }
+
+    async fn reverse(&self) -> Result<String> {
+        self.engine.turn_round(&self.record).await?;
+        let facts = Report { reverse_bytes: Some(0), ..Report::default() };
+        Ok(evidence("the final recovery point is the common base; no disk was copied", &facts))
+    }
+
+    async fn confirm(&self) -> Result<String> {
+        let vm = self.record.relationship.vm;
+        let facts = self.engine.hypervisor(move |it| it.vm(vm)).await?;
+        if !facts.is_some_and(|facts| facts.has_agent) {
+            return Ok("not confirmed: the VM has no guest agent channel".into());
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < CONFIRM_DEADLINE {
+            let answers =
+                self.engine.hypervisor(move |it| it.agent_answers(vm, Duration::from_secs(2))).await;
+            if answers.unwrap_or(false) {
+                return Ok(format!(
+                    "the guest agent answered {:.1} s after the start",
+                    begun.elapsed().as_secs_f32()
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        let limit = CONFIRM_DEADLINE.as_secs();
+        Ok(format!(
+            "not confirmed: the guest agent did not answer within {limit} s; look at the VM's console"
+        ))
+    }
+
+    async fn redirect(&self) -> Result<String> {
+        let Ok(entries) = std::fs::read_dir(&self.engine.config().redirect_hooks) else {
+            return Ok("no redirect hooks are configured".into());
+        };
+        let mut hooks: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        hooks.sort();
+        let mut results = Vec::new();
+        for hook in hooks {
+            let mut command = tokio::process::Command::new(&hook);
+            command.env("VM_NAME", &self.record.relationship.vm_name);
+            command.env("VM_UUID", self.record.relationship.vm.to_string()).kill_on_drop(true);
+            let status = tokio::time::timeout(Duration::from_secs(30), command.status()).await;
+            let word = match status {
+                Ok(Ok(status)) if status.success() => "done".to_owned(),
+                Ok(Ok(status)) => status.to_string(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "not done within 30 s".to_owned(),
+            };
+            results.push(format!("{}: {word}", hook.display()));
+        }
+        Ok(if results.is_empty() { "no redirect hooks are configured".into() } else { results.join("; ") })
+    }
+
+    async fn end(&self, outcome: Outcome) -> Result<()> {
+        let name = &self.record.relationship.vm_name;
+        let (number, text) = match (outcome, self.operation.side, self.operation.options.reverse) {
+            (Outcome::Undone, ..) => (Number::FailoverUndone, "was undone; the VM is protected as before"),
+            (Outcome::Completed, Side::NewPrimary, false) => (
+                Number::Unprotected,
+                "is complete without reverse: the VM is unprotected until `virt-replica reverse`",
+            ),
+            (Outcome::Completed, ..) => (Number::FailoverCompleted, "is complete"),
+        };
+        let ended = self.engine.entry(Mark::Ended(outcome));
+        self.engine.store().end_operation(self.operation.id, &ended).map_err(Refusal::failed)?;
+        self.engine.event(number, name, format!("planned failover {} {text}", self.operation.id));
+        self.tell_news().await;
+        Ok(())
+    }
+
+    /// A journal that says "ended" closes the operation also when the crash came between the two.
+    fn close(&self) -> Result<()> {
+        if self.engine.store().has_ended(self.operation.id).map_err(Refusal::failed)? {
+            return Ok(());
+        }
+        let outcome = fold(&self.entries).outcome.unwrap_or(Outcome::Completed);
+        let ended = self.engine.entry(Mark::Ended(outcome));
+        self.engine.store().end_operation(self.operation.id, &ended).map_err(Refusal::failed)
+    }
+}
+
+impl Engine {
+    /// Makes the other host the replica of this one; the head is the common base.
+    pub(crate) async fn turn_round(&self, record: &Record) -> Result<()> {
+        let relationship = &record.relationship;
+        let points = self.store().points(relationship.id).map_err(Refusal::failed)?;
+        let head = points.last().ok_or_else(|| Refusal::failed("there is no recovery point"))?;
+        let request = Request::Reverse {
+            relationship: relationship.id.0,
+            epoch: relationship.epoch.number(),
+            head: PointForm::from(head),
+            settings: SettingsForm::from(&relationship.settings),
+        };
+        self.ask(relationship.peer, &request).await?;
+        self.store().set_phase(relationship.id, &Phase::Replicating).map_err(Refusal::failed)?;
+        self.store().set_synchronized(relationship.id, clock::now()).map_err(Refusal::failed)?;
+        self.event(Number::Reversed, &relationship.vm_name, "replication was reversed");
+        Ok(())
+    }
+
+    /// The replica's part of a cancelled operation: the promise, in one transaction.
+    pub(crate) fn promise(&self, id: OperationId) -> Result<AbandonVerdict> {
+        let cancel = self.entry(Mark::Cancel("the primary server took it back".into()));
+        self.store().abandon(id, &cancel).map_err(Refusal::failed)
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

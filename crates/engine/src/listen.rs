@@ -1,0 +1,368 @@
+//! What this host answers to its peers. Every request about a relationship is checked for peer and epoch first.
+
+use bytes::Bytes;
+use choreography::{Entry, Mark, Step};
+use domain::{OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, Settings, VmId};
+use futures_util::future::{BoxFuture, FutureExt};
+use store::{AbandonVerdict, HandOverVerdict, Record};
+use transport::{DeltaBody, ErrorClass, PeerHandler, PeerRecord};
+use wire::message::form::{CheckForm, EntryForm, OperationForm, PointForm, SettingsForm};
+use wire::message::{Answer, Beliefs, Request, Requirements};
+
+use crate::events::Number;
+use crate::handover::refused;
+use crate::protect::mismatches;
+use crate::{Code, Engine, Refusal, Result, clock, owner, receive, replica, survey};
+
+impl PeerHandler for Engine {
+    fn command(
+        &self,
+        peer: PeerRecord,
+        message: Bytes,
+    ) -> BoxFuture<'_, std::result::Result<Bytes, transport::Refusal>> {
+        async move {
+            let request = serde_json::from_slice(&message).map_err(|error| {
+                Refusal::new(
+                    Code::Refused,
+                    format!("the message is not understood ({error})"),
+                    "install the same version on both hosts",
+                )
+            });
+            let answer = match request {
+                Ok(request) => self.answer(&peer, request).await,
+                Err(error) => Err(error),
+            };
+            let bytes = answer.and_then(|answer| serde_json::to_vec(&answer).map_err(Refusal::failed));
+            bytes.map(Bytes::from).map_err(|error| told(&error))
+        }
+        .boxed()
+    }
+
+    fn delta(
+        &self,
+        peer: PeerRecord,
+        body: DeltaBody,
+    ) -> BoxFuture<'_, std::result::Result<Bytes, transport::Refusal>> {
+        async move { receive::receive(self, peer, body).await.map_err(|error| told(&error)) }.boxed()
+    }
+}
+
+fn told(error: &Refusal) -> transport::Refusal {
+    let (code, class) = match error.code {
+        Code::Refused => ("refused", ErrorClass::NeedsOperator),
+        Code::NotFound => ("not-found", ErrorClass::Permanent),
+        Code::Busy => ("busy", ErrorClass::Transient),
+        Code::Unavailable => ("unavailable", ErrorClass::Transient),
+        Code::InDoubt => ("in-doubt", ErrorClass::NeedsOperator),
+        Code::Failed => ("failed", ErrorClass::Permanent),
+    };
+    transport::Refusal::new(code, class, error.to_string())
+}
+
+impl Engine {
+    async fn answer(&self, peer: &PeerRecord, request: Request) -> Result<Answer> {
+        match request {
+            Request::Hello {} => Ok(Answer::Hello {
+                host: self.host().0,
+                name: self.config().host_name.clone(),
+                version: self.config().version.clone(),
+                clock_ms: clock::now().millis(),
+            }),
+            Request::Survey { requirements } => {
+                let checks = survey::here(self, requirements).await?;
+                Ok(Answer::Survey { checks: checks.iter().map(CheckForm::from).collect() })
+            }
+            Request::Enable { relationship, epoch: _, settings, requirements } => {
+                self.become_replica(peer, relationship.into(), settings, requirements).await
+            }
+            Request::Beliefs { relationship, .. } => self.beliefs(&self.theirs(peer, relationship)?),
+            Request::Settings { relationship, settings, .. } => {
+                let record = self.theirs(peer, relationship)?;
+                let settings = Settings::try_from(settings)?;
+                self.store().set_settings(record.relationship.id, &settings).map_err(Refusal::failed)?;
+                Ok(Answer::Done {})
+            }
+            Request::Paused { relationship, paused, .. } => {
+                let record = self.theirs(peer, relationship)?;
+                self.store().set_paused_on_peer(record.relationship.id, paused).map_err(Refusal::failed)?;
+                self.wake(record.relationship.id);
+                Ok(Answer::Done {})
+            }
+            Request::PlanFailover { relationship, options, requested_by, dry_run, .. } => {
+                let record = self.theirs(peer, relationship)?;
+                self.relayed(&record, options.into(), &requested_by, dry_run).await
+            }
+            Request::Announce { operation, entries } => self.announced(peer, operation, entries),
+            Request::Abandon { operation, relationship } => {
+                self.theirs(peer, relationship)?;
+                let verdict = self.promise(OperationId(operation))?;
+                self.wake(relationship.into());
+                Ok(Answer::Abandon { already_handed_over: verdict == AbandonVerdict::AlreadyHandedOver })
+            }
+            Request::HandOver { operation, entries, head } => {
+                self.take_over(peer, operation, entries, head).await
+            }
+            Request::Reverse { relationship, epoch, head, settings } => {
+                self.reversed(&self.theirs(peer, relationship)?, epoch, head, settings)
+            }
+            Request::News { operation, entries, .. } => self.news(peer, OperationId(operation), entries),
+            Request::Remove { relationship, delete_replica, .. } => {
+                self.removed(peer, relationship, delete_replica).await
+            }
+        }
+    }
+
+    /// The record, if it is this peer's.
+    fn theirs(&self, peer: &PeerRecord, id: uuid::Uuid) -> Result<Record> {
+        let record = self.record(RelationshipId(id))?;
+        if record.relationship.peer == peer.host {
+            return Ok(record);
+        }
+        Err(Refusal::new(
+            Code::NotFound,
+            format!("no relationship {id} with {}", peer.name),
+            "virt-replica list",
+        ))
+    }
+
+    async fn become_replica(
+        &self,
+        peer: &PeerRecord,
+        id: RelationshipId,
+        settings: SettingsForm,
+        requirements: Requirements,
+    ) -> Result<Answer> {
+        let requirements = Requirements { relationship: Some(id.0), ..requirements };
+        if self.record(id).is_err() {
+            let checks = survey::here(self, requirements.clone()).await?;
+            if let Some(check) = checks.iter().find(|check| !check.holds()) {
+                return Err(refused(check));
+            }
+        }
+        let relationship = Relationship {
+            id,
+            vm: VmId(requirements.vm),
+            vm_name: requirements.name.clone(),
+            peer: peer.host,
+            epoch: domain::Epoch::FIRST,
+            phase: Phase::Receiving,
+            paused_since: None,
+            settings: Settings::try_from(settings)?,
+        };
+        let mut record = Record {
+            relationship,
+            paused_on_peer: false,
+            home_definition: None,
+            directory: None,
+            last_failure: None,
+            pending_bytes: None,
+            offline_seal: None,
+            last_synchronized: None,
+            notices: Vec::new(),
+        };
+        let size = |disk: &wire::message::DiskRequirement| {
+            Ok((domain::DiskTarget::new(&disk.target).map_err(Refusal::failed)?, disk.virtual_size))
+        };
+        let sizes = requirements.disks.iter().map(size).collect::<Result<_>>()?;
+        if self.record(id).is_err() {
+            self.store().insert_relationship(&record.relationship, None).map_err(|error| {
+                Refusal::new(Code::Refused, error.to_string(), "virt-replica list, on the replica server")
+            })?;
+        }
+        let made = replica::create(self, &record, &requirements.domain_xml, sizes).await;
+        match made {
+            Ok(directory) => {
+                self.store().set_directory(id, &directory).map_err(Refusal::failed)?;
+                record.directory = Some(directory);
+                owner::spawn(self, id);
+                self.event(
+                    Number::Enabled,
+                    &record.relationship.vm_name,
+                    format!("replica of {}", peer.name),
+                );
+                Ok(Answer::Done {})
+            }
+            Err(error) => {
+                self.store().remove_relationship(id).map_err(Refusal::failed)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn beliefs(&self, record: &Record) -> Result<Answer> {
+        let relationship = &record.relationship;
+        let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
+        Ok(Answer::Beliefs(Beliefs {
+            epoch: relationship.epoch.number(),
+            phase: relationship.phase.words().to_owned(),
+            receives: relationship.phase == Phase::Receiving,
+            paused: relationship.paused_since.is_some(),
+            head: head.as_ref().map(PointForm::from),
+            partial: None,
+        }))
+    }
+
+    async fn relayed(
+        &self,
+        record: &Record,
+        options: choreography::Options,
+        who: &str,
+        dry_run: bool,
+    ) -> Result<Answer> {
+        let json = if dry_run {
+            let plan = self.plan_failover(record).await?;
+            let checks: Vec<CheckForm> = plan.checks.iter().map(CheckForm::from).collect();
+            serde_json::json!({
+                "checks": checks,
+                "expected_bytes": plan.expected_bytes,
+                "expected_downtime_ms": plan.expected_downtime_ms,
+            })
+        } else {
+            let id = self.begin_failover(record, options, who).await?;
+            serde_json::json!({ "operation": id.to_string() })
+        };
+        Ok(Answer::Relayed { json: json.to_string() })
+    }
+
+    fn announced(
+        &self,
+        peer: &PeerRecord,
+        operation: OperationForm,
+        entries: Vec<EntryForm>,
+    ) -> Result<Answer> {
+        let record = self.theirs(peer, operation.relationship)?;
+        let operation = operation.into_new_primary()?;
+        if record.relationship.phase != Phase::Receiving
+            || record.relationship.epoch.next() != operation.proposed_epoch
+        {
+            let found = format!(
+                "this host is in epoch {} and state \"{}\"",
+                record.relationship.epoch,
+                record.relationship.phase.words()
+            );
+            return Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"));
+        }
+        self.store()
+            .begin_operation(&operation, &journal(entries)?)
+            .map_err(|error| Refusal::new(Code::Busy, error.to_string(), ""))?;
+        Ok(Answer::Done {})
+    }
+
+    async fn take_over(
+        &self,
+        peer: &PeerRecord,
+        operation: OperationForm,
+        entries: Vec<EntryForm>,
+        head: PointForm,
+    ) -> Result<Answer> {
+        let record = self.theirs(peer, operation.relationship)?;
+        let operation = operation.into_new_primary()?;
+        // A merge or a delta that is under way ends first; a delta of the same epoch cannot come after.
+        let slot = self.slot(operation.relationship);
+        let alone = slot.replica.lock().await;
+        let ours = self.store().points(operation.relationship).map_err(Refusal::failed)?.pop();
+        let theirs = RecoveryPoint::try_from(head)?;
+        let same = ours.as_ref().is_some_and(|ours| ours.id == theirs.id && ours.lineage == theirs.lineage);
+        if !same && record.relationship.role() == Role::Replica {
+            let found =
+                format!("the newest recovery point here is {:?}, there {}", ours.map(|it| it.id), theirs.id);
+            return Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"));
+        }
+        let phase = Phase::Unprotected { since: clock::now() };
+        let done = self.entry(Mark::Done(Step::HandOver, "this host is primary now".into()));
+        let verdict =
+            self.store().hand_over(&operation, &journal(entries)?, &phase, &done).map_err(Refusal::failed)?;
+        drop(alone);
+        match verdict {
+            HandOverVerdict::Taken | HandOverVerdict::AlreadyTaken => {
+                self.wake(operation.relationship);
+                let found = self.store().operation(operation.id).map_err(Refusal::failed)?;
+                let entries = found
+                    .map(|(_, entries)| entries.iter().map(EntryForm::from).collect())
+                    .unwrap_or_default();
+                Ok(Answer::HandOver { entries })
+            }
+            HandOverVerdict::Abandoned => Err(Refusal::new(
+                Code::Refused,
+                "this host promised to refuse this hand over",
+                "start it again: virt-replica planned-failover",
+            )),
+            HandOverVerdict::Epoch(epoch) => {
+                let found =
+                    format!("epoch {} was proposed, this host is in epoch {epoch}", operation.proposed_epoch);
+                Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"))
+            }
+        }
+    }
+
+    fn reversed(
+        &self,
+        record: &Record,
+        epoch: u64,
+        head: PointForm,
+        settings: SettingsForm,
+    ) -> Result<Answer> {
+        let relationship = &record.relationship;
+        if relationship.phase == Phase::Receiving && relationship.epoch.number() == epoch {
+            return Ok(Answer::Done {});
+        }
+        if !matches!(relationship.phase, Phase::Stopped { .. }) || relationship.epoch.number() != epoch {
+            let found = format!(
+                "this host is in epoch {} and state \"{}\"",
+                relationship.epoch,
+                relationship.phase.words()
+            );
+            return Err(Refusal::new(Code::Unavailable, found, "it may still be demoting; try again"));
+        }
+        let wrong = mismatches(&relationship.settings, &Settings::try_from(settings)?);
+        if let Some(wrong) = wrong.first() {
+            return Err(Refusal::new(
+                Code::Refused,
+                wrong.clone(),
+                "leave the parameter out: the original is filled in",
+            ));
+        }
+        let ours = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
+        let theirs = RecoveryPoint::try_from(head)?;
+        if !ours.is_some_and(|ours| ours.id == theirs.id && ours.lineage == theirs.lineage) {
+            return Err(Refusal::new(
+                Code::InDoubt,
+                "the common recovery point is not the newest one here",
+                "virt-replica show, on both hosts",
+            ));
+        }
+        self.store().set_phase(relationship.id, &Phase::Receiving).map_err(Refusal::failed)?;
+        self.wake(relationship.id);
+        Ok(Answer::Done {})
+    }
+
+    fn news(&self, peer: &PeerRecord, id: OperationId, entries: Vec<EntryForm>) -> Result<Answer> {
+        let Some((operation, _)) = self.store().operation(id).map_err(Refusal::failed)? else {
+            return Ok(Answer::News { entries: Vec::new(), report: None });
+        };
+        let record = self.theirs(peer, operation.relationship.0)?;
+        // Facts only: what the peer did. Its end is not ours, and a hand over is taken, not told.
+        let theirs = journal(entries)?.into_iter().filter(|entry| {
+            entry.host == peer.host && !matches!(entry.mark, Mark::Ended(_) | Mark::Done(Step::HandOver, _))
+        });
+        self.store().append_entries(id, &theirs.collect::<Vec<_>>()).map_err(Refusal::failed)?;
+        self.wake(record.relationship.id);
+        let found = self.store().operation(id).map_err(Refusal::failed)?;
+        let entries =
+            found.map(|(_, entries)| entries.iter().map(EntryForm::from).collect()).unwrap_or_default();
+        Ok(Answer::News { entries, report: None })
+    }
+
+    async fn removed(&self, peer: &PeerRecord, id: uuid::Uuid, delete_replica: bool) -> Result<Answer> {
+        match self.theirs(peer, id) {
+            Ok(record) => self.forget(&record, delete_replica).await?,
+            Err(error) if error.code == Code::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Answer::Done {})
+    }
+}
+
+fn journal(entries: Vec<EntryForm>) -> Result<Vec<Entry>> {
+    Ok(entries.into_iter().map(Entry::try_from).collect::<std::result::Result<_, _>>()?)
+}

@@ -1,0 +1,188 @@
+//! The owner of a relationship: looks at the store, does the one thing that is due, sleeps until the bell or the next time.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use domain::{CycleOutcome, CycleRecord, Phase, RelationshipId, Role, Timestamp};
+use store::Record;
+
+use crate::events::Number;
+use crate::{Code, Engine, Refusal, Result, clock, cycle, handover, replica};
+
+/// Longest sleep: what nobody tells us is noticed after this.
+const LOOK: Duration = Duration::from_secs(5);
+/// First wait after a cycle failed; it doubles up to the frequency.
+const RETRY: Duration = Duration::from_secs(2);
+/// Cycles are kept for statistics at least this long.
+const CYCLES_KEPT: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// Begins to own a relationship; a second owner of the same relationship is not made.
+pub(crate) fn spawn(engine: &Engine, id: RelationshipId) {
+    let owned = engine.slot(id).owned.swap(true, Ordering::SeqCst);
+    if !owned {
+        tokio::spawn(own(engine.clone(), id));
+    }
+}
+
+#[derive(Default)]
+struct Memory {
+    last_begun: Option<Instant>,
+    failures: u32,
+}
+
+async fn own(engine: Engine, id: RelationshipId) {
+    let slot = engine.slot(id);
+    let mut memory = Memory::default();
+    loop {
+        let wait = match engine.record(id) {
+            Ok(record) => look(&engine, &record, &mut memory).await.unwrap_or_else(|error| {
+                tracing::warn!(relationship = %id, %error, "will look again");
+                LOOK
+            }),
+            Err(error) if error.code == Code::NotFound => {
+                engine.slots().remove(&id);
+                return;
+            }
+            Err(_) => LOOK,
+        };
+        let _ = tokio::time::timeout(wait.min(LOOK), slot.wake.notified()).await;
+    }
+}
+
+async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<Duration> {
+    let id = record.relationship.id;
+    if let Some((operation, _)) = engine.store().open_operation(id).map_err(Refusal::failed)? {
+        return handover::drive(engine, &operation).await;
+    }
+    notice(engine, record).await?;
+    match (record.relationship.role(), &record.relationship.phase) {
+        (Role::Replica, Phase::Receiving) => {
+            let slot = engine.slot(id);
+            // A delta that is arriving holds the lock; merging can wait.
+            if let Ok(_alone) = slot.replica.try_lock() {
+                replica::fold(record, 1).await?;
+            }
+            Ok(LOOK)
+        }
+        (Role::Primary, Phase::InitialPending { start }) if clock::now() >= *start => {
+            engine.store().set_phase(id, &Phase::InitialReplication).map_err(Refusal::failed)?;
+            Ok(Duration::ZERO)
+        }
+        (Role::Primary, phase) if phase.sends() && record.relationship.paused_since.is_none() => {
+            replicate(engine, record, memory).await
+        }
+        _ => Ok(LOOK),
+    }
+}
+
+async fn replicate(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<Duration> {
+    let frequency = record.relationship.settings.frequency.duration();
+    let due_after = match memory.failures {
+        0 => frequency,
+        failures => (RETRY * 2_u32.saturating_pow(failures.min(8) - 1)).min(frequency),
+    };
+    let waited = memory.last_begun.map(|begun| begun.elapsed());
+    let urgent = record.relationship.phase == Phase::InitialReplication && memory.failures == 0;
+    if let Some(waited) = waited.filter(|waited| *waited < due_after && !urgent) {
+        return Ok(due_after - waited);
+    }
+    let begun = (clock::now(), Instant::now());
+    count_missed(engine, record, memory, frequency)?;
+    memory.last_begun = Some(begun.1);
+    let result = cycle::run(engine, record).await;
+    settle(engine, record, memory, begun, result)?;
+    Ok(Duration::from_millis(50))
+}
+
+/// Cycles whose time passed while the one before still ran.
+fn count_missed(engine: &Engine, record: &Record, memory: &Memory, frequency: Duration) -> Result<()> {
+    let Some(begun) = memory.last_begun.filter(|_| memory.failures == 0) else { return Ok(()) };
+    let missed = begun.elapsed().as_secs() / frequency.as_secs().max(1);
+    for _ in 1..missed.min(100) {
+        let cycle = CycleRecord {
+            begun: clock::now(),
+            latency: Duration::ZERO,
+            bytes: 0,
+            outcome: CycleOutcome::Missed,
+        };
+        keep(engine, record, &cycle)?;
+    }
+    Ok(())
+}
+
+fn keep(engine: &Engine, record: &Record, cycle: &CycleRecord) -> Result<()> {
+    let kept = u64::try_from(CYCLES_KEPT.as_millis()).unwrap_or(0);
+    let forget_before = Timestamp(clock::now().millis().saturating_sub(kept));
+    engine.store().add_cycle(record.relationship.id, cycle, forget_before).map_err(Refusal::failed)
+}
+
+fn settle(
+    engine: &Engine,
+    record: &Record,
+    memory: &mut Memory,
+    (begun, since): (Timestamp, Instant),
+    result: Result<cycle::Synchronized>,
+) -> Result<()> {
+    let (id, name) = (record.relationship.id, &record.relationship.vm_name);
+    let (latency, store) = (since.elapsed(), engine.store());
+    match result {
+        Ok(done) => {
+            let cycle =
+                CycleRecord { begun, latency, bytes: done.bytes, outcome: CycleOutcome::Acknowledged };
+            keep(engine, record, &cycle)?;
+            if memory.failures > 0 || record.last_failure.is_some() {
+                engine.event(Number::Recovered, name, "replication works again");
+            }
+            memory.failures = 0;
+            store.set_failure(id, None).map_err(Refusal::failed)?;
+            let phase = engine.record(id)?.relationship.phase;
+            if phase == Phase::InitialReplication {
+                engine.event(
+                    Number::InitialReplicationCompleted,
+                    name,
+                    format!("{} bytes in {latency:.1?}", done.bytes),
+                );
+            }
+            if phase.sends() && phase != Phase::Replicating {
+                store.set_phase(id, &Phase::Replicating).map_err(Refusal::failed)?;
+            }
+        }
+        Err(error) => {
+            let cycle = CycleRecord { begun, latency, bytes: 0, outcome: CycleOutcome::Failed };
+            keep(engine, record, &cycle)?;
+            if memory.failures == 0 {
+                engine.event(Number::CycleFailed, name, error.to_string());
+            }
+            memory.failures += 1;
+            store.set_failure(id, Some(&error.to_string())).map_err(Refusal::failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// What an administrator did behind our back, noticed and answered.
+async fn notice(engine: &Engine, record: &Record) -> Result<()> {
+    let (id, vm, name) = (record.relationship.id, record.relationship.vm, &record.relationship.vm_name);
+    let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
+    let mut notices = Vec::new();
+    match (record.relationship.role(), state) {
+        (_, None) => notices.push((
+            format!("VM {name:?} is not defined on this host any more"),
+            "define it again (virsh define), or end the relationship: virt-replica remove".to_owned(),
+        )),
+        (Role::Replica, Some(state)) if state.is_active() => notices.push((
+            format!(
+                "the replica of VM {name:?} runs on this host although the other host is primary: two writers"
+            ),
+            "shut it down here at once; what it wrote is not replicated".to_owned(),
+        )),
+        _ => {}
+    }
+    if notices != record.notices {
+        if let Some((what, _)) = notices.first() {
+            engine.event(Number::Interference, name, what.clone());
+        }
+        engine.store().set_notices(id, &notices).map_err(Refusal::failed)?;
+    }
+    Ok(())
+}

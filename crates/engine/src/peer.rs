@@ -1,0 +1,54 @@
+//! Asking the other host: one typed question, one typed answer, with a deadline of ours.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::HostId;
+use transport::{ClientOptions, ErrorClass, PeerClient, TransportError};
+use wire::message::{Answer, Request};
+
+use crate::{Code, Engine, Refusal, Result};
+
+/// Long enough for a question that makes the peer look at libvirt and its disks.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+impl Engine {
+    pub(crate) fn client(&self, peer: HostId) -> Arc<PeerClient> {
+        let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            let (identity, trust) = (Arc::clone(&self.0.identity), Arc::clone(&self.0.trust));
+            Arc::new(PeerClient::new(peer, identity, trust, ClientOptions::default()))
+        };
+        Arc::clone(clients.entry(peer).or_insert_with(new))
+    }
+
+    /// Asks another host.
+    pub async fn ask(&self, peer: HostId, request: &Request) -> Result<Answer> {
+        let message = Bytes::from(serde_json::to_vec(request).map_err(Refusal::failed)?);
+        let answer = self.client(peer).command(message, DEADLINE).await.map_err(refusal_of)?;
+        serde_json::from_slice(&answer).map_err(|error| {
+            Refusal::failed(format!("the other host's answer is not understood ({error}); compare versions"))
+        })
+    }
+}
+
+/// What the other host said, or why it said nothing.
+pub(crate) fn refusal_of(error: TransportError) -> Refusal {
+    if let TransportError::Refused(refusal) = &error {
+        let code = match refusal.code.as_str() {
+            "not-found" => Code::NotFound,
+            "busy" => Code::Busy,
+            "in-doubt" => Code::InDoubt,
+            "refused" => Code::Refused,
+            "unavailable" => Code::Unavailable,
+            _ => Code::Failed,
+        };
+        return Refusal::new(code, refusal.message.clone(), "");
+    }
+    let code = match error.class() {
+        ErrorClass::Transient => Code::Unavailable,
+        ErrorClass::NeedsOperator | ErrorClass::Permanent => Code::Refused,
+    };
+    Refusal::new(code, error.to_string(), "")
+}

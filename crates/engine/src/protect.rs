@@ -1,0 +1,291 @@
+//! The verbs of protection: enable, change, pause, resume, reverse, remove.
+
+use choreography::Options;
+use domain::{
+    Check, Epoch, HostId, OperationId, Phase, Relationship, RelationshipId, Role, Settings, Timestamp, VmId,
+};
+use store::Record;
+use uuid::Uuid;
+use wire::message::form::{CheckForm, OptionsForm, SettingsForm};
+use wire::message::{Answer, Request};
+
+use crate::events::Number;
+use crate::handover::refused;
+use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, survey};
+
+/// Protect a VM.
+#[derive(Clone, Debug)]
+pub struct EnableRequest {
+    /// Which VM.
+    pub vm: VmId,
+    /// Where the replica will be.
+    pub peer: HostId,
+    /// What the operator chose.
+    pub settings: Settings,
+    /// When the first copy begins; none: now.
+    pub initial_at: Option<Timestamp>,
+}
+
+/// What a person asked of `reverse`; none: as it was.
+#[derive(Clone, Debug, Default)]
+pub struct ReverseRequest {
+    /// The new replica server.
+    pub peer: Option<HostId>,
+    /// Settings that were named.
+    pub settings: Option<Settings>,
+}
+
+/// Parameters that must be the same on both sides, each mismatch by name.
+pub(crate) fn mismatches(original: &Settings, asked: &Settings) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut compare = |name: &str, original: String, asked: String| {
+        if original != asked {
+            wrong.push(format!("{name} is {original} in the original relationship, {asked} was asked for"));
+        }
+    };
+    compare(
+        "frequency",
+        format!("{} s", original.frequency.seconds()),
+        format!("{} s", asked.frequency.seconds()),
+    );
+    compare("compression", format!("{:?}", original.compression), format!("{:?}", asked.compression));
+    compare("the set of disks", format!("{:?}", original.disks), format!("{:?}", asked.disks));
+    wrong
+}
+
+impl Engine {
+    /// The prerequisites of enabling, from both hosts.
+    pub async fn plan_enable(&self, request: &EnableRequest) -> Result<Plan> {
+        let vm = request.vm;
+        let facts = self.hypervisor(move |it| it.vm(vm)).await?;
+        let facts = facts
+            .ok_or_else(|| Refusal::new(Code::NotFound, "no such VM on this host", "virsh list --all"))?;
+        let mut checks = survey::own_vm(&facts);
+        checks.push(survey::hook(self));
+        let records = self.store().relationships().map_err(Refusal::failed)?;
+        let second = records.iter().any(|record| record.relationship.vm == vm);
+        checks.push(Check::when(domain::CheckName::NameFree, !second, || {
+            ("the VM has a relationship already", "virt-replica list; virt-replica remove ends it")
+        }));
+        checks.extend(survey::reach(self, request.peer).await);
+        let mut expected_bytes = None;
+        if checks.iter().all(Check::holds) {
+            let requirements = survey::requirements(self, &facts, &request.settings, None).await?;
+            let replicated = requirements.disks.iter().filter(|disk| disk.replicated);
+            expected_bytes = Some(replicated.filter_map(|disk| disk.allocated_bytes).sum());
+            checks.extend(survey::there(self, request.peer, requirements).await?);
+        }
+        Ok(Plan { checks, expected_bytes, expected_downtime_ms: Some(0) })
+    }
+
+    /// Protects a VM: both hosts know the relationship before the first byte moves.
+    pub async fn enable(&self, request: EnableRequest) -> Result<RelationshipId> {
+        let plan = self.plan_enable(&request).await?;
+        if let Some(check) = plan.checks.iter().find(|check| !check.holds()) {
+            return Err(refused(check));
+        }
+        let vm = request.vm;
+        let facts = self.hypervisor(move |it| it.vm(vm)).await?;
+        let facts = facts
+            .ok_or_else(|| Refusal::new(Code::NotFound, "no such VM on this host", "virsh list --all"))?;
+        let id = RelationshipId(Uuid::now_v7());
+        let requirements = survey::requirements(self, &facts, &request.settings, Some(id.0)).await?;
+        let settings = SettingsForm::from(&request.settings);
+        let epoch = Epoch::FIRST.number();
+        let question = Request::Enable { relationship: id.0, epoch, settings, requirements };
+        self.ask(request.peer, &question).await?;
+        let phase = match request.initial_at {
+            Some(start) => Phase::InitialPending { start },
+            None => Phase::InitialReplication,
+        };
+        let relationship = Relationship {
+            id,
+            vm,
+            vm_name: facts.name.clone(),
+            peer: request.peer,
+            epoch: Epoch::FIRST,
+            phase,
+            paused_since: None,
+            settings: request.settings,
+        };
+        if let Err(error) = self.store().insert_relationship(&relationship, None) {
+            let remove = Request::Remove { relationship: id.0, epoch, delete_replica: true };
+            let _ = self.ask(request.peer, &remove).await;
+            return Err(Refusal::failed(error));
+        }
+        self.event(Number::Enabled, &facts.name, "replication enabled");
+        owner::spawn(self, id);
+        Ok(id)
+    }
+
+    /// Holds cycles on this side.
+    pub async fn pause(&self, record: &Record) -> Result<()> {
+        self.hold(record, Some(clock::now()), Number::Paused).await
+    }
+
+    /// Lets cycles go on.
+    pub async fn resume(&self, record: &Record) -> Result<()> {
+        self.hold(record, None, Number::Resumed).await
+    }
+
+    async fn hold(&self, record: &Record, since: Option<Timestamp>, number: Number) -> Result<()> {
+        let relationship = &record.relationship;
+        if relationship.paused_since.is_some() == since.is_some() {
+            return Ok(());
+        }
+        self.store().set_paused(relationship.id, since).map_err(Refusal::failed)?;
+        self.event(number, &relationship.vm_name, if since.is_some() { "paused" } else { "resumed" });
+        self.wake(relationship.id);
+        let (id, epoch) = (relationship.id.0, relationship.epoch.number());
+        // The other side learns it with the next cycle at the latest.
+        let _ = self
+            .ask(relationship.peer, &Request::Paused { relationship: id, epoch, paused: since.is_some() })
+            .await;
+        Ok(())
+    }
+
+    /// Changes settings on both sides; the other side first, so that a host that cannot be reached changes nothing.
+    pub async fn change(&self, record: &Record, settings: Settings) -> Result<()> {
+        let relationship = &record.relationship;
+        let (id, epoch) = (relationship.id.0, relationship.epoch.number());
+        let form = SettingsForm::from(&settings);
+        self.ask(relationship.peer, &Request::Settings { relationship: id, epoch, settings: form }).await?;
+        self.store().set_settings(relationship.id, &settings).map_err(Refusal::failed)?;
+        self.wake(relationship.id);
+        Ok(())
+    }
+
+    /// Why `reverse` is refused; none: it is not.
+    pub fn reverse_obstacle(&self, record: &Record, request: &ReverseRequest) -> Option<Refusal> {
+        let relationship = &record.relationship;
+        if !matches!(relationship.phase, Phase::Unprotected { .. }) {
+            let found =
+                format!("there is nothing to reverse: the state is \"{}\"", relationship.phase.words());
+            return Some(Refusal::new(
+                Code::Refused,
+                found,
+                "virt-replica show; `reverse` belongs on the new primary server",
+            ));
+        }
+        if request.peer.is_some_and(|peer| peer != relationship.peer) {
+            let found = "the replica server is the old primary in the original relationship, another one was asked for";
+            return Some(Refusal::new(Code::Refused, found, "leave --peer out: the original is filled in"));
+        }
+        let asked = request.settings.as_ref().unwrap_or(&relationship.settings);
+        let wrong = mismatches(&relationship.settings, asked).into_iter().next()?;
+        Some(Refusal::new(Code::Refused, wrong, "leave the parameter out: the original is filled in"))
+    }
+
+    /// Turns an unprotected relationship round by hand.
+    pub async fn reverse(&self, record: &Record, request: &ReverseRequest) -> Result<()> {
+        if let Some(refusal) = self.reverse_obstacle(record, request) {
+            return Err(refusal);
+        }
+        self.turn_round(record).await?;
+        self.wake(record.relationship.id);
+        Ok(())
+    }
+
+    /// Ends a relationship on both hosts.
+    pub async fn remove(&self, record: &Record, delete_replica: bool) -> Result<()> {
+        let relationship = &record.relationship;
+        if let Some((open, _)) = self.store().open_operation(relationship.id).map_err(Refusal::failed)? {
+            let cure = format!("virt-replica operation show {}", open.id);
+            return Err(Refusal::new(Code::Busy, format!("operation {} is under way", open.id), cure));
+        }
+        let (id, epoch) = (relationship.id.0, relationship.epoch.number());
+        self.ask(relationship.peer, &Request::Remove { relationship: id, epoch, delete_replica }).await?;
+        self.forget(record, delete_replica).await
+    }
+
+    /// Forgets a relationship on this host: on the primary its checkpoints, on the replica its definition and, if asked, files.
+    pub(crate) async fn forget(&self, record: &Record, delete_replica: bool) -> Result<()> {
+        let relationship = &record.relationship;
+        let vm = relationship.vm;
+        match relationship.role() {
+            Role::Primary => {
+                let points = crate::source::own_checkpoints(self, vm).await.unwrap_or_default();
+                for point in points {
+                    let name = crate::source::checkpoint_name(point);
+                    let _ = self.hypervisor(move |it| it.delete_checkpoint(vm, &name)).await;
+                }
+            }
+            // The user's own disk under a home replica is never deleted: it lies outside the directory.
+            Role::Replica if delete_replica => {
+                self.hypervisor(move |it| it.undefine(vm)).await?;
+                if record.home_definition.is_none() {
+                    if let Ok(directory) = replica::directory(record) {
+                        directory.remove().map_err(Refusal::failed)?;
+                    }
+                }
+            }
+            Role::Replica => {}
+        }
+        self.store().remove_relationship(relationship.id).map_err(Refusal::failed)?;
+        self.event(Number::Removed, &relationship.vm_name, "the relationship was removed");
+        self.wake(relationship.id);
+        Ok(())
+    }
+
+    /// On the replica: asks the primary for the plan of a planned failover.
+    pub async fn relay_plan(&self, record: &Record, options: &Options) -> Result<Plan> {
+        let json = self.relay(record, options, "", true).await?;
+        let checks: Vec<CheckForm> =
+            serde_json::from_value(json["checks"].clone()).map_err(Refusal::failed)?;
+        Ok(Plan {
+            checks: checks.into_iter().map(Check::try_from).collect::<std::result::Result<_, _>>()?,
+            expected_bytes: json["expected_bytes"].as_u64(),
+            expected_downtime_ms: json["expected_downtime_ms"].as_u64(),
+        })
+    }
+
+    /// On the replica: asks the primary to begin a planned failover.
+    pub async fn relay_failover(
+        &self,
+        record: &Record,
+        options: &Options,
+        requested_by: &str,
+    ) -> Result<OperationId> {
+        let json = self.relay(record, options, requested_by, false).await?;
+        json["operation"]
+            .as_str()
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| Refusal::failed("no operation was named"))
+    }
+
+    async fn relay(
+        &self,
+        record: &Record,
+        options: &Options,
+        requested_by: &str,
+        dry_run: bool,
+    ) -> Result<serde_json::Value> {
+        let relationship = &record.relationship;
+        let request = Request::PlanFailover {
+            relationship: relationship.id.0,
+            epoch: relationship.epoch.number(),
+            options: OptionsForm::from(options),
+            requested_by: requested_by.to_owned(),
+            dry_run,
+        };
+        match self.ask(relationship.peer, &request).await? {
+            Answer::Relayed { json } => serde_json::from_str(&json).map_err(Refusal::failed),
+            _ => Err(Refusal::failed("the other host answered something else")),
+        }
+    }
+
+    /// Checks the way to a peer.
+    pub async fn test_peer(&self, peer: HostId) -> Vec<Check> {
+        survey::reach(self, peer).await
+    }
+
+    /// Checks of this host alone.
+    #[must_use]
+    pub fn check_host(&self) -> Vec<Check> {
+        let storage = match replica::storage(self) {
+            Ok(_) => Check::pass(domain::CheckName::DiskSpace),
+            Err(error) => Check::fail(domain::CheckName::DiskSpace, error.detail, error.cure),
+        };
+        vec![survey::hook(self), storage]
+    }
+}

@@ -1,0 +1,336 @@
+//! A replica on this host's disk: its directory, its definition, and the ways in and out of being primary.
+
+use std::path::{Path, PathBuf};
+
+use domain::{DiskTarget, PointId, RecoveryPoint};
+use hypervisor::{Firmware, Placement, VmFacts};
+use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ReplicaDirectory, Storage};
+use store::Record;
+
+use crate::source::{checkpoint_name, own_checkpoints, source_file};
+use crate::{Code, Engine, Refusal, Result, blocking};
+
+/// The primary's own definition, as it came; the source of every later one.
+const PRIMARY_DEFINITION: &str = "primary.xml";
+
+/// The directory of a relationship on this host.
+pub(crate) fn directory(record: &Record) -> Result<ReplicaDirectory> {
+    let path = record.directory.as_ref().ok_or_else(|| {
+        Refusal::new(Code::Failed, "this host has no replica directory for the VM", "virt-replica show")
+    })?;
+    ReplicaDirectory::open(path).map_err(Refusal::failed)
+}
+
+/// The storage of this host; made at the first start, afterwards it must carry its marker.
+pub(crate) fn storage(engine: &Engine) -> Result<Storage> {
+    Storage::open(&engine.config().storage).map_err(|error| {
+        let cure = format!("mount the file system of {}", engine.config().storage.display());
+        Refusal::new(Code::Refused, error.to_string(), cure)
+    })
+}
+
+/// Files that belong to the VM beside its disks, in hexadecimal.
+pub(crate) fn attachments(facts: &VmFacts) -> Vec<(String, String)> {
+    let Firmware::Uefi { nvram: Some(path), .. } = &facts.firmware else { return Vec::new() };
+    match std::fs::read(path) {
+        Ok(bytes) => vec![("nvram".to_owned(), to_hex(&bytes))],
+        Err(_) => Vec::new(), // a VM that never ran has none yet
+    }
+}
+
+/// Keeps what came with a delta.
+pub(crate) fn keep_attachments(directory: &ReplicaDirectory, attachments: &[(String, String)]) -> Result<()> {
+    for (kind, hex) in attachments {
+        let bytes =
+            from_hex(hex).ok_or_else(|| Refusal::failed(format!("attachment {kind:?} is damaged")))?;
+        if kind == "nvram" {
+            directory.write_nvram(&bytes).map_err(Refusal::failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return None;
+    }
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// Keeps the primary's own definition beside the manifest.
+pub(crate) fn keep_primary_definition(directory: &ReplicaDirectory, definition: &str) -> Result<()> {
+    let path = directory.path().join(PRIMARY_DEFINITION);
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, definition).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
+}
+
+fn primary_definition(directory: &ReplicaDirectory) -> Result<String> {
+    std::fs::read_to_string(directory.path().join(PRIMARY_DEFINITION)).map_err(Refusal::failed)
+}
+
+/// The definition under which the replica is visible and cannot start: its disks are overlays that do not exist.
+pub(crate) async fn replica_definition(
+    engine: &Engine,
+    record: &Record,
+    directory: &ReplicaDirectory,
+    definition: &str,
+) -> Result<String> {
+    let active = |target: &DiskTarget| (target.clone(), directory.active_path(target));
+    let disks = record.relationship.settings.disks.iter().map(|(target, _)| active(target)).collect();
+    place(engine, record, directory, definition, disks).await
+}
+
+async fn place(
+    engine: &Engine,
+    record: &Record,
+    directory: &ReplicaDirectory,
+    definition: &str,
+    disks: Vec<(DiskTarget, PathBuf)>,
+) -> Result<String> {
+    let settings = record.relationship.settings.clone();
+    let (definition, local_definition) = (definition.to_owned(), record.home_definition.clone());
+    let nvram = directory.path().join("nvram.fd");
+    let has_nvram = nvram.exists();
+    engine
+        .hypervisor(move |it| {
+            let facts = it.read_definition(&definition)?;
+            let home = local_definition.as_deref().and_then(|xml| it.read_definition(xml).ok());
+            let home_nvram = home.and_then(|home| match home.firmware {
+                Firmware::Uefi { nvram, .. } => nvram,
+                Firmware::Bios => None,
+            });
+            let mapped = |name: &String| (name.clone(), settings.network_on_peer(name).to_owned());
+            let networks = facts.nics.iter().map(|nic| mapped(&nic.source)).collect();
+            let nvram = home_nvram.or(has_nvram.then_some(nvram));
+            it.place_definition(&definition, &Placement { disks, networks, nvram, local_definition })
+        })
+        .await
+}
+
+/// Makes the directory of a new replica and shows the VM, shut off and not startable, in libvirt.
+pub(crate) async fn create(
+    engine: &Engine,
+    record: &Record,
+    definition: &str,
+    sizes: Vec<(DiskTarget, u64)>,
+) -> Result<PathBuf> {
+    let relationship = record.relationship.clone();
+    let storage = storage(engine)?;
+    let directory = blocking(move || {
+        let base = Backing::beside(&ReplicaDirectory::base_name());
+        let disk = |(target, virtual_size)| ManifestDisk {
+            target,
+            virtual_size,
+            base: base.clone(),
+            layers: Vec::new(),
+            folded: Vec::new(),
+        };
+        let manifest = Manifest {
+            vm_name: relationship.vm_name.clone(),
+            vm: relationship.vm,
+            relationship: relationship.id,
+            disks: sizes.into_iter().map(disk).collect(),
+            points: Vec::new(),
+        };
+        let directory = ReplicaDirectory::create(&storage, manifest).map_err(Refusal::failed)?;
+        // An excluded disk is there, empty, so that the VM starts.
+        let replicated: Vec<_> = relationship.settings.replicated_disks().cloned().collect();
+        for disk in directory.manifest().disks.iter().filter(|disk| !replicated.contains(&disk.target)) {
+            let folder = directory.disk_folder(&disk.target);
+            if !folder.join(ReplicaDirectory::base_name().as_str()).exists() {
+                layer::discard(&folder, &ReplicaDirectory::base_name()).map_err(Refusal::failed)?;
+                let spec = layer::LayerSpec { virtual_size: disk.virtual_size, backing: None };
+                let writer = layer::LayerWriter::create(&folder, &ReplicaDirectory::base_name(), spec);
+                writer.and_then(layer::LayerWriter::seal).map_err(Refusal::failed)?;
+            }
+        }
+        Ok(directory)
+    })
+    .await?;
+    let placed = replica_definition(engine, record, &directory, definition).await?;
+    directory.write_definition(&placed).map_err(Refusal::failed)?;
+    keep_primary_definition(&directory, definition)?;
+    engine.hypervisor(move |it| it.define(&placed)).await?;
+    Ok(directory.path().to_owned())
+}
+
+/// Merges what "latest only" does not keep: all layers but the newest.
+pub(crate) async fn fold(record: &Record, keep: usize) -> Result<()> {
+    let mut directory = directory(record)?;
+    blocking(move || {
+        let targets: Vec<DiskTarget> =
+            directory.manifest().disks.iter().map(|disk| disk.target.clone()).collect();
+        targets.iter().try_for_each(|target| directory.fold(target, keep).map_err(Refusal::failed))
+    })
+    .await
+}
+
+/// The VM's disks on this host when it is primary: at home its own files, elsewhere overlays over the head.
+async fn primary_disks(record: &Record) -> Result<Vec<(DiskTarget, PathBuf)>> {
+    if record.home_definition.is_some() {
+        fold(record, 0).await?;
+    }
+    let (directory, at_home) = (directory(record)?, record.home_definition.is_some());
+    blocking(move || {
+        let disks = directory.manifest().disks.iter().map(|disk| {
+            let path = if at_home {
+                disk.base.resolve(&directory.disk_folder(&disk.target))
+            } else {
+                directory.create_active(&disk.target).map_err(Refusal::failed)?
+            };
+            Ok((disk.target.clone(), path))
+        });
+        disks.collect()
+    })
+    .await
+}
+
+/// Starts the VM here, tracked from its first write; `start` false: defines it, tracked as well, and leaves it off.
+pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, start: bool) -> Result<String> {
+    let slot = engine.slot(record.relationship.id);
+    let _alone = slot.replica.lock().await;
+    let vm = record.relationship.vm;
+    let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
+    let name = checkpoint_name(head);
+    if !state.is_some_and(hypervisor::VmState::is_active) {
+        let disks = primary_disks(record).await?;
+        let directory = directory(record)?;
+        let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
+        restore_nvram(engine, &directory, &definition).await?;
+        engine.hypervisor(move |it| it.define(&definition)).await?;
+        if start {
+            engine.hypervisor(move |it| it.start(vm, true)).await?;
+        }
+    }
+    // A VM that runs already passed here before; paused, it may not have its checkpoint yet.
+    let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
+    let tracked = own_checkpoints(engine, vm).await?.contains(&head);
+    let disks: Vec<DiskTarget> = record.relationship.settings.replicated_disks().cloned().collect();
+    match state {
+        Some(hypervisor::VmState::Running) => Ok("the VM runs".into()),
+        Some(hypervisor::VmState::Paused) => {
+            if !tracked {
+                engine.hypervisor(move |it| it.create_checkpoint(vm, &name, &disks)).await?;
+            }
+            engine.hypervisor(move |it| it.resume(vm)).await?;
+            Ok("started paused, tracked, resumed".into())
+        }
+        _ => {
+            if !tracked {
+                engine.hypervisor(move |it| it.create_checkpoint_offline(vm, &name, &disks)).await?;
+            }
+            Ok("defined and tracked, left off".into())
+        }
+    }
+}
+
+/// Puts the variable store of the head where the definition says.
+async fn restore_nvram(engine: &Engine, directory: &ReplicaDirectory, definition: &str) -> Result<()> {
+    let definition = definition.to_owned();
+    let facts = engine.hypervisor(move |it| it.read_definition(&definition)).await?;
+    let kept = directory.read_nvram().map_err(Refusal::failed)?;
+    match (facts.firmware, kept) {
+        (Firmware::Uefi { nvram: Some(path), .. }, Some(bytes))
+            if path != directory.path().join("nvram.fd") =>
+        {
+            std::fs::write(path, bytes).map_err(Refusal::failed)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The VM, which is off, becomes a replica of this host: its files are the common base, its definition names overlays that
+/// do not exist. Gives the directory. Repeating it, also after a crash in the middle, is fine.
+pub(crate) async fn demote(engine: &Engine, record: &Record, head: &RecoveryPoint) -> Result<PathBuf> {
+    let slot = engine.slot(record.relationship.id);
+    let _alone = slot.replica.lock().await;
+    let (id, vm) = (record.relationship.id, record.relationship.vm);
+    let facts = engine.hypervisor(move |it| it.vm(vm)).await?;
+    let facts = facts.ok_or_else(|| Refusal::failed("the VM is not defined here any more"))?;
+    for point in own_checkpoints(engine, vm).await? {
+        engine.hypervisor(move |it| it.delete_checkpoint(vm, &checkpoint_name(point))).await?;
+    }
+    let mut record = record.clone();
+    let mut directory = match &record.directory {
+        Some(path) => ReplicaDirectory::open(path).map_err(Refusal::failed)?,
+        None => {
+            engine.store().set_home_definition(id, &facts.definition).map_err(Refusal::failed)?;
+            record.home_definition = Some(facts.definition.clone());
+            let directory = home_directory(engine, &record, &facts).await?;
+            engine.store().set_directory(id, directory.path()).map_err(Refusal::failed)?;
+            directory
+        }
+    };
+    let already_replica = facts.disks.iter().any(|disk| !disk.source.exists());
+    if !already_replica {
+        keep_primary_definition(&directory, &facts.definition)?;
+        keep_attachments(&directory, &attachments(&facts))?;
+    }
+    let head = head.clone();
+    let (mut directory, definition) = blocking(move || {
+        let layer = ReplicaDirectory::layer_name(head.ordinal, head.id);
+        let targets: Vec<DiskTarget> =
+            directory.manifest().disks.iter().map(|disk| disk.target.clone()).collect();
+        let mut layers = Vec::new();
+        for target in targets {
+            let known = directory.manifest().disk(&target).is_some_and(|disk| disk.layers.contains(&layer));
+            if known
+                || directory.active_path(&target).exists()
+                || directory.disk_folder(&target).join(layer.as_str()).exists()
+            {
+                directory.adopt_active(&target, &layer).map_err(Refusal::failed)?;
+                layers.push((target, layer.clone()));
+            }
+        }
+        directory.add_point(head, &layers).map_err(Refusal::failed)?;
+        let definition = primary_definition(&directory)?;
+        Ok((directory, definition))
+    })
+    .await?;
+    let placed = replica_definition(engine, &record, &directory, &definition).await?;
+    directory.write_definition(&placed).map_err(Refusal::failed)?;
+    directory.update(|manifest| manifest.vm_name.clone_from(&facts.name)).map_err(Refusal::failed)?;
+    engine.hypervisor(move |it| it.define(&placed)).await?;
+    Ok(directory.path().to_owned())
+}
+
+/// A directory whose bases are the VM's own files: nothing is copied to turn round.
+async fn home_directory(engine: &Engine, record: &Record, facts: &VmFacts) -> Result<ReplicaDirectory> {
+    let storage = storage(engine)?;
+    let mut disks = Vec::new();
+    for (target, _) in &record.relationship.settings.disks {
+        let path = source_file(facts, target)?;
+        let measured = path.clone();
+        let size = engine.hypervisor(move |it| it.image_size(&measured, false)).await?;
+        let base = Backing::new(plain(&path)?, BackingFormat::Qcow2).map_err(Refusal::failed)?;
+        disks.push(ManifestDisk {
+            target: target.clone(),
+            virtual_size: size.virtual_bytes,
+            base,
+            layers: Vec::new(),
+            folded: Vec::new(),
+        });
+    }
+    let manifest = Manifest {
+        vm_name: facts.name.clone(),
+        vm: facts.id,
+        relationship: record.relationship.id,
+        disks,
+        points: Vec::new(),
+    };
+    blocking(move || ReplicaDirectory::create(&storage, manifest).map_err(Refusal::failed)).await
+}
+
+fn plain(path: &Path) -> Result<&str> {
+    path.to_str()
+        .ok_or_else(|| Refusal::new(Code::Refused, format!("{path:?} is no UTF-8"), "rename the file"))
+}

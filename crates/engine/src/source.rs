@@ -1,0 +1,163 @@
+//! What a cycle reads from: the backup job of a running VM, or the files of one that is off. One instant for all disks.
+
+use std::path::PathBuf;
+
+use domain::{DiskTarget, PointId, VmId};
+use extent::ExtentSet;
+use hypervisor::{BackupRequest, CHECKPOINT_PREFIX, VmFacts};
+use nbd::{ALLOCATION, Client, Deadlines, OfflineDisk, OfflineExport};
+
+use crate::basis::Basis;
+use crate::frames::CLUSTER;
+use crate::{Code, Engine, Refusal, Result};
+
+/// A source that is open.
+pub(crate) struct Source {
+    pub(crate) disks: Vec<SourceDisk>,
+    exports: Vec<OfflineExport>,
+    /// The VM whose backup job must be ended.
+    job: Option<VmId>,
+}
+
+/// One disk of it.
+pub(crate) struct SourceDisk {
+    pub(crate) target: DiskTarget,
+    pub(crate) client: Client,
+    /// What is read.
+    pub(crate) data: ExtentSet,
+    /// What is known to be zero and must be said.
+    pub(crate) zero: ExtentSet,
+}
+
+/// The name of the checkpoint of a point.
+pub(crate) fn checkpoint_name(point: PointId) -> String {
+    format!("{CHECKPOINT_PREFIX}{point}")
+}
+
+/// The points whose checkpoints exist on this host, oldest first; foreign checkpoints are not ours to see.
+pub(crate) async fn own_checkpoints(engine: &Engine, vm: VmId) -> Result<Vec<PointId>> {
+    let names = engine.hypervisor(move |it| it.checkpoints(vm)).await?;
+    Ok(names.iter().filter_map(|name| name.strip_prefix(CHECKPOINT_PREFIX)?.parse().ok()).collect())
+}
+
+/// Opens the job of a running VM, with a checkpoint for `point` at the same instant.
+pub(crate) async fn open_live(
+    engine: &Engine,
+    facts: &VmFacts,
+    disks: &[DiskTarget],
+    point: PointId,
+    basis: &Basis,
+) -> Result<Source> {
+    let config = engine.config();
+    let since = match basis {
+        Basis::Since(since) => Some(checkpoint_name(*since)),
+        Basis::Initial | Basis::Whole { .. } => None,
+    };
+    let request = BackupRequest {
+        checkpoint: Some(checkpoint_name(point)),
+        since,
+        disks: disks.to_vec(),
+        scratch_dir: config.scratch.clone(),
+        socket: config.sockets.join(format!("{point}.sock")),
+    };
+    let vm = facts.id;
+    let open = engine.hypervisor(move |it| it.begin_backup(vm, &request)).await?;
+    let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: Some(vm) };
+    for disk in &open.disks {
+        let contexts: Vec<&str> = std::iter::once(ALLOCATION).chain(disk.dirty_context.as_deref()).collect();
+        let client = Client::connect_unix(&open.socket, &disk.export, &contexts, Deadlines::default()).await;
+        let connected = match client {
+            Ok(client) => mapped(client, disk.target.clone(), &contexts[1..], basis).await,
+            Err(error) => Err(Refusal::failed(error)),
+        };
+        match connected {
+            Ok(disk) => source.disks.push(disk),
+            Err(error) => {
+                source.close(engine).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(source)
+}
+
+/// Opens the files of a VM that is off. `bitmaps` are those from the basis on; their union is what changed.
+pub(crate) async fn open_offline(
+    engine: &Engine,
+    facts: &VmFacts,
+    disks: &[DiskTarget],
+    bitmaps: &[String],
+    basis: &Basis,
+) -> Result<Source> {
+    let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: None };
+    let contexts: Vec<String> = bitmaps.iter().map(|bitmap| nbd::dirty_context(bitmap)).collect();
+    let contexts: Vec<&str> =
+        std::iter::once(ALLOCATION).chain(contexts.iter().map(String::as_str)).collect();
+    for target in disks {
+        let file = source_file(facts, target)?;
+        let socket = engine.config().sockets.join(format!("{}-{target}.sock", facts.id));
+        let disk = OfflineDisk { file: &file, bitmaps };
+        let export = OfflineExport::start(disk, &socket).await.map_err(Refusal::failed)?;
+        let client = export.connect(&contexts, Deadlines::default()).await.map_err(Refusal::failed)?;
+        source.exports.push(export);
+        source.disks.push(mapped(client, target.clone(), &contexts[1..], basis).await?);
+    }
+    Ok(source)
+}
+
+pub(crate) fn source_file(facts: &VmFacts, target: &DiskTarget) -> Result<PathBuf> {
+    let disk = facts.disks.iter().find(|disk| disk.target == *target);
+    let disk = disk.ok_or_else(|| {
+        let found = format!("disk {target} of VM {:?} is gone", facts.name);
+        Refusal::new(Code::Refused, found, "attach it again, or remove and enable replication anew")
+    })?;
+    Ok(disk.source.clone())
+}
+
+async fn mapped(client: Client, target: DiskTarget, dirty: &[&str], basis: &Basis) -> Result<SourceDisk> {
+    let size = client.size();
+    let allocated = client.allocated().await.map_err(Refusal::failed)?.aligned_out(CLUSTER, size);
+    let (data, zero) = match basis {
+        Basis::Initial => (allocated, ExtentSet::new()),
+        Basis::Whole { .. } => {
+            let zero = ExtentSet::whole(size).difference(&allocated);
+            (allocated, zero)
+        }
+        Basis::Since(_) => {
+            let mut changed = ExtentSet::new();
+            for context in dirty {
+                changed = changed.union(&client.dirty(context).await.map_err(Refusal::failed)?);
+            }
+            let changed = changed.aligned_out(CLUSTER, size);
+            (changed.intersection(&allocated), changed.difference(&allocated))
+        }
+    };
+    Ok(SourceDisk { target, client, data, zero })
+}
+
+impl Source {
+    /// Bytes that will be read.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.disks.iter().map(|disk| disk.data.total()).sum()
+    }
+
+    /// Whether nothing changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.disks.iter().all(|disk| disk.data.is_empty() && disk.zero.is_empty())
+    }
+
+    /// Ends the job or the exports; the guest pays for an open job, so this comes as soon as everything was read.
+    pub(crate) async fn close(self, engine: &Engine) {
+        for disk in self.disks {
+            disk.client.disconnect().await;
+        }
+        for export in self.exports {
+            export.stop().await;
+        }
+        if let Some(vm) = self.job {
+            if let Err(error) = engine.hypervisor(move |it| it.end_backup(vm)).await {
+                tracing::warn!(%vm, %error, "the backup job could not be ended");
+            }
+        }
+    }
+}
