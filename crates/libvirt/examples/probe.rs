@@ -1,4 +1,5 @@
-//! Exercises the verbs on a real VM: `probe VM-UUID SCRATCH-FOLDER SOCKET [URI]`. The VM is shut down and started.
+//! Exercises the verbs on a real VM: `probe VM-UUID SCRATCH-FOLDER SOCKET [URI [SECONDS]]`. The VM is shut down and started.
+//! With SECONDS it only looks on.
 //!
 //! Needs a VM with a guest agent, defined and running; its checkpoints that begin with `vr-` are deleted.
 
@@ -7,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use hypervisor::{BackupRequest, CHECKPOINT_PREFIX, Hypervisor, HypervisorError, VmState};
+use hypervisor::{BackupRequest, CHECKPOINT_PREFIX, Hypervisor, HypervisorError, VmFacts, VmState};
 use libvirt::Libvirt;
 
 const GUEST_LIMIT: Duration = Duration::from_secs(90);
@@ -25,9 +26,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         let _ = tell.send(happening);
     }))?;
 
-    println!("{:#?}", host.host_facts()?);
+    if let Some(seconds) = words.get(4) {
+        look_on(&host, id, &told, seconds.parse()?);
+        return Ok(());
+    }
+    let facts = host.host_facts()?;
+    println!(
+        "{:?}",
+        hypervisor::HostFacts { machines: facts.machines.first().cloned().into_iter().collect(), ..facts }
+    );
     let vm = host.vm(id)?.ok_or("no such VM")?;
-    println!("{:#?}", hypervisor::VmFacts { definition: String::new(), ..vm.clone() });
+    println!("{:?}", VmFacts { definition: String::new(), ..vm.clone() });
     println!("cpu obstacle: {:?}", host.cpu_obstacle(&vm.definition)?);
     let disks: Vec<_> = vm.disks.iter().map(|disk| disk.target.clone()).collect();
     for disk in &vm.disks {
@@ -55,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("  {:?}", begun?);
         host.end_backup(id)
     })?;
-    assert!(matches!(host.open_backup(id)?, None), "the job is gone");
+    assert!(host.open_backup(id)?.is_none(), "the job is gone");
     host.end_backup(id)?;
     let open = timed("incremental backup", || host.begin_backup(id, &request("vr-2", Some("vr-1"))))?;
     println!("  {open:?}");
@@ -95,6 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         host.begin_backup(id, &request("vr-6", Some("vr-4")))?;
         host.end_backup(id)
     })?;
+    sabotage(&host, &vm, &request("vr-7", Some("vr-6")))?;
     for name in ours(&host, id)? {
         host.delete_checkpoint(id, &name)?;
     }
@@ -122,6 +132,53 @@ fn main() -> Result<(), Box<dyn Error>> {
     host.define(&vm.definition)?;
     println!("events: {:?}", told.try_iter().collect::<Vec<_>>());
     Ok(())
+}
+
+/// A bitmap that vanished while the VM was off, and a job of another program.
+fn sabotage(host: &Libvirt, vm: &VmFacts, request: &BackupRequest) -> Result<(), Box<dyn Error>> {
+    let since = request.since.as_deref().ok_or("an incremental request")?;
+    host.shut_down(vm.id, false)?;
+    wait(|| Ok(!host.vm_state(vm.id)?.is_some_and(VmState::is_active)))?;
+    let disk = vm.disks[0].source.to_string_lossy().into_owned();
+    run("qemu-img", &["bitmap", "--remove", &disk, since])?;
+    host.start(vm.id, true)?;
+    let unusable = host.begin_backup(vm.id, request);
+    println!("bitmap gone: {unusable:?}");
+    assert!(matches!(unusable, Err(HypervisorError::CheckpointUnusable { .. })));
+    host.delete_checkpoint(vm.id, since)?;
+    assert!(!ours(host, vm.id)?.iter().any(|name| name == since));
+
+    let foreign = request.scratch_dir.join("foreign");
+    let xml = format!(
+        "<domainbackup mode='pull'><server transport='unix' socket='{0}.nbd'/><disks><disk name='{1}' backup='yes' type='file'>\
+         <scratch file='{0}.scratch'/></disk></disks></domainbackup>",
+        request.socket.display(),
+        vm.disks[0].target
+    );
+    std::fs::write(&foreign, xml)?;
+    let (id, file) = (vm.id.to_string(), foreign.to_string_lossy().into_owned());
+    run("virsh", &["backup-begin", &id, &file])?;
+    std::fs::remove_file(&foreign)?;
+    assert!(host.open_backup(vm.id)?.is_none(), "not ours");
+    host.end_backup(vm.id)?;
+    let refused = host.begin_backup(vm.id, request);
+    assert!(matches!(refused, Err(HypervisorError::Busy { .. })), "{refused:?}");
+    run("virsh", &["domjobabort", &id])?;
+    host.resume(vm.id)?;
+    wait(|| host.agent_answers(vm.id, AGENT_DEADLINE))
+}
+
+fn run(program: &str, words: &[&str]) -> Result<(), Box<dyn Error>> {
+    let status = std::process::Command::new(program).args(words).status()?;
+    if status.success() { Ok(()) } else { Err(format!("{program} {words:?} failed").into()) }
+}
+
+/// Prints states and events for so many seconds, for example while libvirtd is restarted.
+fn look_on(host: &Libvirt, id: domain::VmId, told: &mpsc::Receiver<hypervisor::Happening>, seconds: u64) {
+    for _ in 0..seconds * 2 {
+        println!("{:?} {:?}", host.vm_state(id), told.try_iter().collect::<Vec<_>>());
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 fn ours(host: &Libvirt, id: domain::VmId) -> Result<Vec<String>, HypervisorError> {

@@ -10,12 +10,22 @@ use virt::error::{Error, ErrorNumber};
 
 use crate::error::{is, of_vm};
 
-/// Asks the guest to shut down. It does not answer when it obeys, so nothing is waited for.
+/// An agent that works answers a ping at once, also on a loaded host.
+const PING_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an agent is given to refuse; it does not answer when it obeys.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Asks the guest to shut down, and does not wait until it has.
 pub(crate) fn shut_down(domain: &Domain, id: VmId) -> Result<()> {
+    let failed = |error: Error| of_vm("shutdown", id, &error);
+    ask(domain, r#"{"execute":"guest-ping"}"#, PING_DEADLINE).map_err(failed)?;
     let command = r#"{"execute":"guest-shutdown","arguments":{"mode":"powerdown"}}"#;
-    let no_wait = virt_sys::VIR_DOMAIN_QEMU_AGENT_COMMAND_NOWAIT;
-    let sent = domain.qemu_agent_command(command, no_wait, 0);
-    sent.map(drop).map_err(|error| of_vm("shutdown", id, &error))
+    match ask(domain, command, REFUSAL_DEADLINE) {
+        // The agent was there a moment ago, so it heard the command; whoever does not refuse obeys: by silence, or by
+        // the end of the channel because the VM is off already.
+        Err(error) if is(&error, ErrorNumber::AgentCommandFailed) => Err(failed(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether it answers.

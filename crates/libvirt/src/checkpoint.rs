@@ -5,14 +5,17 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::{DiskTarget, VmId};
-use hypervisor::{CHECKPOINT_PREFIX, DiskFacts, HypervisorError, Result};
+use hypervisor::{CHECKPOINT_PREFIX, HypervisorError, Result, VmFacts};
 use virt::domain::Domain;
-use virt::error::ErrorNumber;
+use virt::error::{Error, ErrorNumber};
 
 use crate::definition::tree::{Element, parse};
 use crate::error::{is, of_vm};
 use crate::image;
 use crate::raw::Checkpoint;
+
+/// Deletes libvirt's record and leaves the bitmaps alone.
+const RECORD_ONLY: u32 = virt_sys::VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY;
 
 /// A new checkpoint of these disks; the bitmap has its name. Disks that are not listed take no part.
 pub(crate) fn description(name: &str, disks: &[DiskTarget]) -> Element {
@@ -30,31 +33,36 @@ pub(crate) fn create(domain: &Domain, id: VmId, name: &str, disks: &[DiskTarget]
     created.map(drop).map_err(|error| of_vm("checkpoint-create", id, &error))
 }
 
-/// Makes a checkpoint of a VM that is off; `all` are its disks, `definition` its definition.
-pub(crate) fn create_offline(
-    domain: &Domain,
-    id: VmId,
-    name: &str,
-    disks: &[DiskTarget],
-    all: &[DiskFacts],
-    definition: &str,
-) -> Result<()> {
-    for disk in all.iter().filter(|disk| disks.contains(&disk.target)) {
+/// Makes a checkpoint of a VM that is off.
+pub(crate) fn create_offline(domain: &Domain, vm: &VmFacts, name: &str, disks: &[DiskTarget]) -> Result<()> {
+    for disk in vm.disks.iter().filter(|disk| disks.contains(&disk.target)) {
         image::add_bitmap(&disk.source, name)?;
     }
-    if names(domain, id)?.iter().any(|known| known == name) {
+    let known = names(domain, vm.id)?;
+    if known.iter().any(|known| known == name) {
         return Ok(());
     }
+    record(domain, vm, name, disks, known.last()).map(drop)
+}
+
+/// Tells libvirt of a checkpoint whose bitmaps exist already.
+fn record(
+    domain: &Domain,
+    vm: &VmFacts,
+    name: &str,
+    disks: &[DiskTarget],
+    parent: Option<&String>,
+) -> Result<Checkpoint> {
     let mut record = description(name, disks);
-    if let Some(parent) = names(domain, id)?.last() {
+    if let Some(parent) = parent {
         record.push(Element::new("parent").holding(Element::new("name").saying(parent)));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     record.push(Element::new("creationTime").saying(&now.to_string()));
-    record.push(parse(definition)?);
+    record.push(parse(&vm.definition)?);
     let redefine = virt_sys::VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE;
     let created = Checkpoint::create(domain, &record.to_xml(), redefine);
-    created.map(drop).map_err(|error| of_vm("checkpoint-create", id, &error))
+    created.map_err(|error| of_vm("checkpoint-create", vm.id, &error))
 }
 
 /// Names of all checkpoints, oldest first.
@@ -63,29 +71,44 @@ pub(crate) fn names(domain: &Domain, id: VmId) -> Result<Vec<String>> {
     Ok(all.iter().map(Checkpoint::name).collect())
 }
 
-/// Deletes one of our checkpoints; `all` are the VM's disks, `active` whether it is in memory.
-pub(crate) fn delete(domain: &Domain, id: VmId, name: &str, all: &[DiskFacts], active: bool) -> Result<()> {
+/// Deletes one of our checkpoints.
+pub(crate) fn delete(domain: &Domain, vm: &VmFacts, name: &str) -> Result<()> {
     if !name.starts_with(CHECKPOINT_PREFIX) {
         let detail = format!("checkpoint {name:?} belongs to another program");
         return Err(HypervisorError::Failed { verb: "checkpoint-delete", detail });
     }
-    if !active {
+    if !vm.state.is_active() {
         // First the bitmaps: as long as there is a record, a repeated command finds its way here.
-        let there = all.iter().filter(|disk| disk.format == "qcow2" && disk.source.exists());
-        there.map(|disk| image::remove_bitmap(&disk.source, name)).collect::<Result<()>>()?;
+        let mut files = vm.disks.iter().filter(|disk| disk.format == "qcow2" && disk.source.exists());
+        files.try_for_each(|disk| image::remove_bitmap(&disk.source, name))?;
     }
     let found = match Checkpoint::find(domain, name) {
         Err(error) if is(&error, ErrorNumber::NoDomainCheckpoint) => return Ok(()),
-        found => found.map_err(|error| of_vm("checkpoint-info", id, &error))?,
+        found => found.map_err(|error| of_vm("checkpoint-info", vm.id, &error))?,
     };
-    let record_only = virt_sys::VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY;
-    let deleted = found.delete(if active { 0 } else { record_only });
-    match deleted {
-        // The bitmap is lost (a crash, somebody's hand): only the record is left to remove.
-        Err(error) if active && is(&error, ErrorNumber::CheckpointInconsistent) => found.delete(record_only),
-        other => other,
+    let failed = |error: Error| of_vm("checkpoint-delete", vm.id, &error);
+    if !vm.state.is_active() {
+        return found.delete(RECORD_ONLY).map_err(failed);
     }
-    .map_err(|error| of_vm("checkpoint-delete", id, &error))
+    match found.delete(0) {
+        Err(error) if is(&error, ErrorNumber::InternalError) => {
+            tracing::info!(vm = %vm.name, checkpoint = name, %error, "a bitmap is gone; removing those that are left");
+            found.delete(RECORD_ONLY).map_err(failed)?;
+            delete_each(domain, vm, name)
+        }
+        other => other.map_err(failed),
+    }
+}
+
+/// Removes the bitmaps disk by disk: libvirt removes those of a checkpoint only if every one is there.
+fn delete_each(domain: &Domain, vm: &VmFacts, name: &str) -> Result<()> {
+    for disk in &vm.disks {
+        let one = record(domain, vm, name, std::slice::from_ref(&disk.target), None)?;
+        if one.delete(0).is_err() {
+            one.delete(RECORD_ONLY).map_err(|error| of_vm("checkpoint-delete", vm.id, &error))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -95,6 +118,6 @@ mod tests {
     #[test]
     fn a_checkpoint_is_described() {
         let disks = ["vda", "sdb"].map(|name| DiskTarget::new(name).unwrap());
-        insta::assert_snapshot!(description("vr-1", &disks).to_xml(), @r"");
+        insta::assert_snapshot!(description("vr-1", &disks).to_xml());
     }
 }

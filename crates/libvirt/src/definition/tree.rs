@@ -240,7 +240,8 @@ fn convert(node: roxmltree::Node<'_, '_>, depth: usize) -> Option<Element> {
     let plain = node.attributes().filter(|attribute| attribute.namespace().is_none());
     let mut element = Element {
         name: node.tag_name().name().to_owned(),
-        namespace: node.tag_name().namespace().map(str::to_owned),
+        // xmlns='' means none.
+        namespace: node.tag_name().namespace().filter(|space| !space.is_empty()).map(str::to_owned),
         attributes: plain.map(|a| (a.name().to_owned(), a.value().to_owned())).collect(),
         content: Vec::new(),
     };
