@@ -1,2 +1,144 @@
-//! To be written.
-fn main() {}
+//! The daemon: puts the parts together and runs them. What is *not* here: decisions.
+
+mod config;
+mod operations;
+mod service;
+mod start_guard;
+mod trust;
+mod views;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use config::Config;
+use domain::HostId;
+use engine::Engine;
+use layer::Storage;
+use libvirt::Libvirt;
+use store::Store;
+use tokio::net::UnixListener;
+use transport::{Identity, Introduction, PeerServer, ServerOptions};
+use uuid::Uuid;
+
+/// Replicates libvirt VMs to another host, and takes replicas of others.
+#[derive(Parser)]
+#[command(name = "virtreplicad", version)]
+struct Arguments {
+    /// Configuration file; a missing file means the defaults.
+    #[arg(long, default_value = "/etc/virt-replica/virtreplicad.toml")]
+    config: PathBuf,
+    /// Checks the configuration file and ends.
+    #[arg(long)]
+    check_config: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let config = Config::read(&arguments.config)?;
+    if arguments.check_config {
+        println!("{} is fine", arguments.config.display());
+        return Ok(());
+    }
+    start_logging();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("threads")?;
+    runtime.block_on(run(config))
+}
+
+/// To the journal under systemd, else to standard error.
+fn start_logging() {
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VIRT_REPLICA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    match tracing_journald::layer() {
+        Ok(journal) if std::env::var_os("JOURNAL_STREAM").is_some() => registry.with(journal).init(),
+        _ => registry
+            .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false))
+            .init(),
+    }
+}
+
+async fn run(config: Config) -> Result<()> {
+    prepare_directories(&config)?;
+    let store = Store::open(&config.state.join("state.db"))?;
+    let host = store.host_identity(HostId(Uuid::new_v4()))?;
+    let now = engine::clock::now();
+    let identity = Arc::new(Identity::open_or_create(&config.state, &config.host_name, now)?);
+    let trust = Arc::new(trust::Trust(store.clone()));
+    let hook = start_guard::install(Path::new(start_guard::HOOK), &config.state.join("state.db"))?;
+    let parts = engine::Config {
+        host_name: config.host_name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        storage: config.storage.clone(),
+        scratch: config.scratch.clone(),
+        sockets: config.run.join("nbd"),
+        hook,
+        spool_bytes_max: config.spool_max_mib << 20,
+        redirect_hooks: PathBuf::from("/etc/virt-replica/redirect.d"),
+    };
+    let hypervisor = Arc::new(Libvirt::new("qemu:///system"));
+    let engine = Engine::new(parts, host, store, hypervisor, trust.clone(), identity.clone());
+    engine.limiter().set(config.rate_limit_mib_per_second.map(|mib| mib << 20));
+
+    let own =
+        Introduction { host, name: config.host_name.clone(), address: None, port: config.listen.port() };
+    let handler = Arc::new(engine.clone());
+    let server = PeerServer::bind(
+        config.listen,
+        identity.clone(),
+        trust.clone(),
+        handler,
+        ServerOptions::new(own.clone()),
+    )
+    .await?;
+    engine.start()?;
+
+    let socket = config.run.join("control.sock");
+    let _ = std::fs::remove_file(&socket);
+    let listener =
+        UnixListener::bind(&socket).with_context(|| format!("the control socket {}", socket.display()))?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660))?;
+    let service = service::Daemon {
+        engine,
+        identity,
+        trust,
+        own,
+        advertise: config.advertise(),
+        listen: config.listen,
+    };
+    let serving = tokio::spawn(api::serve(listener, Arc::new(service)));
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    tracing::info!(host = config.host_name, listen = %server.local_address(), "virtreplicad is ready");
+
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+        ended = serving => { ended??; }
+    }
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    server.stop().await;
+    Ok(())
+}
+
+fn prepare_directories(config: &Config) -> Result<()> {
+    let sockets = config.run.join("nbd");
+    for directory in [&config.state, &config.run, &config.storage, &config.scratch, &sockets] {
+        std::fs::create_dir_all(directory).with_context(|| format!("directory {}", directory.display()))?;
+    }
+    // QEMU makes its sockets here as its own user, and libvirt its scratch files.
+    for directory in [&sockets, &config.scratch] {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o1777))?;
+    }
+    // Storage that lost its marker is an unmounted file system: it is refused, not made anew.
+    let declared = config.state.join("storage-declared");
+    if !declared.exists() {
+        Storage::initialise(&config.storage)?;
+        std::fs::write(&declared, config.storage.display().to_string())?;
+    }
+    Ok(())
+}

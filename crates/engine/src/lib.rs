@@ -43,7 +43,7 @@ use transport::{Identity, PeerClient, RateLimiter, TrustStore};
 pub use error::{Code, Refusal, Result};
 pub use handover::Plan;
 pub use protect::{EnableRequest, ReverseRequest};
-pub use report::{Report, Times};
+pub use report::{Report, Times, facts, words};
 pub use view::Progress;
 
 /// Where things are on this host, and its limits.

@@ -52,3 +52,10 @@ pub(crate) fn refusal_of(error: TransportError) -> Refusal {
     };
     Refusal::new(code, error.to_string(), "")
 }
+
+impl Engine {
+    /// Tells a peer which certificate this host shows next.
+    pub async fn announce_certificate(&self, peer: HostId, certificate_der: Vec<u8>) -> Result<()> {
+        self.client(peer).announce_certificate(certificate_der).await.map_err(refusal_of)
+    }
+}

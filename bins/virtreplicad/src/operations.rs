@@ -1,0 +1,102 @@
+//! An operation as people see it: every row of the table with its state, time and evidence, and the report.
+
+use api::dto;
+use choreography::next::resting_state;
+use choreography::table::PLANNED_FAILOVER;
+use choreography::{Entry, Operation, Outcome, Place, RestingState, Side, StepState, fold};
+use engine::{Engine, Times};
+
+use crate::views::host_name;
+
+/// The view of one operation.
+pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) -> dto::OperationView {
+    let progress = fold(entries);
+    let record = engine.record(operation.relationship).ok();
+    let (own, peer) = (engine.host(), record.as_ref().map(|record| record.relationship.peer));
+    let other = peer.map_or_else(|| "the other host".to_owned(), |peer| host_name(engine, peer));
+    let (old_primary, new_primary) = match operation.side {
+        Side::OldPrimary => (host_name(engine, own), other),
+        Side::NewPrimary => (other, host_name(engine, own)),
+    };
+    let vm = record.as_ref().map(|record| record.relationship.vm_name.clone()).unwrap_or_default();
+    let state = match (resting_state(operation, &progress), progress.outcome) {
+        (_, Some(Outcome::Completed)) => dto::OperationState::Completed,
+        (_, Some(Outcome::Undone)) => dto::OperationState::Undone,
+        (RestingState::InDoubt, None) => dto::OperationState::InDoubt,
+        (RestingState::Undoing, None) => dto::OperationState::Undoing,
+        (RestingState::Forward, None) => dto::OperationState::Finishing,
+        (RestingState::UnderWay | RestingState::Ended, None) => dto::OperationState::Running,
+    };
+    let steps = PLANNED_FAILOVER.iter().map(|row| {
+        let host = if row.place == Place::OldPrimary { old_primary.clone() } else { new_primary.clone() };
+        step(row.name, row.does, host, progress.steps.get(&row.step))
+    });
+    let last_ms = entries.last().map(|entry| entry.at.millis());
+    let facts = engine::facts(entries);
+    dto::OperationView {
+        id: operation.id.to_string(),
+        kind: "planned failover".into(),
+        vm,
+        relationship: operation.relationship.to_string(),
+        steps: steps.collect(),
+        old_primary,
+        new_primary,
+        reverse: operation.options.reverse,
+        start: operation.options.start,
+        requested_by: operation.requested_by.clone(),
+        begun_at_ms: operation.begun.millis(),
+        ended_at_ms: last_ms.filter(|_| state.is_ended()),
+        state,
+        explanation: progress.cancelled.clone().unwrap_or_default(),
+        next_command: None,
+        transfer: record.and_then(|record| engine.progress(&record)).map(|progress| dto::Transfer {
+            bytes_done: progress.done_bytes,
+            bytes_total: Some(progress.total_bytes),
+        }),
+        report: dto::Report {
+            downtime_ms: Times::of(entries).off_to_resumed_ms,
+            final_sync_bytes: facts.final_sync_bytes,
+            reverse_bytes: facts.reverse_bytes,
+            old_primary_digest: facts.old_primary_digest,
+            new_primary_digest: facts.new_primary_digest,
+        },
+    }
+}
+
+fn step(name: &str, does: &str, host: String, state: Option<&StepState>) -> dto::StepView {
+    let mut view = dto::StepView {
+        name: name.into(),
+        host,
+        does: does.into(),
+        state: dto::StepState::Pending,
+        started_at_ms: None,
+        finished_at_ms: None,
+        detail: String::new(),
+    };
+    match state {
+        None => {}
+        Some(StepState::Running { since }) => {
+            view.state = dto::StepState::Running;
+            view.started_at_ms = Some(since.millis());
+        }
+        Some(StepState::Done { begun, ended, evidence }) => {
+            view.state = dto::StepState::Done;
+            (view.started_at_ms, view.finished_at_ms) = (Some(begun.millis()), Some(ended.millis()));
+            view.detail = engine::words(evidence).to_owned();
+        }
+        Some(StepState::Failed { begun, ended, reason }) => {
+            view.state = dto::StepState::Failed;
+            (view.started_at_ms, view.finished_at_ms) = (Some(begun.millis()), Some(ended.millis()));
+            view.detail.clone_from(reason);
+        }
+        Some(StepState::Skipped { reason }) => {
+            view.state = dto::StepState::Skipped;
+            view.detail.clone_from(reason);
+        }
+        Some(StepState::Undone { at }) => {
+            view.state = dto::StepState::Undone;
+            view.finished_at_ms = Some(at.millis());
+        }
+    }
+    view
+}

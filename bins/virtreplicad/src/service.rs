@@ -1,0 +1,641 @@
+//! What the command line asks, done by the engine.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::dto::{self, Answer, Done};
+use api::{Caller, Code, Problem, Reply, Service};
+use choreography::Options;
+use domain::{
+    Compression, DiskChoice, DiskTarget, Frequency, HostId, OperationId, Role, Settings, Thresholds,
+    Timestamp,
+};
+use engine::{EnableRequest, Engine, Plan, Refusal, ReverseRequest};
+use store::{EventSeverity, Peer, Record};
+use transport::{Fingerprint, Identity, Introduction, Invite, TrustStore};
+
+use crate::{operations, views};
+
+/// The daemon as the command line sees it.
+pub(crate) struct Daemon {
+    pub(crate) engine: Engine,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) trust: Arc<dyn TrustStore>,
+    pub(crate) own: Introduction,
+    pub(crate) advertise: Vec<String>,
+    pub(crate) listen: SocketAddr,
+}
+
+fn problem(refusal: Refusal) -> Problem {
+    let (code, title) = match refusal.code {
+        engine::Code::Refused => (Code::Refused, "Refused"),
+        engine::Code::NotFound => (Code::NotFound, "Not found"),
+        engine::Code::Busy => (Code::Busy, "Another operation is under way"),
+        engine::Code::Unavailable => (Code::Failed, "The other side does not answer"),
+        engine::Code::InDoubt => (Code::NeedsOperator, "In doubt"),
+        engine::Code::Failed => (Code::Failed, "Failed"),
+    };
+    let problem = Problem::new(code, title, refusal.detail);
+    if refusal.cure.is_empty() { problem } else { problem.with_cure(refusal.cure) }
+}
+
+fn failed(error: impl std::fmt::Display) -> Problem {
+    problem(Refusal::failed(error))
+}
+
+fn invalid(error: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::Invalid, "Not accepted", error.to_string())
+}
+
+fn shown(summary: Vec<String>, plan: &Plan, touches_guest: bool) -> dto::Plan {
+    dto::Plan {
+        summary,
+        checks: plan.checks.iter().map(dto::Check::from).collect(),
+        touches_guest,
+        expected_bytes: plan.expected_bytes,
+        expected_downtime_ms: plan.expected_downtime_ms.filter(|_| touches_guest),
+    }
+}
+
+fn checks_hold(plan: &dto::Plan) -> Result<(), Problem> {
+    match plan.checks.iter().find(|check| !check.ok) {
+        None => Ok(()),
+        Some(check) => {
+            let refusal = Problem::new(Code::Refused, check.name.clone(), check.detail.clone());
+            let refusal = refusal.with_checks(plan.checks.clone());
+            Err(match &check.cure {
+                Some(cure) => refusal.with_cure(cure.clone()),
+                None => refusal,
+            })
+        }
+    }
+}
+
+impl Daemon {
+    fn find(&self, vm: &str) -> Result<Record, Problem> {
+        self.engine.find(vm).map_err(problem)
+    }
+
+    fn peer(&self, named: &str) -> Result<Peer, Problem> {
+        let peers = self.engine.store().peers().map_err(failed)?;
+        let means = |peer: &Peer| peer.name == named || peer.host.to_string() == named;
+        peers
+            .into_iter()
+            .find(means)
+            .ok_or_else(|| Problem::not_found("peer", named, "virt-replica peer list"))
+    }
+
+    fn shown_peer(&self, peer: &Peer) -> dto::Peer {
+        let records = self.engine.store().relationships().unwrap_or_default();
+        dto::Peer {
+            id: peer.host.to_string(),
+            name: peer.name.clone(),
+            address: format!("{}:{}", peer.address, peer.port),
+            fingerprint: Fingerprint::of(&peer.certificate_der).to_string(),
+            certificate_expires_at_ms: None,
+            last_seen_at_ms: None,
+            relationships: records.iter().filter(|record| record.relationship.peer == peer.host).count()
+                as u64,
+        }
+    }
+
+    fn host_view(&self) -> Result<dto::HostView, Problem> {
+        let engine = &self.engine;
+        let records = engine.store().relationships().map_err(failed)?;
+        let count = |role| records.iter().filter(|record| record.relationship.role() == role).count() as u64;
+        Ok(dto::HostView {
+            id: engine.host().to_string(),
+            name: engine.config().host_name.clone(),
+            version: engine.config().version.clone(),
+            listen: self.listen.to_string(),
+            fingerprint: self.identity.fingerprint().to_string(),
+            certificate_expires_at_ms: self.identity.expires().map(Timestamp::millis),
+            storage: engine.config().storage.display().to_string(),
+            storage_free_bytes: layer::Storage::open(&engine.config().storage)
+                .and_then(|it| it.free_bytes())
+                .ok(),
+            rate_limit_bytes_per_second: None,
+            hypervisor: None,
+            primaries: count(Role::Primary),
+            replicas: count(Role::Replica),
+        })
+    }
+
+    fn operation_view(&self, id: &str) -> Result<dto::OperationView, Problem> {
+        let missing = || Problem::not_found("operation", id, "virt-replica operation list");
+        let id: OperationId = id.parse().map_err(|_| missing())?;
+        let found = self.engine.store().operation(id).map_err(failed)?;
+        let (operation, entries) = found.ok_or_else(missing)?;
+        Ok(operations::view(&self.engine, &operation, &entries))
+    }
+
+    async fn enable_request(&self, request: &dto::EnableRequest) -> Result<EnableRequest, Problem> {
+        let named = request.vm.clone();
+        let vms = self.engine.hypervisor(|it| it.vms()).await.map_err(problem)?;
+        let vm = vms.into_iter().find(|vm| vm.name == named || vm.id.to_string() == named);
+        let vm = vm.ok_or_else(|| Problem::not_found("VM", &named, "virsh list --all"))?;
+        let frequency = match request.frequency_seconds {
+            Some(seconds) => Frequency::from_seconds(seconds).map_err(invalid)?,
+            None => Frequency::DEFAULT,
+        };
+        let settings = Settings {
+            frequency,
+            compression: request.compression.map_or(Compression::Adaptive, Into::into),
+            disks: choose_disks(vm.disks.iter().map(|disk| disk.target.clone()), &request.disks)?,
+            rate_limit_bytes_per_second: request.rate_limit_bytes_per_second,
+            network_map: request.networks.clone(),
+            thresholds: Thresholds::default(),
+        };
+        let peer = self.peer(&request.peer)?.host;
+        Ok(EnableRequest { vm: vm.id, peer, settings, initial_at: request.initial_at_ms.map(Timestamp) })
+    }
+}
+
+fn choose_disks(
+    all: impl Iterator<Item = DiskTarget>,
+    selection: &dto::DiskSelection,
+) -> Result<Vec<(DiskTarget, DiskChoice)>, Problem> {
+    let all: Vec<DiskTarget> = all.collect();
+    let named = match selection {
+        dto::DiskSelection::All => &Vec::new(),
+        dto::DiskSelection::Only(named) | dto::DiskSelection::AllBut(named) => named,
+    };
+    if let Some(unknown) =
+        named.iter().find(|name| !all.iter().any(|target| target.as_str() == name.as_str()))
+    {
+        let known: Vec<&str> = all.iter().map(DiskTarget::as_str).collect();
+        return Err(invalid(format!("the VM has no disk {unknown:?}; it has {}", known.join(", "))));
+    }
+    let replicated = |target: &DiskTarget| {
+        let is_named = named.iter().any(|name| name == target.as_str());
+        match selection {
+            dto::DiskSelection::All => true,
+            dto::DiskSelection::Only(_) => is_named,
+            dto::DiskSelection::AllBut(_) => !is_named,
+        }
+    };
+    let choices: Vec<_> = all
+        .into_iter()
+        .map(|target| {
+            let choice = if replicated(&target) { DiskChoice::Replicated } else { DiskChoice::Excluded };
+            (target, choice)
+        })
+        .collect();
+    if choices.iter().all(|(_, choice)| *choice == DiskChoice::Excluded) {
+        return Err(invalid("no disk would be replicated"));
+    }
+    Ok(choices)
+}
+
+fn changed(settings: &Settings, change: &dto::SettingsChange) -> Result<Settings, Problem> {
+    let mut settings = settings.clone();
+    if let Some(seconds) = change.frequency_seconds {
+        settings.frequency = Frequency::from_seconds(seconds).map_err(invalid)?;
+    }
+    if let Some(compression) = change.compression {
+        settings.compression = compression.into();
+    }
+    if let Some(limit) = change.rate_limit {
+        settings.rate_limit_bytes_per_second = limit.bytes_per_second();
+    }
+    if let Some(networks) = &change.networks {
+        settings.network_map.clone_from(networks);
+    }
+    let thresholds = &mut settings.thresholds;
+    if let Some(percent) = change.thresholds.missed_cycles_percent_max {
+        thresholds.missed_cycles_percent_max = percent;
+    }
+    let seconds = |slot: &mut Duration, asked: Option<u64>| {
+        if let Some(asked) = asked {
+            *slot = Duration::from_secs(asked);
+        }
+    };
+    seconds(&mut thresholds.last_synchronized_age_max, change.thresholds.last_synchronized_age_max_seconds);
+    seconds(&mut thresholds.average_latency_max, change.thresholds.average_latency_max_seconds);
+    seconds(&mut thresholds.monitoring_interval, change.thresholds.monitoring_interval_seconds);
+    Ok(settings)
+}
+
+impl Service for Daemon {
+    fn host(&self) -> Reply<'_, dto::HostView> {
+        Box::pin(async move {
+            let facts = self.engine.hypervisor(|it| it.host_facts()).await.ok();
+            let words = |facts: String| Some(facts);
+            let hypervisor = facts
+                .and_then(|it| words(format!("libvirt {}, QEMU {}", it.libvirt_version, it.qemu_version)));
+            Ok(dto::HostView { hypervisor, ..self.host_view()? })
+        })
+    }
+
+    fn host_check(&self) -> Reply<'_, Vec<dto::Check>> {
+        Box::pin(async move { Ok(self.engine.check_host().iter().map(Into::into).collect()) })
+    }
+
+    fn peers(&self) -> Reply<'_, Vec<dto::Peer>> {
+        Box::pin(async move {
+            let peers = self.engine.store().peers().map_err(failed)?;
+            Ok(peers.iter().map(|peer| self.shown_peer(peer)).collect())
+        })
+    }
+
+    fn peer_test(&self, peer: String) -> Reply<'_, Vec<dto::Check>> {
+        Box::pin(async move {
+            let peer = self.peer(&peer)?;
+            Ok(self.engine.test_peer(peer.host).await.iter().map(Into::into).collect())
+        })
+    }
+
+    fn relationships(&self) -> Reply<'_, Vec<dto::RelationshipSummary>> {
+        Box::pin(async move {
+            let records = self.engine.store().relationships().map_err(failed)?;
+            records.iter().map(|record| views::summary(&self.engine, record).map_err(problem)).collect()
+        })
+    }
+
+    fn relationship(&self, vm: String) -> Reply<'_, dto::RelationshipDetail> {
+        Box::pin(async move { views::detail(&self.engine, &self.find(&vm)?).map_err(problem) })
+    }
+
+    fn operations(&self) -> Reply<'_, Vec<dto::OperationView>> {
+        const SHOWN: u32 = 100;
+        Box::pin(async move {
+            let operations = self.engine.store().operations(SHOWN).map_err(failed)?;
+            Ok(operations
+                .iter()
+                .map(|(operation, entries)| operations::view(&self.engine, operation, entries))
+                .collect())
+        })
+    }
+
+    fn operation(&self, id: String) -> Reply<'_, dto::OperationView> {
+        Box::pin(async move { self.operation_view(&id) })
+    }
+
+    fn events(&self, query: dto::EventQuery) -> Reply<'_, Vec<dto::Event>> {
+        Box::pin(async move {
+            let vm = match &query.vm {
+                Some(vm) => {
+                    Some(self.find(vm).map_or_else(|_| vm.clone(), |record| record.relationship.vm_name))
+                }
+                None => None,
+            };
+            let limit = query.limit.unwrap_or(dto::EventQuery::LIMIT_DEFAULT);
+            let events =
+                self.engine.store().events(vm.as_deref(), query.since.unwrap_or(0), limit).map_err(failed)?;
+            let shown = events.into_iter().map(|event| dto::Event {
+                sequence: event.sequence,
+                number: event.number,
+                at_ms: event.at.millis(),
+                severity: match event.severity {
+                    EventSeverity::Info => dto::Severity::Info,
+                    EventSeverity::Warning => dto::Severity::Warning,
+                    EventSeverity::Critical => dto::Severity::Critical,
+                },
+                vm: event.vm_name,
+                text: event.text,
+            });
+            Ok(shown.collect())
+        })
+    }
+
+    fn host_set(
+        &self,
+        _: Caller,
+        change: dto::HostChange,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::HostView>> {
+        Box::pin(async move {
+            if change.storage.is_some() {
+                let cure = "set `storage` in /etc/virt-replica/virtreplicad.toml and restart virtreplicad";
+                return Err(invalid("storage is changed in the configuration file").with_cure(cure));
+            }
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of([
+                    "The host's rate limit will change until the next restart.",
+                ])));
+            }
+            if let Some(limit) = change.rate_limit {
+                self.engine.limiter().set(limit.bytes_per_second());
+            }
+            Ok(Answer::Done(self.host_view()?))
+        })
+    }
+
+    fn peer_invite(
+        &self,
+        _: Caller,
+        request: dto::InviteRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::Invitation>> {
+        Box::pin(async move {
+            if dry_run {
+                let line = format!(
+                    "A token will be made that lets one host pair within {} s.",
+                    request.valid_seconds
+                );
+                return Ok(Answer::Planned(dto::Plan::of([line])));
+            }
+            let lifetime = Duration::from_secs(request.valid_seconds);
+            let now = engine::clock::now();
+            let made = Invite::create(
+                self.trust.as_ref(),
+                &self.identity,
+                &self.advertise,
+                self.own.port,
+                lifetime,
+                now,
+            );
+            let invite = made.map_err(failed)?;
+            Ok(Answer::Done(dto::Invitation {
+                token: invite.token,
+                expires_at_ms: invite.expires.millis(),
+                host: self.own.name.clone(),
+            }))
+        })
+    }
+
+    fn peer_join(&self, _: Caller, request: dto::JoinRequest, dry_run: bool) -> Reply<'_, Answer<dto::Peer>> {
+        Box::pin(async move {
+            if dry_run {
+                let line = "Both hosts will pin each other's certificate; the token is used up.";
+                return Ok(Answer::Planned(dto::Plan::of([line])));
+            }
+            let now = engine::clock::now();
+            let joined =
+                transport::join(&request.token, &self.own, &self.identity, self.trust.as_ref(), now).await;
+            let record =
+                joined.map_err(|error| Problem::new(Code::Refused, "Not paired", error.to_string()))?;
+            let peer = self.peer(&record.host.to_string())?;
+            Ok(Answer::Done(self.shown_peer(&peer)))
+        })
+    }
+
+    fn peer_remove(&self, _: Caller, peer: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move {
+            let peer = self.peer(&peer)?;
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of([format!(
+                    "{} will not be trusted any more.",
+                    peer.name
+                )])));
+            }
+            self.engine.store().remove_peer(peer.host).map_err(|error| {
+                Problem::new(Code::Refused, "The peer is in use", error.to_string())
+                    .with_cure("virt-replica list")
+            })?;
+            Ok(Answer::Done(Done::saying(format!(
+                "{} is not trusted any more; remove this host there too",
+                peer.name
+            ))))
+        })
+    }
+
+    fn peer_rotate(&self, _: Caller, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move {
+            if dry_run {
+                let line = "A new certificate is made, told to every peer, and then used.";
+                return Ok(Answer::Planned(dto::Plan::of([line])));
+            }
+            let der = self.identity.prepare_next(engine::clock::now()).map_err(failed)?;
+            for peer in self.engine.store().peers().map_err(failed)? {
+                self.engine.announce_certificate(peer.host, der.clone()).await.map_err(|error| {
+                    problem(error).with_cure("virt-replica peer rotate, when every peer can be reached")
+                })?;
+            }
+            self.identity.switch().map_err(failed)?;
+            Ok(Answer::Done(Done::saying("every peer knows the new certificate, and it is used now")))
+        })
+    }
+
+    fn enable(
+        &self,
+        _: Caller,
+        request: dto::EnableRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::RelationshipSummary>> {
+        Box::pin(async move {
+            let wanted = self.enable_request(&request).await?;
+            let plan = self.engine.plan_enable(&wanted).await.map_err(problem)?;
+            let summary = vec![
+                format!("VM {} will be replicated to {}.", request.vm, request.peer),
+                format!(
+                    "A cycle runs every {} s; the VM runs on meanwhile.",
+                    wanted.settings.frequency.seconds()
+                ),
+            ];
+            let shown = shown(summary, &plan, false);
+            if dry_run {
+                return Ok(Answer::Planned(shown));
+            }
+            checks_hold(&shown)?;
+            let id = self.engine.enable(wanted).await.map_err(problem)?;
+            let record = self.engine.record(id).map_err(problem)?;
+            Ok(Answer::Done(views::summary(&self.engine, &record).map_err(problem)?))
+        })
+    }
+
+    fn change(
+        &self,
+        _: Caller,
+        vm: String,
+        change: dto::SettingsChange,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::RelationshipDetail>> {
+        Box::pin(async move {
+            let record = self.find(&vm)?;
+            let settings = changed(&record.relationship.settings, &change)?;
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of([
+                    "Both hosts will use the new settings from the next cycle on.",
+                ])));
+            }
+            self.engine.change(&record, settings).await.map_err(problem)?;
+            Ok(Answer::Done(views::detail(&self.engine, &self.find(&vm)?).map_err(problem)?))
+        })
+    }
+
+    fn pause(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move {
+            let record = self.find(&vm)?;
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of([
+                    "No cycle will begin until `resume`; changes are still tracked.",
+                ])));
+            }
+            self.engine.pause(&record).await.map_err(problem)?;
+            Ok(Answer::Done(Done::saying("replication is paused")))
+        })
+    }
+
+    fn resume(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move {
+            let record = self.find(&vm)?;
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of([
+                    "Cycles will go on; the first carries what changed meanwhile.",
+                ])));
+            }
+            self.engine.resume(&record).await.map_err(problem)?;
+            Ok(Answer::Done(Done::saying("replication goes on")))
+        })
+    }
+
+    fn remove(
+        &self,
+        _: Caller,
+        vm: String,
+        request: dto::RemoveRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move {
+            let record = self.find(&vm)?;
+            let delete = request.replica == dto::ReplicaFate::Delete;
+            if dry_run {
+                let fate =
+                    if delete { "the replica's files are deleted" } else { "the replica's files stay" };
+                return Ok(Answer::Planned(dto::Plan::of([format!(
+                    "The relationship ends on both hosts; {fate}."
+                )])));
+            }
+            self.engine.remove(&record, delete).await.map_err(problem)?;
+            Ok(Answer::Done(Done::saying("the relationship has ended on both hosts")))
+        })
+    }
+
+    fn planned_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: dto::PlannedFailoverRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::OperationView>> {
+        Box::pin(async move {
+            let record = self.find(&vm)?;
+            let options = Options {
+                reverse: request.reverse,
+                start: request.start,
+                shutdown_timeout: Duration::from_secs(request.shutdown_timeout_seconds),
+            };
+            let here = record.relationship.role() == Role::Primary;
+            if dry_run {
+                let plan = if here {
+                    self.engine.plan_failover(&record).await
+                } else {
+                    self.engine.relay_plan(&record, &options).await
+                };
+                let from = views::summary(&self.engine, &record).map_err(problem)?;
+                let mut lines = vec![format!(
+                    "{} will be shut down on {} and handed over to {}.",
+                    vm, from.primary_server, from.replica_server
+                )];
+                lines.push(match (request.start, request.reverse) {
+                    (true, true) => "It starts there, and replication is reversed at once.".into(),
+                    (true, false) => {
+                        "It starts there; it is unprotected until `virt-replica reverse`.".into()
+                    }
+                    (false, true) => "It stays off there; replication is reversed at once.".into(),
+                    (false, false) => {
+                        "It stays off there, and is unprotected until `virt-replica reverse`.".into()
+                    }
+                });
+                return Ok(Answer::Planned(shown(lines, &plan.map_err(problem)?, true)));
+            }
+            let requested_by = format!("{who} on {}", self.own.name);
+            let id = if here {
+                let open = self.engine.store().open_operation(record.relationship.id).map_err(failed)?;
+                if open.is_none() {
+                    let plan = self.engine.plan_failover(&record).await.map_err(problem)?;
+                    checks_hold(&shown(Vec::new(), &plan, true))?;
+                }
+                self.engine.begin_failover(&record, options, &requested_by).await
+            } else {
+                self.engine.relay_failover(&record, &options, &requested_by).await
+            };
+            let id = id.map_err(problem)?.to_string();
+            // On the replica's side the announcement follows in a moment.
+            for _ in 0..50 {
+                if let Ok(view) = self.operation_view(&id) {
+                    return Ok(Answer::Done(view));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            self.operation_view(&id).map(Answer::Done)
+        })
+    }
+
+    fn reverse(
+        &self,
+        _: Caller,
+        vm: String,
+        request: dto::ReverseRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::RelationshipSummary>> {
+        Box::pin(async move {
+            let record = self.find(&vm)?;
+            let mut settings = record.relationship.settings.clone();
+            if let Some(seconds) = request.frequency_seconds {
+                settings.frequency = Frequency::from_seconds(seconds).map_err(invalid)?;
+            }
+            if let Some(compression) = request.compression {
+                settings.compression = compression.into();
+            }
+            let peer: Option<HostId> = match &request.peer {
+                Some(named) => Some(self.peer(named)?.host),
+                None => None,
+            };
+            let wanted = ReverseRequest { peer, settings: Some(settings) };
+            if let Some(refusal) = self.engine.reverse_obstacle(&record, &wanted) {
+                return Err(problem(refusal));
+            }
+            if dry_run {
+                let peer = views::host_name(&self.engine, record.relationship.peer);
+                let lines = [
+                    format!("{peer} becomes the replica server with the original parameters."),
+                    "No disk is copied.".into(),
+                ];
+                return Ok(Answer::Planned(dto::Plan::of(lines)));
+            }
+            self.engine.reverse(&record, &wanted).await.map_err(problem)?;
+            Ok(Answer::Done(views::summary(&self.engine, &self.find(&vm)?).map_err(problem)?))
+        })
+    }
+
+    fn operation_resume(
+        &self,
+        _: Caller,
+        id: String,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::OperationView>> {
+        Box::pin(async move {
+            let view = self.operation_view(&id)?;
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of(["The next step is tried again now."])));
+            }
+            if let Ok(relationship) = view.relationship.parse() {
+                self.engine.wake(relationship);
+            }
+            self.operation_view(&id).map(Answer::Done)
+        })
+    }
+
+    fn operation_cancel(
+        &self,
+        who: Caller,
+        id: String,
+        _: dto::CancelRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::OperationView>> {
+        Box::pin(async move {
+            let view = self.operation_view(&id)?;
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of([
+                    "Every step is taken back; the VM is protected as before.",
+                ])));
+            }
+            let parsed = view.id.parse().map_err(invalid)?;
+            self.engine.cancel_operation(parsed, &format!("cancelled by {who}")).map_err(problem)?;
+            self.operation_view(&id).map(Answer::Done)
+        })
+    }
+}

@@ -1,0 +1,36 @@
+//! The start guard: a script in libvirt's hook directory that asks `virt-replica-hook` before a VM starts.
+//!
+//! libvirt looks for hooks when it starts, so after the first installation libvirtd must be restarted once.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// libvirt runs every program in this directory (hooks.html, "Script names").
+pub(crate) const HOOK: &str = "/etc/libvirt/hooks/qemu.d/virt-replica";
+
+/// Installs the script, or mends it when it is not ours any more. Gives its path.
+pub(crate) fn install(path: &Path, database: &Path) -> Result<PathBuf> {
+    let daemon = std::env::current_exe().context("path of this program")?;
+    let program = daemon.with_file_name("virt-replica-hook");
+    let script = format!(
+        "#!/bin/sh\n# Written by virtreplicad: refuses to start a VM that is a replica on this host.\n\
+         VIRT_REPLICA_STATE={} exec {} \"$@\"\n",
+        api::shell_word(&database.display().to_string()),
+        api::shell_word(&program.display().to_string())
+    );
+    if std::fs::read_to_string(path).is_ok_and(|present| present == script) {
+        return Ok(path.to_owned());
+    }
+    let folder = path.parent().context("the hook has a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("directory {}", folder.display()))?;
+    let fresh = folder.join(".virt-replica.new");
+    std::fs::write(&fresh, script).with_context(|| format!("the start guard {}", path.display()))?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&fresh, path)?;
+    tracing::warn!(
+        "the start guard was installed; restart libvirtd once so that it is asked: systemctl restart libvirtd"
+    );
+    Ok(path.to_owned())
+}
