@@ -122,7 +122,13 @@ impl Hypervisor for Libvirt {
 
     fn define(&self, definition: &str) -> Result<()> {
         let defined = self.connection.get()?.define_domain_xml(definition);
-        defined.map(drop).map_err(|error| of_host("define", &error))
+        defined.map(drop).map_err(|error| {
+            let refused = is(&error, ErrorNumber::XmlError) || is(&error, ErrorNumber::ConfigUnsupported);
+            match refused {
+                true => HypervisorError::Definition { reason: error.message().to_owned() },
+                false => of_host("define", &error),
+            }
+        })
     }
 
     fn undefine(&self, id: VmId) -> Result<()> {

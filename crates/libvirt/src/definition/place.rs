@@ -60,7 +60,8 @@ fn place_os(domain: &mut Element, placement: &Placement) -> Result<(), Hyperviso
     }
     let had = os.child("nvram").cloned();
     os.remove("nvram");
-    if let Some(path) = &placement.nvram {
+    let uefi = os.get("firmware") == Some("efi") || os.child_attribute("loader", "type") == Some("pflash");
+    if let (Some(path), true) = (&placement.nvram, uefi) {
         os.push(variable_store(had, path)?);
     }
     Ok(())

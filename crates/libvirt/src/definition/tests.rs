@@ -69,7 +69,7 @@ fn collect(element: &Element, values: &mut Vec<String>) {
 #[test]
 fn facts_are_read() {
     let vm = read(ORDINARY).unwrap();
-    assert_eq!(vm.name, "Büro's \"VM\" <1>/2 & more");
+    assert_eq!(vm.name, "Büro's \"VM\" <1> & more");
     assert_eq!((vm.memory_bytes, vm.vcpus), (4 << 30, 4));
     assert_eq!((vm.kind.as_str(), vm.arch.as_str(), vm.machine.as_str()), ("kvm", "x86_64", "pc-q35-10.0"));
     let uefi = Firmware::Uefi {
