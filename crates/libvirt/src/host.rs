@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use hypervisor::{HostFacts, Result, VmFacts};
 use virt::connect::Connect;
+use virt::error::ErrorNumber;
 
 use crate::definition;
 use crate::definition::tree::{Element, parse};
-use crate::error::of_host;
+use crate::error::{is, of_host};
 use crate::raw;
 
 /// Where the kernel lists the network devices of this host.
@@ -91,22 +92,22 @@ pub(crate) fn cpu_obstacle(connect: &Connect, definition: &str) -> Result<Option
     let Some(model) = cpu.child("model").map(Element::text) else { return Ok(None) };
     let said = connect.domain_capabilities(None, Some(&vm.arch), Some(&vm.machine), Some(&vm.kind), 0);
     let said = parse(&said.map_err(|error| of_host("domcapabilities", &error))?)?;
-    let usable = model_is_usable(&said, &model);
-    if usable == Some(false) || usable.is_none() {
-        let what = if usable.is_none() { "unknown to QEMU" } else { "not usable on the processor" };
-        return Ok(Some(format!("CPU model {model} is {what} of this host")));
+    match model_is_usable(&said, &model) {
+        Some(true) => {}
+        Some(false) => return Ok(Some(format!("the processor of this host cannot be a {model}"))),
+        None => return Ok(Some(format!("QEMU of this host knows no CPU model {model}"))),
     }
     if vm.kind != "kvm" {
         return Ok(None);
     }
     match raw::cpu_fits(connect, &vm.arch, &vm.machine, &vm.kind, text) {
         Ok(true) => Ok(None),
-        Ok(false) => Ok(Some(format!("the processor of this host cannot give the VM CPU model {model}"))),
-        Err(error) if crate::error::is(&error, virt::error::ErrorNumber::CpuIncompatible) => {
-            Ok(Some(error.message().to_owned()))
+        Ok(false) => {
+            Ok(Some(format!("the processor of this host lacks features that the VM's {model} needs")))
         }
+        Err(error) if is(&error, ErrorNumber::CpuIncompatible) => Ok(Some(error.message().to_owned())),
         // Not every architecture can compare; the model itself is usable.
-        Err(error) if crate::error::is(&error, virt::error::ErrorNumber::NoSupport) => Ok(None),
+        Err(error) if is(&error, ErrorNumber::NoSupport) => Ok(None),
         Err(error) => Err(of_host("hypervisor-cpu-compare", &error)),
     }
 }
@@ -117,4 +118,30 @@ fn model_is_usable(capabilities: &Element, model: &str) -> Option<bool> {
     let models = modes.filter(|mode| mode.get("name") == Some("custom")).flat_map(|mode| mode.all("model"));
     let known = models.into_iter().find(|known| known.text() == model)?;
     Some(known.get("usable") != Some("no"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_and_kinds_are_read_wherever_capabilities_list_them() {
+        let text = "<capabilities><guest><arch name='x86_64'><machine>pc-q35-10.0</machine>\
+            <machine canonical='pc-q35-10.0'>q35</machine><domain type='qemu'/>\
+            <domain type='kvm'><machine>microvm</machine></domain></arch></guest></capabilities>";
+        let (machines, kinds) = abilities(&parse(text).unwrap());
+        let names: Vec<&str> = machines.iter().map(|(_, machine)| machine.as_str()).collect();
+        assert_eq!(names, ["microvm", "pc-q35-10.0", "q35"]);
+        assert_eq!(kinds, ["kvm", "qemu"]);
+    }
+
+    #[test]
+    fn a_cpu_model_is_usable_not_usable_or_unknown() {
+        let text = "<domainCapabilities><cpu><mode name='host-model'><model>Skylake</model></mode>\
+            <mode name='custom'><model usable='yes'>qemu64</model><model usable='no'>EPYC</model></mode></cpu></domainCapabilities>";
+        let said = parse(text).unwrap();
+        assert_eq!(model_is_usable(&said, "qemu64"), Some(true));
+        assert_eq!(model_is_usable(&said, "EPYC"), Some(false));
+        assert_eq!(model_is_usable(&said, "Skylake"), None);
+    }
 }
