@@ -42,7 +42,9 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
     let (frames, waiting) = mpsc::channel(FRAMES_WAITING);
     let plan = Plan::new(&directory, &header)?;
     let writing = blocking(move || plan.write(waiting));
-    let reading = async {
+    // The reader owns the channel: when it ends, for whatever reason, the writer ends too.
+    let (decoder, pieces) = (&mut decoder, &mut body);
+    let reading = async move {
         loop {
             match decoder.next().map_err(Refusal::failed)? {
                 Some(Item::Frame(frame)) => {
@@ -53,13 +55,11 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
                     }
                 }
                 Some(Item::Header(_)) => return Err(Refusal::failed("a second header in a delta")),
-                None => decoder.feed(&next_piece(&mut body).await?),
+                None => decoder.feed(&next_piece(pieces).await?),
             }
         }
     };
-    let read: Result<()> = reading.await;
-    drop(frames);
-    let written = writing.await;
+    let (read, written): (Result<()>, _) = tokio::join!(reading, writing);
     read?;
     let written = written?;
     // The sender's stream ends after the trailer; anything more would be an error of the stream.
