@@ -28,6 +28,7 @@ mod namespace;
 mod network;
 mod options;
 mod process;
+mod product;
 mod run;
 mod workload;
 
@@ -39,5 +40,6 @@ pub use lab::{Lab, running, sweep};
 pub use namespace::Namespace;
 pub use options::{Accel, LabOptions};
 pub use process::{alive, wait_gone};
+pub use product::{HOSTS, Handover, Product, is_normal};
 pub use rustix::process::Signal;
 pub use workload::{Client, Dump, Who};

@@ -2,6 +2,7 @@
 //!
 //! NOT part of the product. Each command installs what it needs first (see `install`), so a bare Debian machine will do.
 
+mod demo;
 mod install;
 mod lab_commands;
 mod program;
@@ -24,6 +25,12 @@ struct Arguments {
 enum Command {
     /// Installs the Debian packages and cargo tools that the other commands need
     Install,
+    /// The whole story on two hosts: protect a running VM, hand it over, bring it home
+    Demo {
+        /// Leave the lab up afterwards and print how to use it
+        #[arg(long)]
+        keep: bool,
+    },
     /// Two libvirt hosts on this machine, to play with
     #[command(subcommand)]
     Lab(lab_commands::Command),
@@ -50,6 +57,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Install => install::everything()?,
+        Command::Demo { keep } => demo::run(keep)?,
         Command::Lab(command) => return lab_commands::run(command),
         Command::Test { no_lab } => test::everything(!no_lab)?,
         Command::Tidy => tidy::check()?,

@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together and runs them. What is *not* here: decisions.
 
+mod choices;
 mod config;
 mod operations;
 mod service;

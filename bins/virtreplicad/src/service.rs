@@ -7,14 +7,12 @@ use std::time::Duration;
 use api::dto::{self, Answer, Done};
 use api::{Caller, Code, Problem, Reply, Service};
 use choreography::Options;
-use domain::{
-    Compression, DiskChoice, DiskTarget, Frequency, HostId, OperationId, Role, Settings, Thresholds,
-    Timestamp,
-};
+use domain::{Compression, Frequency, HostId, OperationId, Role, Settings, Thresholds, Timestamp};
 use engine::{EnableRequest, Engine, Plan, Refusal, ReverseRequest};
 use store::{EventSeverity, Peer, Record};
 use transport::{Fingerprint, Identity, Introduction, Invite, TrustStore};
 
+use crate::choices::{changed, choose_disks};
 use crate::{operations, views};
 
 /// The daemon as the command line sees it.
@@ -44,7 +42,7 @@ fn failed(error: impl std::fmt::Display) -> Problem {
     problem(Refusal::failed(error))
 }
 
-fn invalid(error: impl std::fmt::Display) -> Problem {
+pub(crate) fn invalid(error: impl std::fmt::Display) -> Problem {
     Problem::new(Code::Invalid, "Not accepted", error.to_string())
 }
 
@@ -152,71 +150,6 @@ impl Daemon {
     }
 }
 
-fn choose_disks(
-    all: impl Iterator<Item = DiskTarget>,
-    selection: &dto::DiskSelection,
-) -> Result<Vec<(DiskTarget, DiskChoice)>, Problem> {
-    let all: Vec<DiskTarget> = all.collect();
-    let named = match selection {
-        dto::DiskSelection::All => &Vec::new(),
-        dto::DiskSelection::Only(named) | dto::DiskSelection::AllBut(named) => named,
-    };
-    if let Some(unknown) =
-        named.iter().find(|name| !all.iter().any(|target| target.as_str() == name.as_str()))
-    {
-        let known: Vec<&str> = all.iter().map(DiskTarget::as_str).collect();
-        return Err(invalid(format!("the VM has no disk {unknown:?}; it has {}", known.join(", "))));
-    }
-    let replicated = |target: &DiskTarget| {
-        let is_named = named.iter().any(|name| name == target.as_str());
-        match selection {
-            dto::DiskSelection::All => true,
-            dto::DiskSelection::Only(_) => is_named,
-            dto::DiskSelection::AllBut(_) => !is_named,
-        }
-    };
-    let choices: Vec<_> = all
-        .into_iter()
-        .map(|target| {
-            let choice = if replicated(&target) { DiskChoice::Replicated } else { DiskChoice::Excluded };
-            (target, choice)
-        })
-        .collect();
-    if choices.iter().all(|(_, choice)| *choice == DiskChoice::Excluded) {
-        return Err(invalid("no disk would be replicated"));
-    }
-    Ok(choices)
-}
-
-fn changed(settings: &Settings, change: &dto::SettingsChange) -> Result<Settings, Problem> {
-    let mut settings = settings.clone();
-    if let Some(seconds) = change.frequency_seconds {
-        settings.frequency = Frequency::from_seconds(seconds).map_err(invalid)?;
-    }
-    if let Some(compression) = change.compression {
-        settings.compression = compression.into();
-    }
-    if let Some(limit) = change.rate_limit {
-        settings.rate_limit_bytes_per_second = limit.bytes_per_second();
-    }
-    if let Some(networks) = &change.networks {
-        settings.network_map.clone_from(networks);
-    }
-    let thresholds = &mut settings.thresholds;
-    if let Some(percent) = change.thresholds.missed_cycles_percent_max {
-        thresholds.missed_cycles_percent_max = percent;
-    }
-    let seconds = |slot: &mut Duration, asked: Option<u64>| {
-        if let Some(asked) = asked {
-            *slot = Duration::from_secs(asked);
-        }
-    };
-    seconds(&mut thresholds.last_synchronized_age_max, change.thresholds.last_synchronized_age_max_seconds);
-    seconds(&mut thresholds.average_latency_max, change.thresholds.average_latency_max_seconds);
-    seconds(&mut thresholds.monitoring_interval, change.thresholds.monitoring_interval_seconds);
-    Ok(settings)
-}
-
 impl Service for Daemon {
     fn host(&self) -> Reply<'_, dto::HostView> {
         Box::pin(async move {
@@ -274,12 +207,10 @@ impl Service for Daemon {
 
     fn events(&self, query: dto::EventQuery) -> Reply<'_, Vec<dto::Event>> {
         Box::pin(async move {
-            let vm = match &query.vm {
-                Some(vm) => {
-                    Some(self.find(vm).map_or_else(|_| vm.clone(), |record| record.relationship.vm_name))
-                }
-                None => None,
-            };
+            let vm = query
+                .vm
+                .as_ref()
+                .map(|vm| self.find(vm).map_or_else(|_| vm.clone(), |record| record.relationship.vm_name));
             let limit = query.limit.unwrap_or(dto::EventQuery::LIMIT_DEFAULT);
             let events =
                 self.engine.store().events(vm.as_deref(), query.since.unwrap_or(0), limit).map_err(failed)?;

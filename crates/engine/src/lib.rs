@@ -19,6 +19,7 @@ mod handover;
 mod listen;
 mod owner;
 mod peer;
+mod plan;
 mod protect;
 mod receive;
 mod replica;
@@ -41,7 +42,7 @@ use tokio::sync::Notify;
 use transport::{Identity, PeerClient, RateLimiter, TrustStore};
 
 pub use error::{Code, Refusal, Result};
-pub use handover::Plan;
+pub use plan::Plan;
 pub use protect::{EnableRequest, ReverseRequest};
 pub use report::{Report, Times, facts, words};
 pub use view::Progress;

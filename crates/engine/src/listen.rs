@@ -10,7 +10,7 @@ use wire::message::form::{CheckForm, EntryForm, OperationForm, PointForm, Settin
 use wire::message::{Answer, Beliefs, Request, Requirements};
 
 use crate::events::Number;
-use crate::handover::refused;
+use crate::plan::refused;
 use crate::protect::mismatches;
 use crate::{Code, Engine, Refusal, Result, clock, owner, receive, replica, survey};
 

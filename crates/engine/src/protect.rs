@@ -10,7 +10,7 @@ use wire::message::form::{CheckForm, OptionsForm, SettingsForm};
 use wire::message::{Answer, Request};
 
 use crate::events::Number;
-use crate::handover::refused;
+use crate::plan::refused;
 use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, survey};
 
 /// Protect a VM.
@@ -213,10 +213,10 @@ impl Engine {
             // The user's own disk under a home replica is never deleted: it lies outside the directory.
             Role::Replica if delete_replica => {
                 self.hypervisor(move |it| it.undefine(vm)).await?;
-                if record.home_definition.is_none() {
-                    if let Ok(directory) = replica::directory(record) {
-                        directory.remove().map_err(Refusal::failed)?;
-                    }
+                if record.home_definition.is_none()
+                    && let Ok(directory) = replica::directory(record)
+                {
+                    directory.remove().map_err(Refusal::failed)?;
                 }
             }
             Role::Replica => {}

@@ -154,10 +154,10 @@ impl Source {
         for export in self.exports {
             export.stop().await;
         }
-        if let Some(vm) = self.job {
-            if let Err(error) = engine.hypervisor(move |it| it.end_backup(vm)).await {
-                tracing::warn!(%vm, %error, "the backup job could not be ended");
-            }
+        if let Some(vm) = self.job
+            && let Err(error) = engine.hypervisor(move |it| it.end_backup(vm)).await
+        {
+            tracing::warn!(%vm, %error, "the backup job could not be ended");
         }
     }
 }

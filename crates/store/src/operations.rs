@@ -35,10 +35,10 @@ impl Store {
     /// A new operation with its first lines; refused while another one of the relationship is open. Repeating is fine.
     pub fn begin_operation(&self, operation: &Operation, entries: &[Entry]) -> Result<()> {
         self.write(|transaction| {
-            if let Some(open) = open_operation_id(transaction, operation.relationship)? {
-                if open != operation.id.to_string() {
-                    return Err(StoreError::Busy(open.parse().map_err(row)?));
-                }
+            if let Some(open) = open_operation_id(transaction, operation.relationship)?
+                && open != operation.id.to_string()
+            {
+                return Err(StoreError::Busy(open.parse().map_err(row)?));
             }
             insert_operation(transaction, operation)?;
             append(transaction, operation.id, entries)

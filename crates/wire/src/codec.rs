@@ -42,12 +42,11 @@ impl Codec {
 /// Compresses when it pays; returns what travels and how.
 #[must_use]
 pub fn encode(data: &Bytes, compress: bool) -> (Codec, Bytes) {
-    if compress {
-        if let Ok(packed) = zstd::bulk::compress(data, LEVEL) {
-            if packed.len() + data.len() / WORTHWHILE_PART < data.len() {
-                return (Codec::Zstd, Bytes::from(packed));
-            }
-        }
+    if compress
+        && let Ok(packed) = zstd::bulk::compress(data, LEVEL)
+        && packed.len() + data.len() / WORTHWHILE_PART < data.len()
+    {
+        return (Codec::Zstd, Bytes::from(packed));
     }
     (Codec::Raw, data.clone())
 }

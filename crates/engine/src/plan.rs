@@ -1,0 +1,162 @@
+//! Before the first step of a planned failover: prerequisites by name, the forecast, and the journal's first lines.
+
+use choreography::next::{CannotCancel, may_cancel};
+use choreography::{Mark, Operation, Options, Side, Step, fold};
+use domain::{Check, CheckName, Health, OperationId, Phase};
+use hypervisor::{ShutoffReason, VmState};
+use store::{Record, StoreError};
+use uuid::Uuid;
+
+use crate::events::Number;
+use crate::{Code, Engine, Refusal, Result, clock, survey};
+
+/// What shutting down and starting cost beside the transfer; only for the forecast.
+const FIXED_DOWNTIME_MS: u64 = 3_000;
+
+/// What would happen, before the question.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Every prerequisite.
+    pub checks: Vec<Check>,
+    /// Bytes of the last delta, as far as known.
+    pub expected_bytes: Option<u64>,
+    /// Time without the VM, as far as known; the guest's own shut-down and boot not counted.
+    pub expected_downtime_ms: Option<u64>,
+}
+
+impl Engine {
+    /// Every prerequisite of a planned failover, and what it would cost. On the primary.
+    pub async fn plan_failover(&self, record: &Record) -> Result<Plan> {
+        let relationship = &record.relationship;
+        let mut checks = Vec::new();
+        let vm = relationship.vm;
+        let facts = self.hypervisor(move |it| it.vm(vm)).await?;
+        let facts = facts
+            .ok_or_else(|| Refusal::new(Code::NotFound, "the VM is not defined here", "virsh list --all"))?;
+        checks.extend(survey::reach(self, relationship.peer).await);
+        let health = self.health(record)?;
+        let normal = health.health == Health::Normal && relationship.phase == Phase::Replicating;
+        checks.push(Check::when(CheckName::HealthNormal, normal, || {
+            let found = format!(
+                "health is {:?}: {:?}; state: {}",
+                health.health,
+                health.reasons,
+                relationship.phase.words()
+            );
+            (found, format!("virt-replica show {}", relationship.vm_name))
+        }));
+        let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
+        checks.push(Check::when(CheckName::NoOtherOperation, open.is_none(), || {
+            let id = open.as_ref().map(|(operation, _)| operation.id.to_string()).unwrap_or_default();
+            (format!("operation {id} is under way"), format!("virt-replica operation show {id}"))
+        }));
+        checks.push(power_state(facts.state));
+        checks.extend(survey::own_vm(&facts));
+        if checks.first().is_some_and(Check::holds) {
+            let id = Some(relationship.id.0);
+            let requirements = survey::requirements(self, &facts, &relationship.settings, id).await?;
+            checks.extend(survey::there(self, relationship.peer, requirements).await?);
+        }
+        let statistics = self.statistics(record)?;
+        let expected_bytes = record.pending_bytes.or(statistics.average_bytes);
+        let speed = statistics.average_bytes.zip(statistics.average_latency);
+        let transfer = speed.zip(expected_bytes).map(|((bytes, latency), expected)| {
+            let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+            latency_ms.max(expected.saturating_mul(latency_ms) / bytes.max(1))
+        });
+        Ok(Plan { checks, expected_bytes, expected_downtime_ms: transfer.map(|ms| ms + FIXED_DOWNTIME_MS) })
+    }
+
+    /// Begins a planned failover on the primary. The same call while it is under way answers with it.
+    pub async fn begin_failover(
+        &self,
+        record: &Record,
+        options: Options,
+        requested_by: &str,
+    ) -> Result<OperationId> {
+        let relationship = &record.relationship;
+        if let Some((open, _)) = self.store().open_operation(relationship.id).map_err(Refusal::failed)? {
+            return Ok(open.id);
+        }
+        let plan = self.plan_failover(record).await?;
+        if let Some(check) = plan.checks.iter().find(|check| !check.holds()) {
+            return Err(refused(check));
+        }
+        let operation = Operation {
+            id: OperationId(Uuid::now_v7()),
+            relationship: relationship.id,
+            old_primary: self.host(),
+            side: Side::OldPrimary,
+            proposed_epoch: relationship.epoch.next(),
+            options,
+            requested_by: requested_by.to_owned(),
+            begun: clock::now(),
+        };
+        let words = format!("{} prerequisites hold", plan.checks.len());
+        let entries = [self.entry(Mark::Intent(Step::Check)), self.entry(Mark::Done(Step::Check, words))];
+        self.store().begin_operation(&operation, &entries).map_err(|error| match error {
+            StoreError::Busy(_) => Refusal::new(Code::Busy, error.to_string(), ""),
+            other => Refusal::failed(other),
+        })?;
+        self.event(
+            Number::FailoverStarted,
+            &relationship.vm_name,
+            format!("planned failover {}", operation.id),
+        );
+        self.wake(relationship.id);
+        Ok(operation.id)
+    }
+
+    /// A person turns an operation round, or, with force, decides in doubt that the other host did not take over.
+    pub fn cancel_operation(&self, id: OperationId, reason: &str) -> Result<()> {
+        let found = self.store().operation(id).map_err(Refusal::failed)?;
+        let (operation, entries) = found.ok_or_else(|| no_operation(id))?;
+        match may_cancel(&fold(&entries)) {
+            Ok(()) if operation.side == Side::OldPrimary => {
+                let cancel = self.entry(Mark::Cancel(reason.to_owned()));
+                self.store().append_entries(id, &[cancel]).map_err(Refusal::failed)?;
+                self.wake(operation.relationship);
+                Ok(())
+            }
+            Ok(()) => {
+                let found = "this host is the replica server of the operation";
+                Err(Refusal::new(Code::Refused, found, "run the command on the primary server"))
+            }
+            Err(error @ (CannotCancel::HandedOver | CannotCancel::Ended)) => {
+                Err(Refusal::new(Code::Refused, error.to_string(), ""))
+            }
+        }
+    }
+}
+
+/// No such operation here.
+pub(crate) fn no_operation(id: OperationId) -> Refusal {
+    Refusal::new(Code::NotFound, format!("no operation {id} here"), "virt-replica operation list")
+}
+
+/// A check that does not hold, as a refusal.
+pub(crate) fn refused(check: &Check) -> Refusal {
+    match &check.verdict {
+        domain::Verdict::Fail { found, cure } => {
+            Refusal::new(Code::Refused, format!("{}: no. {found}", check.name.words()), cure.clone())
+        }
+        domain::Verdict::Pass => Refusal::failed("a check that holds refuses nothing"),
+    }
+}
+
+fn power_state(state: VmState) -> Check {
+    let clean = match state {
+        VmState::Running | VmState::ShutOff(ShutoffReason::Shutdown) => true,
+        VmState::Paused | VmState::ShutOff(_) => false,
+    };
+    Check::when(CheckName::VmShutDownNotTurnedOff, clean, || {
+        let found = match state {
+            VmState::Paused => "the VM is paused".to_owned(),
+            VmState::ShutOff(reason) => {
+                format!("the VM is off, and it was not shut down ({reason:?}): data in flight may be lost")
+            }
+            VmState::Running => String::new(),
+        };
+        (found, "start the VM, see that it is well, and try again: planned failover shuts it down by itself")
+    })
+}
