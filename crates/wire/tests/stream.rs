@@ -39,7 +39,10 @@ fn stream() -> Vec<u8> {
     stream
 }
 
-fn decode(stream: &[u8], piece: usize) -> Result<(Vec<(u16, u64, usize)>, DeltaDigest, bool), WireError> {
+/// (disk, offset, length) of every frame, the digest over them, and whether the end came.
+type Decoded = (Vec<(u16, u64, usize)>, DeltaDigest, bool);
+
+fn decode(stream: &[u8], piece: usize) -> Result<Decoded, WireError> {
     let (mut decoder, mut frames, mut digest, mut ended) =
         (FrameDecoder::new(), Vec::new(), DeltaDigest::default(), false);
     for piece in stream.chunks(piece) {
