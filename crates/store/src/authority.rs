@@ -11,8 +11,8 @@ use choreography::{Entry, Mark, Operation};
 use domain::{Epoch, OperationId, Phase, Role};
 use rusqlite::{Transaction, params};
 
-use crate::error::{StoreError, row};
-use crate::operations::{append, insert_operation, open_operation_id, read_operation};
+use crate::error::StoreError;
+use crate::operations::{append, expect_alone, insert_operation, read_operation};
 use crate::relationships::{standing, write_phase};
 use crate::{Result, Store};
 
@@ -155,13 +155,6 @@ fn expect_epoch(operation: &Operation, known: Epoch) -> Result<()> {
         return Ok(());
     }
     Err(StoreError::Epoch { operation: operation.id, proposed: operation.proposed_epoch, known })
-}
-
-fn expect_alone(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
-    match open_operation_id(transaction, operation.relationship)? {
-        Some(open) if open != operation.id.to_string() => Err(StoreError::Busy(open.parse().map_err(row)?)),
-        _ => Ok(()),
-    }
 }
 
 /// The only statement that changes an epoch. The seal of disk files belongs to the role that ends.

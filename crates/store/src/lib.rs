@@ -53,9 +53,8 @@ impl Store {
     /// This host's id; `fresh` becomes it at the first call.
     pub fn host_identity(&self, fresh: HostId) -> Result<HostId> {
         self.write(|transaction| {
-            let text = get_setting(transaction, "host")?;
-            if let Some(host) = text.and_then(|text| Uuid::parse_str(&text).ok()) {
-                return Ok(HostId(host));
+            if let Some(text) = get_setting(transaction, "host")? {
+                return Ok(HostId(Uuid::parse_str(&text).map_err(error::row)?));
             }
             put_setting(transaction, "host", &fresh.to_string())?;
             Ok(fresh)

@@ -17,11 +17,7 @@ impl Store {
     /// comes after its own cancellation would wait for ever.
     pub fn begin_operation(&self, operation: &Operation, entries: &[Entry]) -> Result<()> {
         self.write(|transaction| {
-            if let Some(open) = open_operation_id(transaction, operation.relationship)? {
-                if open != operation.id.to_string() {
-                    return Err(StoreError::Busy(open.parse().map_err(row)?));
-                }
-            }
+            expect_alone(transaction, operation)?;
             if is_abandoned(transaction, operation.id)? {
                 return Err(StoreError::Abandoned(operation.id));
             }
@@ -99,6 +95,14 @@ pub(crate) fn open_operation_id(
 ) -> Result<Option<String>> {
     let query = "SELECT id FROM operation WHERE relationship = ?1 AND ended = 0";
     Ok(transaction.query_row(query, [relationship.to_string()], |row| row.get(0)).optional()?)
+}
+
+/// One operation at a time: refused while another one of the relationship is open.
+pub(crate) fn expect_alone(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
+    match open_operation_id(transaction, operation.relationship)? {
+        Some(open) if open != operation.id.to_string() => Err(StoreError::Busy(open.parse().map_err(row)?)),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn insert_operation(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
