@@ -1,62 +1,103 @@
-//! What libvirt's `qemu` hook calls: refuses to start a VM that is a replica on this host.
+//! What libvirt's `qemu` hook calls: may this VM start on this host?
 //!
-//! It reads the database, never talks to libvirt (that would dead-lock) and never waits for the daemon. Only the moments
-//! before a start can be refused; everywhere else, `reconnect` above all, a failure would make libvirt kill a running VM.
+//! `virt-replica-hook OBJECT OPERATION SUBOPERATION EXTRA`, the definition of the VM on standard input. Exit code 0: it may;
+//! 1: it may not, and one line on standard error, which libvirt shows to the person who tried, says why and what to do.
+//!
+//! It is *not* a client of libvirt, which waits for it, nor of the daemon, which may be down. It prints nothing on
+//! standard output, which libvirt would take for a new definition.
+//!
+//! | what it finds | answer |
+//! |---|---|
+//! | an operation that starts nothing (`reconnect`, `release`, …) | yes, before anything is looked at |
+//! | no database | yes, and a line says so: nothing is protected on this host |
+//! | a database without this VM, or with it as primary | yes |
+//! | a VM that belongs to the other host or is being handed over | no |
+//! | a database that cannot be read, or not in time | no: two writers are worse than a VM that starts later |
 
-use std::io::Read;
-use std::path::PathBuf;
+mod definition;
+mod question;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use store::{Guard, GuardVerdict};
+use question::Question;
+use store::{Guard, GuardVerdict, StoreError};
 
-/// Longest definition that is read; libvirt's own limit is larger, real ones are far smaller.
-const DEFINITION_BYTES_MAX: u64 = 4 << 20;
+/// libvirt waits for its hooks without a limit of its own, and with it everybody who calls it.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// The part of it in which the definition must arrive; after that the VM's name has to do.
+const DEFINITION_DEADLINE: Duration = Duration::from_secs(1);
+/// Where the daemon keeps its state, unless the variable `VIRT_REPLICA_STATE` says otherwise.
+const STATE: &str = "/var/lib/virt-replica/state.db";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    let moment = arguments.get(2).map(String::as_str).unwrap_or_default();
-    if !matches!(moment, "prepare" | "start" | "migrate" | "restore") {
-        return ExitCode::SUCCESS;
-    }
-    // Nothing below may hold a start up: a watchdog ends a look that hangs, and lets the VM start.
-    std::thread::spawn(|| {
-        std::thread::sleep(std::time::Duration::from_secs(2));
-        eprintln!("virt-replica: the state database did not answer in time; the start is allowed");
-        std::process::exit(0);
-    });
-    let database = std::env::var_os("VIRT_REPLICA_STATE")
-        .map_or_else(|| PathBuf::from("/var/lib/virt-replica/state.db"), PathBuf::from);
-    let mut definition = String::new();
-    let _ = std::io::stdin().take(DEFINITION_BYTES_MAX).read_to_string(&mut definition);
-    let Some(vm) = uuid_in(&definition) else { return ExitCode::SUCCESS };
-    match Guard::open(&database).and_then(|guard| guard.verdict(vm)) {
-        Ok(GuardVerdict::Refused(line)) => {
-            eprintln!("{line}");
-            ExitCode::FAILURE
+    let begun = Instant::now();
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let Some(question) = Question::read(arguments) else { return ExitCode::SUCCESS };
+    let state = std::env::var_os("VIRT_REPLICA_STATE").map_or_else(|| PathBuf::from(STATE), PathBuf::from);
+    let vm = within(DEFINITION_DEADLINE, || definition::uuid(std::io::stdin().lock())).flatten();
+
+    let asked = state.clone();
+    let name = question.name.clone();
+    let left = DEADLINE.saturating_sub(begun.elapsed());
+    let answer = match within(left, move || ask(&asked, vm, &name)) {
+        Some(Ok(answer)) => answer,
+        Some(Err(error)) => Answer::No(cannot_tell(&question.name, &error.to_string())),
+        None => {
+            let cause = format!("{} did not answer within {} s", state.display(), DEADLINE.as_secs());
+            Answer::No(cannot_tell(&question.name, &cause))
         }
-        Ok(GuardVerdict::NotProtected | GuardVerdict::Allowed) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("virt-replica: {error}; the start is allowed");
+    };
+    match answer {
+        Answer::Yes => ExitCode::SUCCESS,
+        Answer::YesBut(remark) => {
+            eprintln!("virt-replica: {remark}");
             ExitCode::SUCCESS
         }
+        Answer::No(reason) => {
+            eprintln!("virt-replica: {reason}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// The first UUID of a definition: libvirt writes it directly after the name.
-fn uuid_in(definition: &str) -> Option<&str> {
-    let (_, rest) = definition.split_once("<uuid>")?;
-    let (uuid, _) = rest.split_once("</uuid>")?;
-    Some(uuid.trim())
+enum Answer {
+    Yes,
+    YesBut(String),
+    No(String),
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn ask(state: &Path, vm: Option<domain::VmId>, name: &str) -> Result<Answer, StoreError> {
+    let Some(guard) = Guard::open(state)? else {
+        let remark =
+            format!("there is no {}: nothing is protected on this host, all VMs may start", state.display());
+        return Ok(Answer::YesBut(remark));
+    };
+    let verdict = match vm {
+        Some(vm) => guard.verdict(vm)?,
+        None => guard.verdict_by_name(name)?,
+    };
+    Ok(match verdict {
+        GuardVerdict::NotProtected | GuardVerdict::Allowed => Answer::Yes,
+        GuardVerdict::Refused(reason) => Answer::No(reason),
+    })
+}
 
-    #[test]
-    fn the_uuid_is_found_where_libvirt_writes_it() {
-        assert_eq!(uuid_in("<domain><name>x</name>\n  <uuid>11-22</uuid>"), Some("11-22"));
-        assert_eq!(uuid_in("<domain>"), None);
-        assert_eq!(uuid_in(""), None);
-    }
+/// Refused for want of knowledge. The cure lasts until the daemon's next start, which puts the script back.
+fn cannot_tell(name: &str, cause: &str) -> String {
+    let text = format!(
+        "whether VM {name} may run on this host is not known: {cause}; see: systemctl status virtreplicad; if you know that \
+         it runs nowhere else: rm /etc/libvirt/hooks/qemu.d/virt-replica, and start it again"
+    );
+    text.replace(char::is_control, " ")
+}
+
+/// What `work` gives, if it is ready in time; else it is left behind, and ends with the process.
+fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, ready) = mpsc::channel();
+    thread::spawn(move || done.send(work()));
+    ready.recv_timeout(limit).ok()
 }

@@ -14,12 +14,7 @@ pub(crate) const HOOK: &str = "/etc/libvirt/hooks/qemu.d/virt-replica";
 pub(crate) fn install(path: &Path, database: &Path) -> Result<PathBuf> {
     let daemon = std::env::current_exe().context("path of this program")?;
     let program = daemon.with_file_name("virt-replica-hook");
-    let script = format!(
-        "#!/bin/sh\n# Written by virtreplicad: refuses to start a VM that is a replica on this host.\n\
-         VIRT_REPLICA_STATE={} exec {} \"$@\"\n",
-        api::shell_word(&database.display().to_string()),
-        api::shell_word(&program.display().to_string())
-    );
+    let script = store::hook_script(&program, database);
     if std::fs::read_to_string(path).is_ok_and(|present| present == script) {
         return Ok(path.to_owned());
     }

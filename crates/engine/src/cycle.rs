@@ -109,6 +109,10 @@ async fn beliefs(engine: &Engine, record: &Record) -> Result<Beliefs> {
 
 fn announce_resynchronization(engine: &Engine, record: &Record, cause: &str) -> Result<()> {
     let relationship = &record.relationship;
+    // In a handover the side stays locked: the final delta carries everything, and the lock is not ours to lift.
+    if relationship.phase == Phase::Yielding {
+        return Ok(());
+    }
     let phase = Phase::Resynchronizing { cause: cause.to_owned() };
     engine.store().set_phase(relationship.id, &phase).map_err(Refusal::failed)?;
     engine.event(

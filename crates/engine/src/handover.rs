@@ -220,7 +220,7 @@ impl Run<'_> {
     }
 
     async fn final_sync(&self) -> Result<String> {
-        let mut record = self.engine.record(self.operation.relationship)?;
+        let record = self.engine.record(self.operation.relationship)?;
         // Locked: a VM that runs nevertheless was started behind the guard, and its writes would be lost.
         if self.state().await?.is_active() {
             return Err(Refusal::new(
@@ -229,7 +229,6 @@ impl Run<'_> {
                 "shut it down, and try again",
             ));
         }
-        record.relationship.phase = Phase::Replicating;
         let done = cycle::run(self.engine, &record).await?;
         let facts = Report {
             old_primary_digest: Some(done.head.lineage.to_hex()),

@@ -1,10 +1,23 @@
-//! What the start hook of libvirt reads: may this VM start here? Works while the daemon is down.
+//! What the start hook of libvirt reads: may this VM start here? Works while the daemon is down, and writes nothing.
+//!
+//! It asks no version: the columns that it reads keep their meaning (see `schema.rs`), so that an older hook beside a newer
+//! daemon, in the middle of an upgrade, still answers.
+
+mod script;
 
 use std::path::Path;
+use std::time::Duration;
 
+use domain::{Phase, VmId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use crate::forms::phase_from_text;
 use crate::{Result, StoreError};
+
+pub use script::hook_script;
+
+/// How long the guard waits for a database that is just being recovered; below the two seconds that a hook has.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// A read-only look at the database.
 pub struct Guard {
@@ -18,40 +31,75 @@ pub enum GuardVerdict {
     NotProtected,
     /// This side is primary.
     Allowed,
-    /// This side is not primary: one line for the person who tried.
+    /// This side may not run the VM: one line for the person who tried.
     Refused(String),
 }
 
 impl Guard {
-    /// Opens the database of a host.
-    pub fn open(path: &Path) -> Result<Guard> {
+    /// Opens the database of a host; none when there is no such file: then nothing is protected here.
+    pub fn open(path: &Path) -> Result<Option<Guard>> {
+        if matches!(path.try_exists(), Ok(false)) {
+            return Ok(None);
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|source| StoreError::Open { path: path.into(), source })?;
-        connection.busy_timeout(std::time::Duration::from_secs(1))?;
-        Ok(Guard { connection })
+        connection.busy_timeout(BUSY_WAIT)?;
+        Ok(Some(Guard { connection }))
     }
 
     /// May the VM with this UUID start here?
-    pub fn verdict(&self, vm: &str) -> Result<GuardVerdict> {
-        let query = "SELECT r.may_run, r.vm_name, coalesce(p.name, r.peer) FROM relationship r
-                     LEFT JOIN peer p ON p.host = r.peer WHERE r.vm = ?1";
-        let found = self.connection.query_row(query, [vm], |row| {
-            Ok((row.get::<_, bool>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+    pub fn verdict(&self, vm: VmId) -> Result<GuardVerdict> {
+        self.look("r.vm = ?1", &vm.to_string())
+    }
+
+    /// May a VM of this name start here? For a definition without a UUID: when several have the name, each must be allowed.
+    pub fn verdict_by_name(&self, name: &str) -> Result<GuardVerdict> {
+        self.look("r.vm_name = ?1", name)
+    }
+
+    fn look(&self, which: &'static str, value: &str) -> Result<GuardVerdict> {
+        // A daemon that has not made its tables yet protects nothing.
+        if self.connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(GuardVerdict::NotProtected);
+        }
+        let query = format!(
+            "SELECT r.may_run, r.phase, r.vm_name, coalesce(p.name, r.peer) FROM relationship r
+             LEFT JOIN peer p ON p.host = r.peer WHERE {which} ORDER BY r.may_run LIMIT 1"
+        );
+        let found = self.connection.query_row(&query, [value], |row| {
+            let (phase, name, peer): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok((row.get::<_, bool>(0)?, phase, name, peer))
         });
         Ok(match found.optional()? {
             None => GuardVerdict::NotProtected,
             Some((true, ..)) => GuardVerdict::Allowed,
-            Some((false, name, peer)) => GuardVerdict::Refused(format!(
-                "virt-replica: VM '{}' is a replica here and runs on {peer}; starting it would make two writers. \
-                 To move it here: virt-replica planned-failover '{}'",
-                one_line(&name),
-                one_line(&name)
-            )),
+            Some((false, phase, name, peer)) => {
+                GuardVerdict::Refused(one_line(&reason(phase_from_text(&phase).ok().as_ref(), &name, &peer)))
+            }
         })
     }
 }
 
-fn one_line(name: &str) -> String {
-    name.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+/// Where the VM runs and what to do. A phase that this version cannot read is a replica's: it may not run.
+fn reason(phase: Option<&Phase>, name: &str, peer: &str) -> String {
+    let vm = script::quoted(name);
+    match phase {
+        Some(Phase::Yielding) => format!(
+            "VM {name} is being handed over to {peer} and runs on neither host until that is settled. \
+             To see and settle it: virt-replica operation list"
+        ),
+        Some(Phase::Stopped { .. }) => format!(
+            "VM {name} was failed over to {peer}; starting the old copy here would make two writers. \
+             To protect it again, on {peer}: virt-replica reverse {vm}"
+        ),
+        _ => format!(
+            "VM {name} is a replica here and belongs to {peer}; starting it would make two writers. \
+             To move it here: virt-replica planned-failover {vm}"
+        ),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }

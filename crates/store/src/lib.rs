@@ -3,13 +3,20 @@
 //! Calls block, shortly. Rows hold the wire's forms of the core types as JSON (`wire::message::form`): one reader for both
 //! distrusts them alike. What is *not* here: decisions, and the chains of layers (a replica directory explains itself).
 
+mod authority;
+mod cycles;
 mod error;
+mod events;
+mod forms;
 mod guard;
 mod operations;
 mod peers;
+mod points;
 mod relationships;
 mod schema;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,11 +24,12 @@ use domain::HostId;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use uuid::Uuid;
 
+pub use authority::{AbandonVerdict, HandOverVerdict};
 pub use error::StoreError;
-pub use guard::{Guard, GuardVerdict};
-pub use operations::{AbandonVerdict, HandOverVerdict};
+pub use events::{Event, EventSeverity};
+pub use guard::{Guard, GuardVerdict, hook_script};
 pub use peers::{InviteVerdict, Peer};
-pub use relationships::{Event, EventSeverity, Record};
+pub use relationships::Record;
 
 /// The state of one host. A cheap handle.
 #[derive(Clone)]
@@ -35,18 +43,18 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 impl Store {
     /// Opens the database, makes it when it is not there, and brings its schema up to date.
     pub fn open(path: &Path) -> Result<Store> {
-        let connection =
+        create_private(path).map_err(|source| StoreError::Create { path: path.into(), source })?;
+        let mut connection =
             Connection::open(path).map_err(|source| StoreError::Open { path: path.into(), source })?;
-        schema::prepare(&connection)?;
+        schema::prepare(&mut connection)?;
         Ok(Store { connection: Arc::new(Mutex::new(connection)) })
     }
 
     /// This host's id; `fresh` becomes it at the first call.
     pub fn host_identity(&self, fresh: HostId) -> Result<HostId> {
         self.write(|transaction| {
-            let text = get_setting(transaction, "host")?;
-            if let Some(host) = text.and_then(|text| Uuid::parse_str(&text).ok()) {
-                return Ok(HostId(host));
+            if let Some(text) = get_setting(transaction, "host")? {
+                return Ok(HostId(Uuid::parse_str(&text).map_err(error::row)?));
             }
             put_setting(transaction, "host", &fresh.to_string())?;
             Ok(fresh)
@@ -55,7 +63,7 @@ impl Store {
 
     /// A setting of the host that was changed at run time.
     pub fn setting(&self, key: &str) -> Result<Option<String>> {
-        self.write(|transaction| get_setting(transaction, key))
+        self.read(|transaction| get_setting(transaction, key))
     }
 
     /// Changes a setting of the host.
@@ -67,6 +75,13 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One consistent look.
+    fn read<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        body(&transaction)
+    }
+
     /// One transaction; whatever fails inside leaves nothing.
     fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.connection();
@@ -75,6 +90,11 @@ impl Store {
         transaction.commit()?;
         Ok(value)
     }
+}
+
+/// Definitions of VMs may hold secrets: the file is its owner's alone, and SQLite gives its companions the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
 fn get_setting(transaction: &Transaction<'_>, key: &str) -> Result<Option<String>> {

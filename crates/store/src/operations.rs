@@ -1,44 +1,25 @@
-//! Operations and their journals; the transactions in which authority changes hands.
+//! Operations and their journals. What a journal means is `choreography`'s to say; here its lines are kept.
 
-use choreography::{Entry, Mark, Operation, Side, Step};
-use domain::{Epoch, OperationId, Phase, RelationshipId};
+use choreography::{Entry, Operation, Side};
+use domain::{OperationId, RelationshipId};
 use rusqlite::{OptionalExtension, Transaction, params};
 use wire::message::form::{EntryForm, OperationForm};
 
+use crate::authority::is_abandoned;
 use crate::error::{StoreError, row};
-use crate::relationships::{set_phase, to_json};
+use crate::forms::to_json;
 use crate::{Result, Store};
 
-/// Answer to a hand over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HandOverVerdict {
-    /// This side is primary now.
-    Taken,
-    /// It was taken by this operation before.
-    AlreadyTaken,
-    /// This side promised to refuse this operation.
-    Abandoned,
-    /// The proposed epoch does not follow the one that this side knows.
-    Epoch(Epoch),
-}
-
-/// Answer to the plea to abandon an operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AbandonVerdict {
-    /// A late hand over of this operation will be refused, for ever.
-    Promised,
-    /// The hand over has happened.
-    AlreadyHandedOver,
-}
-
 impl Store {
-    /// A new operation with its first lines; refused while another one of the relationship is open. Repeating is fine.
+    /// A new operation with its first lines. Repeating is fine.
+    ///
+    /// Refused while another one of the relationship is open, and when this host promised to refuse it: an announcement that
+    /// comes after its own cancellation would wait for ever.
     pub fn begin_operation(&self, operation: &Operation, entries: &[Entry]) -> Result<()> {
         self.write(|transaction| {
-            if let Some(open) = open_operation_id(transaction, operation.relationship)?
-                && open != operation.id.to_string()
-            {
-                return Err(StoreError::Busy(open.parse().map_err(row)?));
+            expect_alone(transaction, operation)?;
+            if is_abandoned(transaction, operation.id)? {
+                return Err(StoreError::Abandoned(operation.id));
             }
             insert_operation(transaction, operation)?;
             append(transaction, operation.id, entries)
@@ -52,12 +33,12 @@ impl Store {
 
     /// An operation and its journal.
     pub fn operation(&self, id: OperationId) -> Result<Option<(Operation, Vec<Entry>)>> {
-        self.write(|transaction| read_operation(transaction, &id.to_string()))
+        self.read(|transaction| read_operation(transaction, &id.to_string()))
     }
 
     /// The operation of a relationship that has not ended.
     pub fn open_operation(&self, relationship: RelationshipId) -> Result<Option<(Operation, Vec<Entry>)>> {
-        self.write(|transaction| match open_operation_id(transaction, relationship)? {
+        self.read(|transaction| match open_operation_id(transaction, relationship)? {
             Some(id) => read_operation(transaction, &id),
             None => Ok(None),
         })
@@ -65,7 +46,7 @@ impl Store {
 
     /// The newest operations, the newest first.
     pub fn operations(&self, limit: u32) -> Result<Vec<(Operation, Vec<Entry>)>> {
-        self.write(|transaction| {
+        self.read(|transaction| {
             let mut statement =
                 transaction.prepare("SELECT id FROM operation ORDER BY begun_ms DESC LIMIT ?1")?;
             let ids: Vec<String> =
@@ -73,6 +54,22 @@ impl Store {
             let operations = ids.iter().map(|id| read_operation(transaction, id));
             Ok(operations.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
         })
+    }
+
+    /// This host's part of the operation has ended: its own word, which the other host's end does not stand for.
+    pub fn end_operation(&self, id: OperationId, ended: &Entry) -> Result<()> {
+        self.write(|transaction| {
+            append(transaction, id, std::slice::from_ref(ended))?;
+            transaction.execute("UPDATE operation SET ended = 1 WHERE id = ?1", [id.to_string()])?;
+            Ok(())
+        })
+    }
+
+    /// Whether this host's part has ended.
+    pub fn has_ended(&self, id: OperationId) -> Result<bool> {
+        let query = "SELECT ended FROM operation WHERE id = ?1";
+        let ended = self.connection().query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
+        Ok(ended.unwrap_or(false))
     }
 
     /// Keeps the final report.
@@ -90,87 +87,25 @@ impl Store {
         let report = self.connection().query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
         Ok(report.flatten())
     }
-
-    /// The lock: no start of the VM here from now on.
-    pub fn lock(&self, operation: &Operation, done: &Entry) -> Result<()> {
-        self.write(|transaction| {
-            set_phase(transaction, operation.relationship, &Phase::Yielding)?;
-            append(transaction, operation.id, std::slice::from_ref(done))
-        })
-    }
-
-    /// The lock is taken back; the phase is as before.
-    pub fn unlock(&self, operation: &Operation, undone: &Entry) -> Result<()> {
-        self.write(|transaction| {
-            set_phase(transaction, operation.relationship, &Phase::Replicating)?;
-            append(transaction, operation.id, std::slice::from_ref(undone))
-        })
-    }
-
-    /// The point of no return: role, epoch and journal in one transaction.
-    pub fn hand_over(
-        &self,
-        operation: &Operation,
-        entries: &[Entry],
-        phase: &Phase,
-        done: &Entry,
-    ) -> Result<HandOverVerdict> {
-        self.write(|transaction| {
-            let id = operation.relationship.to_string();
-            let query = "SELECT epoch FROM relationship WHERE id = ?1";
-            let epoch: u64 = transaction.query_row(query, [&id], |row| row.get(0))?;
-            let epoch = Epoch::new(epoch).ok_or_else(|| row("epoch 0"))?;
-            if has_hand_over(transaction, operation.id)? {
-                return Ok(HandOverVerdict::AlreadyTaken);
-            }
-            if is_abandoned(transaction, operation.id)? {
-                return Ok(HandOverVerdict::Abandoned);
-            }
-            if operation.proposed_epoch != epoch.next() {
-                return Ok(HandOverVerdict::Epoch(epoch));
-            }
-            let update = "UPDATE relationship SET epoch = ?2 WHERE id = ?1";
-            transaction.execute(update, params![id, operation.proposed_epoch.number()])?;
-            set_phase(transaction, operation.relationship, phase)?;
-            insert_operation(transaction, operation)?;
-            append(transaction, operation.id, entries)?;
-            append(transaction, operation.id, std::slice::from_ref(done))?;
-            Ok(HandOverVerdict::Taken)
-        })
-    }
-
-    /// The durable promise to refuse a late hand over; works for an operation that was never heard of.
-    pub fn abandon(&self, id: OperationId, cancel: &Entry) -> Result<AbandonVerdict> {
-        self.write(|transaction| {
-            if has_hand_over(transaction, id)? {
-                return Ok(AbandonVerdict::AlreadyHandedOver);
-            }
-            transaction.execute("INSERT OR IGNORE INTO abandoned VALUES (?1)", [id.to_string()])?;
-            if read_operation(transaction, &id.to_string())?.is_some() {
-                append(transaction, id, std::slice::from_ref(cancel))?;
-            }
-            Ok(AbandonVerdict::Promised)
-        })
-    }
-
-    /// The old primary becomes replica: role, epoch and journal in one transaction. The epoch never goes back.
-    pub fn demote(&self, operation: &Operation, phase: &Phase, done: &Entry) -> Result<()> {
-        self.write(|transaction| {
-            let update = "UPDATE relationship SET epoch = max(epoch, ?2), offline_seal = NULL WHERE id = ?1";
-            let id = operation.relationship.to_string();
-            transaction.execute(update, params![id, operation.proposed_epoch.number()])?;
-            set_phase(transaction, operation.relationship, phase)?;
-            append(transaction, operation.id, std::slice::from_ref(done))
-        })
-    }
 }
 
-fn open_operation_id(transaction: &Transaction<'_>, relationship: RelationshipId) -> Result<Option<String>> {
+pub(crate) fn open_operation_id(
+    transaction: &Transaction<'_>,
+    relationship: RelationshipId,
+) -> Result<Option<String>> {
     let query = "SELECT id FROM operation WHERE relationship = ?1 AND ended = 0";
     Ok(transaction.query_row(query, [relationship.to_string()], |row| row.get(0)).optional()?)
 }
 
-fn insert_operation(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
+/// One operation at a time: refused while another one of the relationship is open.
+pub(crate) fn expect_alone(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
+    match open_operation_id(transaction, operation.relationship)? {
+        Some(open) if open != operation.id.to_string() => Err(StoreError::Busy(open.parse().map_err(row)?)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn insert_operation(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
     let side = match operation.side {
         Side::OldPrimary => "old-primary",
         Side::NewPrimary => "new-primary",
@@ -189,39 +124,20 @@ fn insert_operation(transaction: &Transaction<'_>, operation: &Operation) -> Res
     Ok(())
 }
 
-fn append(transaction: &Transaction<'_>, id: OperationId, entries: &[Entry]) -> Result<()> {
+/// Adds lines; one that is there already, to the millisecond and the letter, is left alone.
+pub(crate) fn append(transaction: &Transaction<'_>, id: OperationId, entries: &[Entry]) -> Result<()> {
     let insert = "INSERT OR IGNORE INTO entry (operation, sequence, form)
                   VALUES (?1, (SELECT coalesce(max(sequence), 0) + 1 FROM entry WHERE operation = ?1), ?2)";
     for entry in entries {
         transaction.execute(insert, [id.to_string(), to_json(&EntryForm::from(entry))])?;
-        // Only this host's own word ends its part: the other host's end may come while ours is not done.
-        let _ = entry;
     }
     Ok(())
 }
 
-impl Store {
-    /// This host's part of the operation has ended.
-    pub fn end_operation(&self, id: OperationId, ended: &Entry) -> Result<()> {
-        self.write(|transaction| {
-            append(transaction, id, std::slice::from_ref(ended))?;
-            transaction.execute("UPDATE operation SET ended = 1 WHERE id = ?1", [id.to_string()])?;
-            Ok(())
-        })
-    }
-
-    /// Whether this host's part has ended.
-    pub fn has_ended(&self, id: OperationId) -> Result<bool> {
-        let query = "SELECT ended FROM operation WHERE id = ?1";
-        Ok(self
-            .connection()
-            .query_row(query, [id.to_string()], |row| row.get(0))
-            .optional()?
-            .unwrap_or(false))
-    }
-}
-
-fn read_operation(transaction: &Transaction<'_>, id: &str) -> Result<Option<(Operation, Vec<Entry>)>> {
+pub(crate) fn read_operation(
+    transaction: &Transaction<'_>,
+    id: &str,
+) -> Result<Option<(Operation, Vec<Entry>)>> {
     let query = "SELECT side, form FROM operation WHERE id = ?1";
     let found =
         transaction.query_row(query, [id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
@@ -239,15 +155,4 @@ fn read_operation(transaction: &Transaction<'_>, id: &str) -> Result<Option<(Ope
         Entry::try_from(form).map_err(row)
     });
     Ok(Some((operation, entries.collect::<Result<_>>()?)))
-}
-
-fn has_hand_over(transaction: &Transaction<'_>, id: OperationId) -> Result<bool> {
-    let operation = read_operation(transaction, &id.to_string())?;
-    let is_hand_over = |entry: &Entry| matches!(entry.mark, Mark::Done(Step::HandOver, _));
-    Ok(operation.is_some_and(|(_, entries)| entries.iter().any(is_hand_over)))
-}
-
-fn is_abandoned(transaction: &Transaction<'_>, id: OperationId) -> Result<bool> {
-    let query = "SELECT EXISTS (SELECT 1 FROM abandoned WHERE operation = ?1)";
-    Ok(transaction.query_row(query, [id.to_string()], |row| row.get(0))?)
 }

@@ -48,6 +48,20 @@ impl Store {
         peers.map(|peer| peer?).collect()
     }
 
+    /// One peer.
+    pub fn peer(&self, host: HostId) -> Result<Option<Peer>> {
+        Ok(self.peers()?.into_iter().find(|peer| peer.host == host))
+    }
+
+    /// The peer that a certificate belongs to, as pinned or as announced.
+    pub fn peer_by_certificate(&self, certificate_der: &[u8]) -> Result<Option<Peer>> {
+        let owns = |peer: &Peer| {
+            peer.certificate_der == certificate_der
+                || peer.next_certificate_der.as_deref() == Some(certificate_der)
+        };
+        Ok(self.peers()?.into_iter().find(owns))
+    }
+
     /// Pins a peer; one with the same id is replaced.
     pub fn add_peer(&self, peer: &Peer) -> Result<()> {
         self.write(|transaction| insert_peer(transaction, peer))

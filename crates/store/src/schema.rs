@@ -1,11 +1,16 @@
 //! The tables, as numbered migrations: a fresh database is the sum of all of them.
+//!
+//! The start hook of any version reads `relationship.vm`, `vm_name`, `peer`, `phase`, `may_run` and `peer.host`, `name`: no
+//! migration takes those away or gives them another meaning.
 
-use rusqlite::Connection;
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::StoreError;
 
 /// Each entry brings the schema from its index to the next version; none is ever changed after a release.
-const MIGRATIONS: &[&str] = &["
+pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE peer (
         host TEXT PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL, port INTEGER NOT NULL,
@@ -22,7 +27,7 @@ const MIGRATIONS: &[&str] = &["
         ordinal INTEGER NOT NULL, form TEXT NOT NULL, PRIMARY KEY (relationship, id)) STRICT;
     CREATE TABLE operation (
         id TEXT PRIMARY KEY, relationship TEXT NOT NULL, side TEXT NOT NULL, form TEXT NOT NULL,
-        begun_ms INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0, report TEXT) STRICT;
+        begun_ms INTEGER NOT NULL, taken INTEGER NOT NULL DEFAULT 0, ended INTEGER NOT NULL DEFAULT 0, report TEXT) STRICT;
     CREATE TABLE entry (
         operation TEXT NOT NULL REFERENCES operation ON DELETE CASCADE, sequence INTEGER NOT NULL,
         form TEXT NOT NULL, PRIMARY KEY (operation, sequence), UNIQUE (operation, form)) STRICT;
@@ -36,22 +41,29 @@ const MIGRATIONS: &[&str] = &["
         severity TEXT NOT NULL, vm_name TEXT, text TEXT NOT NULL) STRICT;
 "];
 
+/// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.
+const BUSY_WAIT: Duration = Duration::from_secs(2);
+
 /// Sets the connection up for durability and brings the schema up to date.
-pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
-    connection.busy_timeout(std::time::Duration::from_secs(2))?;
+pub(crate) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(BUSY_WAIT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = MIGRATIONS.len() as i64;
+    migrate(connection, MIGRATIONS)
+}
+
+/// All missing migrations in one transaction: the version is read under the same lock under which it is written.
+pub(crate) fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
     if found > known {
         return Err(StoreError::TooNew { found, known });
     }
-    for (index, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {migration} PRAGMA user_version = {}; COMMIT;",
-            index + 1
-        ))?;
+    for migration in &migrations[usize::try_from(found).unwrap_or(0)..] {
+        transaction.execute_batch(migration)?;
     }
-    Ok(())
+    transaction.pragma_update(None, "user_version", known)?;
+    Ok(transaction.commit()?)
 }

@@ -1,0 +1,56 @@
+//! Records of cycles, for statistics and health.
+
+use std::time::Duration;
+
+use domain::{CycleOutcome, CycleRecord, RelationshipId, Timestamp};
+use rusqlite::params;
+
+use crate::{Result, Store};
+
+impl Store {
+    /// One cycle, for statistics. Those before `forget_before` go.
+    pub fn add_cycle(&self, id: RelationshipId, cycle: &CycleRecord, forget_before: Timestamp) -> Result<()> {
+        let outcome = match cycle.outcome {
+            CycleOutcome::Acknowledged => "acknowledged",
+            CycleOutcome::Failed => "failed",
+            CycleOutcome::Missed => "missed",
+        };
+        let latency_ms = u64::try_from(cycle.latency.as_millis()).unwrap_or(u64::MAX >> 1);
+        self.write(|transaction| {
+            let insert = "INSERT INTO cycle VALUES (?1, ?2, ?3, ?4, ?5)";
+            let values = params![id.to_string(), cycle.begun.millis(), latency_ms, cycle.bytes, outcome];
+            transaction.execute(insert, values)?;
+            let forget = "DELETE FROM cycle WHERE relationship = ?1 AND begun_ms < ?2";
+            transaction.execute(forget, params![id.to_string(), forget_before.millis()])?;
+            Ok(())
+        })
+    }
+
+    /// The cycles since then.
+    pub fn cycles_since(&self, id: RelationshipId, since: Timestamp) -> Result<Vec<CycleRecord>> {
+        let connection = self.connection();
+        let query = "SELECT begun_ms, latency_ms, bytes, outcome FROM cycle WHERE relationship = ?1 AND begun_ms >= ?2";
+        let mut statement = connection.prepare(query)?;
+        let cycles = statement.query_map(params![id.to_string(), since.millis()], |columns| {
+            Ok(CycleRecord {
+                begun: Timestamp(columns.get(0)?),
+                latency: Duration::from_millis(columns.get(1)?),
+                bytes: columns.get(2)?,
+                outcome: match columns.get::<_, String>(3)?.as_str() {
+                    "acknowledged" => CycleOutcome::Acknowledged,
+                    "missed" => CycleOutcome::Missed,
+                    _ => CycleOutcome::Failed,
+                },
+            })
+        })?;
+        Ok(cycles.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Statistics begin anew.
+    pub fn reset_statistics(&self, id: RelationshipId) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM cycle WHERE relationship = ?1", [id.to_string()])?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! Rows come back as they were written, and repeating is fine.
+
+use std::time::Duration;
+
+use choreography::{Mark, Outcome, Step};
+use domain::{
+    Consistency, CycleOutcome, CycleRecord, Epoch, HostId, Lineage, OperationId, Phase, PointId,
+    RecoveryPoint, Relationship, RelationshipId, Timestamp, VmId,
+};
+
+use super::{entry, id, operation, relationship, store};
+use crate::{Event, EventSeverity, InviteVerdict, Peer, StoreError};
+
+const ID: RelationshipId = RelationshipId(uuid::Uuid::from_u128(1));
+
+fn peer(number: u128) -> Peer {
+    Peer {
+        host: HostId(id(number)),
+        name: format!("host{number}"),
+        address: "192.0.2.1".into(),
+        port: 4711,
+        certificate_der: vec![number as u8; 9],
+        next_certificate_der: None,
+        paired_at: Timestamp(3),
+    }
+}
+
+fn point(ordinal: u64) -> RecoveryPoint {
+    RecoveryPoint {
+        id: PointId(id(1000 + u128::from(ordinal))),
+        parent: (ordinal > 0).then(|| PointId(id(999 + u128::from(ordinal)))),
+        ordinal,
+        epoch: Epoch::FIRST,
+        instant: Timestamp(ordinal),
+        consistency: Consistency::FileSystem,
+        lineage: Lineage([ordinal as u8; 32]),
+        delta_bytes: 1 << 40,
+    }
+}
+
+#[test]
+fn a_relationship_comes_back_as_it_was_and_a_second_one_for_the_vm_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::mem::forget(store(&dir)); // as after kill -9: nothing is closed
+    let store = store(&dir);
+    let record = store.relationship(ID).expect("a read").expect("a row");
+    assert_eq!(record.relationship, relationship());
+    assert_eq!(store.relationship_by_vm(VmId(id(2))).expect("a read"), Some(record));
+    let second = Relationship { id: RelationshipId(id(9)), ..relationship() };
+    assert!(matches!(store.insert_relationship(&second, None), Err(StoreError::Duplicate)));
+}
+
+#[test]
+fn every_setter_is_durable_and_none_speaks_of_a_relationship_that_is_not_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let before = store(&dir);
+    before.set_paused(ID, Some(Timestamp(8))).expect("set");
+    before.set_paused_on_peer(ID, true).expect("set");
+    before.set_vm_name(ID, "new name").expect("set");
+    before.set_home_definition(ID, "<domain/>").expect("set");
+    before.set_directory(ID, "/a/directory".as_ref()).expect("set");
+    before.set_failure(ID, Some("the link")).expect("set");
+    before.set_pending(ID, Some(0)).expect("set");
+    before.set_offline_seal(ID, Some("{}")).expect("set");
+    before.set_synchronized(ID, Timestamp(9)).expect("set");
+    before.set_notices(ID, &[("what".into(), "cure".into())]).expect("set");
+    let expected = before.relationship(ID).expect("a read").expect("a row");
+    std::mem::forget(before);
+    let store = store(&dir);
+    assert_eq!(store.relationship(ID).expect("a read"), Some(expected.clone()));
+    assert_eq!(expected.pending_bytes, Some(0), "zero is not unknown");
+    assert_eq!(expected.notices.len(), 1);
+
+    store.remove_relationship(ID).expect("removed");
+    store.remove_relationship(ID).expect("repeated");
+    assert!(matches!(store.set_paused(ID, None), Err(StoreError::NoRelationship(ID))));
+    assert!(matches!(store.set_phase(ID, &Phase::Receiving), Err(StoreError::NoRelationship(ID))));
+    assert!(store.add_point(ID, &point(0), Timestamp(1)).is_err());
+}
+
+#[test]
+fn the_last_point_is_the_head_and_old_ones_are_forgotten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    store.set_failure(ID, Some("the link")).expect("set");
+    for ordinal in 0..70 {
+        store.add_point(ID, &point(ordinal), Timestamp(ordinal)).expect("added");
+        store.add_point(ID, &point(ordinal), Timestamp(ordinal)).expect("repeated");
+    }
+    let points = store.points(ID).expect("points");
+    assert_eq!(points.last(), Some(&point(69)));
+    assert!(points.windows(2).all(|pair| pair[0].ordinal + 1 == pair[1].ordinal));
+    assert_eq!(points.first().map(|point| point.ordinal), Some(5));
+    let record = store.relationship(ID).expect("a read").expect("a row");
+    assert_eq!((record.last_failure, record.last_synchronized), (None, Some(Timestamp(69))));
+}
+
+#[test]
+fn one_operation_at_a_time_and_lines_are_kept_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    let intent = entry(Mark::Intent(Step::Check));
+    store.begin_operation(&operation(7), std::slice::from_ref(&intent)).expect("begun");
+    store.begin_operation(&operation(7), std::slice::from_ref(&intent)).expect("repeated");
+    assert!(matches!(store.begin_operation(&operation(8), &[]), Err(StoreError::Busy(_))));
+    assert!(matches!(store.remove_relationship(ID), Err(StoreError::Busy(_))));
+    let found = store.open_operation(ID).expect("a read");
+    assert_eq!(found, Some((operation(7), vec![intent])));
+    let ended = entry(Mark::Ended(Outcome::Completed));
+    assert!(!store.has_ended(OperationId(id(7))).expect("a read"));
+    store.end_operation(OperationId(id(7)), &ended).expect("ended");
+    assert!(store.has_ended(OperationId(id(7))).expect("a read"));
+    store.set_report(OperationId(id(7)), "{}").expect("a report");
+    store.begin_operation(&operation(8), &[]).expect("the next one");
+    assert_eq!(store.report(OperationId(id(7))).expect("a read").as_deref(), Some("{}"));
+    assert_eq!(store.operations(10).expect("a list").len(), 2);
+}
+
+#[test]
+fn a_token_is_good_once_and_in_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    let (good, old) = ([1; 32], [2; 32]);
+    store.add_invite(&good, Timestamp(100), Timestamp(0)).expect("an invite");
+    store.add_invite(&old, Timestamp(50), Timestamp(0)).expect("an invite");
+    let admit = |hash: &[u8; 32], number| store.admit(hash, Timestamp(50), &peer(number)).expect("a verdict");
+    assert_eq!(admit(&[3; 32], 10), InviteVerdict::Unknown);
+    assert_eq!(admit(&old, 10), InviteVerdict::Expired);
+    assert!(store.peers().expect("a list").is_empty(), "nobody is pinned by a bad token");
+    let accepted = std::thread::scope(|scope| {
+        let (admit, good) = (&admit, &good);
+        let all: Vec<_> = (10..14).map(|number| scope.spawn(move || admit(good, number))).collect();
+        let verdicts: Vec<_> = all.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+        verdicts.into_iter().filter(|verdict| *verdict == InviteVerdict::Accepted).count()
+    });
+    assert_eq!((accepted, store.peers().expect("a list").len()), (1, 1));
+    assert_eq!(admit(&good, 20), InviteVerdict::Used);
+}
+
+#[test]
+fn a_peer_is_found_by_both_certificates_and_kept_while_it_is_needed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    store.add_peer(&peer(3)).expect("a peer");
+    store.add_peer(&peer(4)).expect("a peer");
+    let host = HostId(id(3));
+    store.set_next_certificate(host, b"next").expect("announced");
+    let by = |der: &[u8]| store.peer_by_certificate(der).expect("a read").map(|peer| peer.host);
+    assert_eq!((by(&[3; 9]), by(b"next"), by(b"stranger")), (Some(host), Some(host), None));
+    store.promote_certificate(host).expect("promoted");
+    store.promote_certificate(host).expect("repeated");
+    assert_eq!((by(&[3; 9]), by(b"next")), (None, Some(host)));
+    assert!(matches!(store.remove_peer(host), Err(StoreError::PeerInUse)));
+    store.remove_peer(HostId(id(4))).expect("removed");
+    assert_eq!(store.peer(HostId(id(4))).expect("a read"), None);
+}
+
+#[test]
+fn the_hosts_identity_is_made_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = store(&dir).host_identity(HostId(id(50))).expect("an id");
+    let second = store(&dir).host_identity(HostId(id(51))).expect("an id");
+    assert_eq!((first, second), (HostId(id(50)), HostId(id(50))));
+}
+
+#[test]
+fn cycles_and_events_come_back_and_go_when_they_are_old() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    for (begun, outcome) in
+        [(1, CycleOutcome::Acknowledged), (2, CycleOutcome::Failed), (3, CycleOutcome::Missed)]
+    {
+        let (begun, latency) = (Timestamp(begun), Duration::from_millis(7));
+        let cycle = CycleRecord { begun, latency, bytes: 5, outcome };
+        store.add_cycle(ID, &cycle, Timestamp(2)).expect("added");
+    }
+    let cycles = store.cycles_since(ID, Timestamp(0)).expect("a list");
+    let outcomes: Vec<_> = cycles.iter().map(|cycle| cycle.outcome).collect();
+    assert_eq!(outcomes, [CycleOutcome::Failed, CycleOutcome::Missed]);
+    store.reset_statistics(ID).expect("reset");
+    assert!(store.cycles_since(ID, Timestamp(0)).expect("a list").is_empty());
+
+    for (number, vm) in [(100, Some("one")), (101, Some("two")), (102, None)] {
+        let (at, text) = (Timestamp(1), "it happened".to_owned());
+        let (severity, vm_name) = (EventSeverity::Warning, vm.map(str::to_owned));
+        store.add_event(&Event { sequence: 0, at, number, severity, vm_name, text }).expect("kept");
+    }
+    let numbers = |vm, since, limit| -> Vec<u32> {
+        let events = store.events(vm, since, limit).expect("a list");
+        events.iter().map(|event| event.number).collect()
+    };
+    assert_eq!(numbers(None, 0, 2), [101, 102], "the newest, oldest first");
+    assert_eq!(numbers(None, 1, 9), [101, 102]);
+    assert_eq!(numbers(Some("one"), 0, 9), [100]);
+}
