@@ -20,6 +20,7 @@
 
 mod binaries;
 mod guest;
+mod hold;
 mod host;
 mod image;
 mod judge;
@@ -29,11 +30,14 @@ mod network;
 mod options;
 mod process;
 mod product;
+mod protected;
 mod run;
+mod sides;
 mod workload;
 
 pub use binaries::{Binaries, binaries};
 pub use guest::{Guest, GuestOptions, IMAGE_FOLDER};
+pub use hold::Hold;
 pub use host::{Daemon, Host};
 pub use judge::{Acknowledged, Judge, Verdict};
 pub use lab::{Lab, running, sweep};
@@ -41,5 +45,7 @@ pub use namespace::Namespace;
 pub use options::{Accel, LabOptions};
 pub use process::{alive, wait_gone};
 pub use product::{HOSTS, Handover, Product, is_normal};
+pub use protected::{Protected, protected};
 pub use rustix::process::Signal;
+pub use sides::{Sides, disks_are_equal};
 pub use workload::{Client, Dump, Who};

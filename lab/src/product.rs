@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::binaries::{Binaries, binaries};
+use crate::hold::HOLDS;
 use crate::host::{Daemon, Host};
 use crate::lab::Lab;
 
@@ -48,7 +49,9 @@ impl Product {
 
     /// Starts the daemon of a host and waits until it answers.
     pub fn start(&mut self, host: &Host) -> Result<()> {
-        let daemon = host.spawn("virtreplicad", [&self.binaries.virtreplicad])?;
+        let holds = format!("VIRT_REPLICA_HOLDS={HOLDS}");
+        let words = ["env".as_ref(), holds.as_ref(), self.binaries.virtreplicad.as_os_str()];
+        let daemon = host.spawn("virtreplicad", words)?;
         self.daemons[index(host.name())] = Some(daemon);
         let begun = Instant::now();
         while host
@@ -71,6 +74,13 @@ impl Product {
             Some(daemon) => daemon.kill(),
             None => Ok(()),
         }
+    }
+
+    /// The command line on a host, not yet started.
+    pub fn command(&self, lab: &Lab, host: &str, words: &[&str]) -> Result<std::process::Command> {
+        let mut command = lab.host(host).command(&self.binaries.virt_replica)?;
+        command.args(words);
+        Ok(command)
     }
 
     /// Runs the command line on a host; gives what it printed. Fails when it fails.

@@ -2,27 +2,14 @@
 
 use std::time::Duration;
 
-use lab::{Guest, GuestOptions, HOSTS, Lab, LabOptions, Product, is_normal};
+use lab::{HOSTS, Protected, is_normal, protected};
 
 const VM: &str = "testVM01";
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Two paired hosts with a protected, running VM on the first.
-fn protected(name: &str) -> (Lab, Product, Guest) {
-    let mut lab = Lab::up(LabOptions::named(name)).unwrap();
-    let product = Product::up(&mut lab).unwrap();
-    let guest =
-        lab.define_guest(HOSTS[0], &GuestOptions { name: VM.into(), ..GuestOptions::default() }).unwrap();
-    lab.host(HOSTS[0]).virsh(["start", VM]).unwrap();
-    guest.wait_workload(&lab, LIMIT).unwrap();
-    product.run(&lab, HOSTS[0], &["enable", VM, "--peer", HOSTS[1], "--frequency", "5s", "--yes"]).unwrap();
-    product.wait_show(&lab, HOSTS[0], VM, LIMIT, |shown| is_normal(shown, 2)).unwrap();
-    (lab, product, guest)
-}
-
 #[test]
 fn a_planned_failover_and_the_failback_lose_nothing_and_end_on_the_first_disk_file() {
-    let (lab, product, guest) = protected("story");
+    let Protected { lab, product, guest } = protected("story").unwrap();
     let disks = lab.host(HOSTS[0]).virsh(["domblklist", VM]).unwrap();
     for (round, from) in HOSTS.into_iter().enumerate() {
         let done = product.hand_over(&lab, &guest, from, (round as u64 + 1) * 1_000_000, &[]).unwrap();
@@ -43,7 +30,7 @@ fn a_planned_failover_and_the_failback_lose_nothing_and_end_on_the_first_disk_fi
 
 #[test]
 fn without_reverse_the_vm_is_visibly_unprotected_until_reversed_by_hand() {
-    let (lab, product, guest) = protected("debt");
+    let Protected { lab, product, guest } = protected("debt").unwrap();
     let done = product.hand_over(&lab, &guest, HOSTS[0], 1_000_000, &["--no-reverse"]).unwrap();
     assert_eq!((done.lost_writes, done.doubled_writes), (0, 0), "{done:?}");
     for host in HOSTS {
@@ -61,7 +48,7 @@ fn without_reverse_the_vm_is_visibly_unprotected_until_reversed_by_hand() {
 
 #[test]
 fn a_vm_that_was_turned_off_is_refused_with_the_cure_and_nothing_changed() {
-    let (lab, product, _) = protected("off");
+    let Protected { lab, product, .. } = protected("off").unwrap();
     lab.host(HOSTS[0]).virsh(["destroy", VM]).unwrap();
     let (code, said) = product.attempt(&lab, HOSTS[0], &["planned-failover", VM, "--yes"]).unwrap();
     assert_eq!(code, Some(3), "{said}");
@@ -72,7 +59,7 @@ fn a_vm_that_was_turned_off_is_refused_with_the_cure_and_nothing_changed() {
 
 #[test]
 fn replication_goes_on_by_itself_after_either_daemon_was_killed() {
-    let (lab, mut product, _) = protected("killed");
+    let Protected { lab, mut product, .. } = protected("killed").unwrap();
     for host in HOSTS {
         product.kill(host).unwrap();
         product.start(lab.host(host)).unwrap();

@@ -39,6 +39,9 @@ enum Command {
         /// Leave the lab cases out (they need root)
         #[arg(long)]
         no_lab: bool,
+        /// Also the lab cases that take long: every fault at every place
+        #[arg(long, conflicts_with = "no_lab")]
+        long: bool,
     },
     /// Checks the edges between crates, the length of files, and what must not be in them
     Tidy,
@@ -59,7 +62,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Install => install::everything()?,
         Command::Demo { keep } => demo::run(keep)?,
         Command::Lab(command) => return lab_commands::run(command),
-        Command::Test { no_lab } => test::everything(!no_lab)?,
+        Command::Test { no_lab: true, .. } => test::everything(test::LabCases::None)?,
+        Command::Test { long: true, .. } => test::everything(test::LabCases::All)?,
+        Command::Test { .. } => test::everything(test::LabCases::Usual)?,
         Command::Tidy => tidy::check()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,8 +5,18 @@ use anyhow::Result;
 use crate::program::run;
 use crate::{install, tidy};
 
-/// Format, tidiness, lints, tests of all crates, and the lab cases if wanted.
-pub(crate) fn everything(with_lab: bool) -> Result<()> {
+/// Which of the cases with two real hosts are run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LabCases {
+    None,
+    /// Those that fit into continuous integration.
+    Usual,
+    /// Also those that take half an hour each.
+    All,
+}
+
+/// Format, tidiness, lints, tests of all crates, and the lab cases that are wanted.
+pub(crate) fn everything(cases: LabCases) -> Result<()> {
     install::packages()?;
     let nextest = install::nextest()?;
     step("format", || run(&["cargo", "fmt", "--all", "--check"]))?;
@@ -15,9 +25,9 @@ pub(crate) fn everything(with_lab: bool) -> Result<()> {
         run(&["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
     })?;
     step("tests", || tests(nextest))?;
-    if with_lab {
+    if cases != LabCases::None {
         step("programs for the lab", || run(&["cargo", "build", "--quiet", "--workspace", "--bins"]))?;
-        step("lab cases", || lab_cases(nextest))?;
+        step("lab cases", || lab_cases(nextest, cases))?;
     }
     Ok(())
 }
@@ -32,12 +42,16 @@ fn tests(nextest: bool) -> Result<()> {
     run(&["cargo", "test", "--quiet", "--workspace", "--doc"])
 }
 
-fn lab_cases(nextest: bool) -> Result<()> {
-    if nextest {
-        run(&["cargo", "nextest", "run", "-p", "lab", "--profile", "lab"])
+fn lab_cases(nextest: bool, cases: LabCases) -> Result<()> {
+    let (mut words, long): (Vec<&str>, &[&str]) = if nextest {
+        (vec!["cargo", "nextest", "run", "-p", "lab", "--profile", "lab"], &["--run-ignored", "all"])
     } else {
-        run(&["cargo", "test", "-p", "lab", "--tests", "--", "--test-threads", "1"])
+        (vec!["cargo", "test", "-p", "lab", "--tests", "--", "--test-threads", "1"], &["--include-ignored"])
+    };
+    if cases == LabCases::All {
+        words.extend(long);
     }
+    run(&words)
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -61,6 +61,11 @@ pub async fn run(session: &Session, verb: Verb) -> Ending {
         Verb::Resume { id, consent } => {
             let call = async |dry| session.client.operation_resume(&id, dry).await;
             match carry_out(session, consent, "Try again now?", call).await? {
+                Outcome::Done(operation) if operation.state.is_ended() => {
+                    session.say("The operation has ended; nothing was left to do.");
+                    session.show(&operation, render::ending);
+                    Ok(Exit::Ok)
+                }
                 Outcome::Done(operation) => follow::to_completion(session, operation).await,
                 Outcome::Not(exit) => Ok(exit),
             }

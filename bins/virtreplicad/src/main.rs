@@ -80,6 +80,7 @@ async fn run(config: Config) -> Result<()> {
         hook,
         spool_bytes_max: config.spool_max_mib << 20,
         redirect_hooks: PathBuf::from("/etc/virt-replica/redirect.d"),
+        holds: std::env::var_os("VIRT_REPLICA_HOLDS").map(PathBuf::from),
     };
     let hypervisor = Arc::new(Libvirt::new("qemu:///system"));
     let engine = Engine::new(parts, host, store, hypervisor, trust.clone(), identity.clone());
@@ -87,6 +88,8 @@ async fn run(config: Config) -> Result<()> {
 
     let own =
         Introduction { host, name: config.host_name.clone(), address: None, port: config.listen.port() };
+    // Before anybody asks, this host knows what it holds.
+    engine.start()?;
     let handler = Arc::new(engine.clone());
     let server = PeerServer::bind(
         config.listen,
@@ -96,7 +99,6 @@ async fn run(config: Config) -> Result<()> {
         ServerOptions::new(own.clone()),
     )
     .await?;
-    engine.start()?;
 
     let socket = config.run.join("control.sock");
     let _ = std::fs::remove_file(&socket);

@@ -3,7 +3,7 @@
 use api::dto;
 use choreography::next::resting_state;
 use choreography::table::PLANNED_FAILOVER;
-use choreography::{Entry, Operation, Outcome, Place, RestingState, Side, StepState, fold};
+use choreography::{Advice, Entry, Operation, Outcome, Place, Progress, RestingState, Side, StepState, fold};
 use engine::{Engine, Times};
 
 use crate::views::host_name;
@@ -27,6 +27,7 @@ pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) ->
         (RestingState::Forward, None) => dto::OperationState::Finishing,
         (RestingState::UnderWay | RestingState::Ended, None) => dto::OperationState::Running,
     };
+    let (explanation, next_command) = advise(operation, &progress, &new_primary);
     let steps = PLANNED_FAILOVER.iter().map(|row| {
         let host = if row.place == Place::OldPrimary { old_primary.clone() } else { new_primary.clone() };
         step(row.name, row.does, host, progress.steps.get(&row.step))
@@ -47,8 +48,8 @@ pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) ->
         begun_at_ms: operation.begun.millis(),
         ended_at_ms: last_ms.filter(|_| state.is_ended()),
         state,
-        explanation: progress.cancelled.clone().unwrap_or_default(),
-        next_command: None,
+        explanation,
+        next_command,
         transfer: record.and_then(|record| engine.progress(&record)).map(|progress| dto::Transfer {
             bytes_done: progress.done_bytes,
             bytes_total: Some(progress.total_bytes),
@@ -60,6 +61,30 @@ pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) ->
             old_primary_digest: facts.old_primary_digest,
             new_primary_digest: facts.new_primary_digest,
         },
+    }
+}
+
+/// Why an operation was turned round or rests, and the command that leaves that state.
+fn advise(operation: &Operation, progress: &Progress, new_primary: &str) -> (String, Option<String>) {
+    let id = operation.id;
+    match choreography::advice(operation, progress, engine::clock::now()) {
+        None => (progress.cancelled.clone().unwrap_or_default(), None),
+        Some(Advice::MendAndResume) => {
+            let reason = progress.steps.values().find_map(|state| match state {
+                StepState::Failed { reason, .. } => Some(reason.clone()),
+                _ => None,
+            });
+            let explanation = reason.unwrap_or_else(|| "it waits for the other host".into());
+            (explanation, Some(format!("virt-replica operation resume {id}")))
+        }
+        Some(Advice::Decide) => (
+            format!(
+                "{new_primary} was asked to take over and does not answer, so it is unknown whether the VM runs there. It is \
+                 asked again every second, and the VM stays off here until it answers. Bring {new_primary} back if you can; \
+                 only if it is lost for good, or you see that the VM does not run there, give the command"
+            ),
+            Some(format!("virt-replica operation cancel {id} --force")),
+        ),
     }
 }
 

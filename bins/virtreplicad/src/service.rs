@@ -554,18 +554,25 @@ impl Service for Daemon {
         &self,
         who: Caller,
         id: String,
-        _: dto::CancelRequest,
+        request: dto::CancelRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::OperationView>> {
         Box::pin(async move {
             let view = self.operation_view(&id)?;
             if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of([
-                    "Every step is taken back; the VM is protected as before.",
-                ])));
+                return Ok(Answer::Planned(match (request.force, view.state) {
+                    (true, dto::OperationState::InDoubt) => dto::Plan::of([
+                        format!("{} is taken not to have taken over, on your word alone.", view.new_primary),
+                        format!(
+                            "The VM starts on {}. If it runs on {} too, its data diverges.",
+                            view.old_primary, view.new_primary
+                        ),
+                    ]),
+                    _ => dto::Plan::of(["Every step is taken back; the VM is protected as before."]),
+                }));
             }
             let parsed = view.id.parse().map_err(invalid)?;
-            self.engine.cancel_operation(parsed, &format!("cancelled by {who}")).map_err(problem)?;
+            self.engine.cancel_operation(parsed, &who.to_string(), request.force).map_err(problem)?;
             self.operation_view(&id).map(Answer::Done)
         })
     }

@@ -42,7 +42,7 @@ pub struct Entry {
 pub enum StepState {
     /// Begun, end unknown: after a restart its effect may or may not have happened.
     Running {
-        /// Since when.
+        /// Since when; of the first try.
         since: Timestamp,
     },
     /// Done.
@@ -125,13 +125,14 @@ pub fn fold<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Progress {
 fn apply(progress: &mut Progress, entry: &Entry) {
     let at = entry.at;
     let begun = |progress: &Progress, step: &Step| match progress.steps.get(step) {
-        Some(StepState::Running { since }) => *since,
+        Some(StepState::Running { since } | StepState::Failed { begun: since, .. }) => *since,
         _ => at,
     };
     match &entry.mark {
         Mark::Intent(step) => {
             if !progress.is_settled(*step) {
-                progress.steps.insert(*step, StepState::Running { since: at });
+                let since = begun(progress, step);
+                progress.steps.insert(*step, StepState::Running { since });
             }
         }
         Mark::Done(step, evidence) => {

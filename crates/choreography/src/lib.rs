@@ -9,6 +9,6 @@ pub mod operation;
 pub mod table;
 
 pub use journal::{Entry, Mark, Progress, StepState, fold};
-pub use next::{Next, RestingState, next};
+pub use next::{Advice, Next, RestingState, advice, next};
 pub use operation::{Operation, Options, Outcome, Side};
 pub use table::{Place, Step, StepSpec, Undo, spec};

@@ -4,6 +4,8 @@
 //! before the hand over, the old primary first asks the new primary to refuse a late hand over (that answer, or the news
 //! that it already happened, is the only way out of doubt), then takes its steps back in reverse order.
 
+use domain::Timestamp;
+
 use crate::journal::{Progress, StepState};
 use crate::operation::{Operation, Outcome, Side};
 use crate::table::{Place, Step, Undo, spec};
@@ -144,6 +146,34 @@ pub fn resting_state(operation: &Operation, progress: &Progress) -> RestingState
         Side::OldPrimary if asked => RestingState::InDoubt,
         _ if progress.cancelled.is_some() => RestingState::Undoing,
         _ => RestingState::UnderWay,
+    }
+}
+
+/// What a person can do about an operation that does not move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advice {
+    /// What stops it can be mended; then it goes on, at once when told so.
+    MendAndResume,
+    /// Only the other host can say whether it took over; if it is lost for good, a person decides for it.
+    Decide,
+}
+
+/// How long a step may try before a person is asked to look, milliseconds: longer than a daemon's restart.
+pub const PATIENCE_MS: u64 = 30_000;
+
+/// Whether the operation waits for a person; none while it moves, or may still move by itself.
+#[must_use]
+pub fn advice(operation: &Operation, progress: &Progress, now: Timestamp) -> Option<Advice> {
+    let tries_since = progress.steps.iter().find_map(|(step, state)| match state {
+        StepState::Failed { begun, .. } => Some(*begun),
+        StepState::Running { since } if *step == Step::HandOver => Some(*since),
+        _ => None,
+    });
+    let long = tries_since.is_some_and(|since| now.millis().saturating_sub(since.millis()) > PATIENCE_MS);
+    match resting_state(operation, progress) {
+        RestingState::InDoubt if long => Some(Advice::Decide),
+        RestingState::Forward | RestingState::Undoing if long => Some(Advice::MendAndResume),
+        _ => None,
     }
 }
 

@@ -1,33 +1,22 @@
 //! One round of replication: compare beliefs, freeze one instant, read what changed, send it, and only when the replica has
-//! sealed it let go of what it stood on. If anything fails, the new checkpoint goes and the next cycle covers more.
+//! sealed it let go of what it stood on. If the link breaks, the delta goes on where it stopped (`transfer`); if anything else
+//! fails, the new checkpoint goes and the next cycle covers more.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use domain::{Compression, Consistency, DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPoint, Settings};
-use futures_util::{StreamExt, stream};
+use domain::{Consistency, DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPoint, Settings, Timestamp};
 use hypervisor::{VmFacts, VmState};
 use store::Record;
-use transport::DeltaOptions;
 use uuid::Uuid;
-use wire::codec::Adaptive;
+use wire::DeltaHeader;
 use wire::delta::DeltaDisk;
-use wire::frame::{FRAME_DATA_MAX, end_frame};
-use wire::message::form::consistency_name;
-use wire::message::{Answer, Beliefs, Request};
-use wire::{DeltaDigest, DeltaHeader, DeltaTrailer};
+use wire::message::form::{consistency_from_name, consistency_name};
+use wire::message::{Answer, Beliefs, Partial, Request, Unfinished};
 
 use crate::basis::{self, Basis};
 use crate::events::Number;
 use crate::files::FileIdentity;
-use crate::frames::{Ready, frames_of, zeroes};
-use crate::peer::refusal_of;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
-use crate::spool::{SpoolWriter, spool};
-use crate::{Code, Engine, Refusal, Result, Slot, clock};
-
-/// Reads in flight; more than four of 1 MiB gain nothing on a local socket.
-const READS_IN_FLIGHT: usize = 4;
+use crate::transfer::Transfer;
+use crate::{Code, Engine, Refusal, Result, clock};
 
 /// What a cycle achieved.
 #[derive(Clone, Debug)]
@@ -40,16 +29,13 @@ pub(crate) struct Synchronized {
     pub(crate) bytes: u64,
 }
 
-/// What the replica says when it has sealed a delta.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(crate) struct SealedAnswer {
-    pub(crate) lineage: String,
-}
-
 /// Runs one cycle of a primary.
 pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized> {
     let relationship = &record.relationship;
-    let beliefs = beliefs(engine, record).await?;
+    let slot = engine.slot(relationship.id);
+    let kept = if slot.unfinished().is_some() { None } else { kept_header(engine, record)? };
+    let unfinished = slot.unfinished().as_ref().map(|it| &it.header).or(kept.as_ref()).map(unfinished);
+    let beliefs = beliefs(engine, record, unfinished).await?;
     let their_head = beliefs.head.map(RecoveryPoint::try_from).transpose()?;
     let vm = relationship.vm;
     let facts = engine.hypervisor(move |it| it.vm(vm)).await?.ok_or_else(|| {
@@ -75,6 +61,18 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         engine.store().add_point(relationship.id, adopted, clock::now()).map_err(Refusal::failed)?;
     }
     let mut attempt = Attempt { engine, record, facts, disks, their_head, basis: decision.basis };
+    let transfer = slot.unfinished().take();
+    let transfer = match (transfer, kept) {
+        (None, Some(header)) => attempt.reopen(header).await,
+        (transfer, _) => transfer,
+    };
+    if let Some(transfer) = transfer {
+        if attempt.stands_where_it_did(&transfer) {
+            return attempt.go_on(transfer, beliefs.partial).await;
+        }
+        transfer.close(engine).await;
+    }
+    engine.store().forget_unfinished(relationship.id).map_err(Refusal::failed)?;
     if let (Basis::Whole { cause }, true) = (&attempt.basis, relationship.phase == Phase::Replicating) {
         announce_resynchronization(engine, record, cause)?;
     }
@@ -89,9 +87,20 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
     }
 }
 
-async fn beliefs(engine: &Engine, record: &Record) -> Result<Beliefs> {
+/// The header of a first copy that was on its way when this daemon ended.
+fn kept_header(engine: &Engine, record: &Record) -> Result<Option<DeltaHeader>> {
+    let kept = engine.store().unfinished(record.relationship.id).map_err(Refusal::failed)?;
+    Ok(kept.and_then(|json| DeltaHeader::from_json(json.as_bytes()).ok()))
+}
+
+fn unfinished(header: &DeltaHeader) -> Unfinished {
+    Unfinished { point: header.point, ordinal: header.ordinal }
+}
+
+async fn beliefs(engine: &Engine, record: &Record, unfinished: Option<Unfinished>) -> Result<Beliefs> {
     let relationship = &record.relationship;
-    let request = Request::Beliefs { relationship: relationship.id.0, epoch: relationship.epoch.number() };
+    let (id, epoch) = (relationship.id.0, relationship.epoch.number());
+    let request = Request::Beliefs { relationship: id, epoch, unfinished };
     let Answer::Beliefs(beliefs) = engine.ask(relationship.peer, &request).await? else {
         return Err(Refusal::failed("the other host answered something else than its beliefs"));
     };
@@ -169,21 +178,62 @@ impl Attempt<'_> {
         self.drop_checkpoints(checkpoints.iter().copied().filter(|it| Some(*it) != base)).await;
         let point = PointId(Uuid::now_v7());
         let source = source::open_live(engine, &self.facts, &self.disks, point, &self.basis).await;
+        engine.reach("cycle.frozen").await;
         let sent = match source {
             Ok(source) => self.send(source, point, Consistency::Crash).await,
             Err(error) => Err(error),
         };
         match sent {
             Ok(synchronized) => {
+                engine.reach("cycle.kept").await;
                 self.drop_checkpoints(base.into_iter()).await;
                 Ok(synchronized)
             }
+            // It can go on: the checkpoint stays, and the job too if it is still needed.
+            Err(error) if engine.slot(self.record.relationship.id).unfinished().is_some() => Err(error),
             Err(error) => {
                 let _ = engine.hypervisor(move |it| it.end_backup(vm)).await;
                 self.drop_checkpoints(std::iter::once(point)).await;
                 Err(error)
             }
         }
+    }
+
+    /// The backup job of a first copy outlives the daemon, and with it the instant that is copied.
+    async fn reopen(&self, header: DeltaHeader) -> Option<Transfer> {
+        let basis = match &self.basis {
+            Basis::Since(_) => return None,
+            other => other.clone(),
+        };
+        let point = PointId(header.point);
+        let source = source::reopen_live(self.engine, self.facts.id, point, &basis).await;
+        let source = source.inspect_err(|error| tracing::info!(%error, "the first copy begins anew")).ok()?;
+        let parent = self.their_head.as_ref().map_or(Lineage::ORIGIN, |head| head.lineage);
+        Some(Transfer::new(header, basis, parent, source))
+    }
+
+    /// A transfer that broke goes on only in the same world: the same head below, the same epoch, the same disks.
+    fn stands_where_it_did(&self, transfer: &Transfer) -> bool {
+        let header = &transfer.header;
+        !transfer.is_stale()
+            && header.parent == self.their_head.as_ref().map(|head| head.id.0)
+            && header.epoch == self.record.relationship.epoch.number()
+            && header
+                .disks
+                .iter()
+                .map(|disk| disk.target.as_str())
+                .eq(self.disks.iter().map(DiskTarget::as_str))
+    }
+
+    async fn go_on(&self, transfer: Transfer, from: Option<Partial>) -> Result<Synchronized> {
+        let point = PointId(transfer.header.point);
+        let from = from.filter(|from| from.point == point.0);
+        let done = self.carry(transfer, from).await?;
+        let checkpoints = own_checkpoints(self.engine, self.facts.id).await?;
+        if checkpoints.contains(&point) {
+            self.drop_checkpoints(checkpoints.into_iter().filter(|it| *it != point)).await;
+        }
+        Ok(done)
     }
 
     /// Of a VM that is off: the bitmaps stay as they are. They hold at least what changed, and no write adds to them.
@@ -256,73 +306,60 @@ impl Attempt<'_> {
     }
 
     async fn send(&self, source: Source, id: PointId, consistency: Consistency) -> Result<Synchronized> {
-        let (engine, relationship) = (self.engine, &self.record.relationship);
-        let slot = engine.slot(relationship.id);
-        slot.limiter.set(relationship.settings.rate_limit_bytes_per_second);
-        let mut point = RecoveryPoint {
-            id,
-            parent: self.their_head.as_ref().map(|head| head.id),
-            ordinal: self.their_head.as_ref().map_or(1, |head| head.ordinal + 1),
-            epoch: relationship.epoch,
-            instant: clock::now(),
-            consistency,
-            lineage: Lineage::ORIGIN,
-            delta_bytes: 0,
-        };
         let parent = self.their_head.as_ref().map_or(Lineage::ORIGIN, |head| head.lineage);
-        let header = self.header(&source, &point);
-        slot.total_bytes.store(source.data_bytes(), Ordering::Relaxed);
-        slot.done_bytes.store(0, Ordering::Relaxed);
-        slot.begun_ms.store(clock::now().millis(), Ordering::Relaxed);
-        let (writer, reader) =
-            spool(&engine.config().scratch, engine.config().spool_bytes_max).map_err(Refusal::failed)?;
-        let queued = reader.queued();
-        let body = stream::unfold(reader, |reader| async move {
-            match reader.pop().await {
-                Ok(Some(piece)) => Some((Ok(piece), reader)),
-                Ok(None) => None,
-                Err(error) => Some((Err(error.into()), reader)),
-            }
-        });
-        let options = DeltaOptions {
-            limiters: vec![engine.limiter().clone(), slot.limiter.clone()],
-            ..DeltaOptions::default()
-        };
-        let client = engine.client(relationship.peer);
-        let sending = async { client.send_delta(body, options).await.map_err(refusal_of) };
-        let skip_zeroes = self.basis == Basis::Initial;
-        let compression = relationship.settings.compression;
-        let pumping =
-            pump(engine, &slot, source, header, writer, Pump { parent, skip_zeroes, compression, queued });
-        let outcome = tokio::try_join!(pumping, sending);
-        slot.begun_ms.store(0, Ordering::Relaxed);
-        let ((lineage, bytes), answer) = outcome?;
-        let answer: SealedAnswer = serde_json::from_slice(&answer.body).map_err(Refusal::failed)?;
-        let replica_lineage = Lineage::from_hex(&answer.lineage);
-        let replica_lineage =
-            replica_lineage.ok_or_else(|| Refusal::failed("the other host sent no digest"))?;
-        if replica_lineage != lineage {
-            let found = format!("the digests differ: {} here, {} there", lineage.to_hex(), answer.lineage);
-            return Err(Refusal::new(Code::InDoubt, found, "virt-replica show, on both hosts"));
-        }
-        (point.lineage, point.delta_bytes) = (lineage, bytes);
-        engine.store().add_point(relationship.id, &point, clock::now()).map_err(Refusal::failed)?;
-        Ok(Synchronized { head: point, replica_lineage, bytes })
+        let header = self.header(&source, id, consistency);
+        self.carry(Transfer::new(header, self.basis.clone(), parent, source), None).await
     }
 
-    fn header(&self, source: &Source, point: &RecoveryPoint) -> DeltaHeader {
+    /// Sends a delta to its end, or keeps it for the next try; acknowledged, it becomes a point here too.
+    async fn carry(&self, mut transfer: Transfer, from: Option<Partial>) -> Result<Synchronized> {
+        let (engine, id) = (self.engine, self.record.relationship.id);
+        if transfer.outlives_the_daemon() {
+            let header = serde_json::to_string(&transfer.header).map_err(Refusal::failed)?;
+            engine.store().keep_unfinished(id, &header).map_err(Refusal::failed)?;
+        }
+        let acknowledged = match transfer.send(engine, self.record, from.as_ref()).await {
+            Ok(acknowledged) => acknowledged,
+            Err(error) if transfer.can_go_on(&error) => {
+                *engine.slot(id).unfinished() = Some(transfer);
+                return Err(error);
+            }
+            Err(error) => {
+                transfer.close(engine).await;
+                engine.store().forget_unfinished(id).map_err(Refusal::failed)?;
+                return Err(error);
+            }
+        };
+        engine.store().forget_unfinished(id).map_err(Refusal::failed)?;
+        let header = &transfer.header;
+        let head = RecoveryPoint {
+            id: PointId(header.point),
+            parent: header.parent.map(PointId),
+            ordinal: header.ordinal,
+            epoch: self.record.relationship.epoch,
+            instant: Timestamp(header.instant_ms),
+            consistency: consistency_from_name(&header.consistency)?,
+            lineage: acknowledged.lineage,
+            delta_bytes: acknowledged.bytes,
+        };
+        engine.reach("cycle.acknowledged").await;
+        engine.store().add_point(id, &head, clock::now()).map_err(Refusal::failed)?;
+        Ok(Synchronized { head, replica_lineage: acknowledged.replica_lineage, bytes: acknowledged.bytes })
+    }
+
+    fn header(&self, source: &Source, id: PointId, consistency: Consistency) -> DeltaHeader {
         let disk = |disk: &source::SourceDisk| DeltaDisk {
             target: disk.target.as_str().to_owned(),
             virtual_size: disk.client.size(),
         };
         DeltaHeader {
             relationship: self.record.relationship.id.0,
-            epoch: point.epoch.number(),
-            point: point.id.0,
-            parent: point.parent.map(|parent| parent.0),
-            ordinal: point.ordinal,
-            instant_ms: point.instant.millis(),
-            consistency: consistency_name(point.consistency).to_owned(),
+            epoch: self.record.relationship.epoch.number(),
+            point: id.0,
+            parent: self.their_head.as_ref().map(|head| head.id.0),
+            ordinal: self.their_head.as_ref().map_or(1, |head| head.ordinal + 1),
+            instant_ms: clock::now().millis(),
+            consistency: consistency_name(consistency).to_owned(),
             disks: source.disks.iter().map(disk).collect(),
             resume_at: None,
             domain_xml: self.facts.definition.clone(),
@@ -330,75 +367,4 @@ impl Attempt<'_> {
             expected_bytes: source.data_bytes(),
         }
     }
-}
-
-struct Pump {
-    parent: Lineage,
-    skip_zeroes: bool,
-    compression: Compression,
-    queued: Arc<AtomicU64>,
-}
-
-/// Reads everything into the spool at local speed, and ends the source before the last byte has travelled.
-async fn pump(
-    engine: &Engine,
-    slot: &Slot,
-    source: Source,
-    header: DeltaHeader,
-    writer: SpoolWriter,
-    how: Pump,
-) -> Result<(Lineage, u64)> {
-    let (mut digest, mut data_bytes, mut adaptive) = (DeltaDigest::default(), 0, Adaptive::default());
-    let broken = |_| Refusal::unavailable("the transfer ended before everything was sent", "");
-    let result = async {
-        writer.push(header.to_bytes()).await.map_err(broken)?;
-        for (index, disk) in source.disks.iter().enumerate() {
-            let index = u16::try_from(index).map_err(Refusal::failed)?;
-            let data = disk.data.iter().flat_map(|it| it.pieces(FRAME_DATA_MAX)).map(|it| (it, true));
-            let mut pieces: Vec<_> = data.chain(disk.zero.iter().map(|it| (it, false))).collect();
-            pieces.sort_unstable();
-            let reads = pieces.into_iter().map(|(piece, is_data)| {
-                let compress = match how.compression {
-                    Compression::On => true,
-                    Compression::Off => false,
-                    Compression::Adaptive => adaptive.compress(how.queued.load(Ordering::Relaxed)),
-                };
-                let (client, skip_zeroes) = (disk.client.clone(), how.skip_zeroes);
-                async move {
-                    if !is_data {
-                        return Ok(vec![zeroes(index, piece.offset(), piece.length())]);
-                    }
-                    let chunks = client.read(piece).await.map_err(Refusal::failed)?;
-                    let frames = move || frames_of(index, piece, chunks, skip_zeroes, compress);
-                    tokio::task::spawn_blocking(frames).await.map_err(Refusal::failed)
-                }
-            });
-            let mut frames = stream::iter(reads).buffered(READS_IN_FLIGHT);
-            while let Some(ready) = frames.next().await {
-                for Ready { header, head, payload } in ready? {
-                    digest.take(&header);
-                    if !payload.is_empty() {
-                        data_bytes += header.length;
-                        slot.done_bytes.store(data_bytes, Ordering::Relaxed);
-                    }
-                    writer.push(head).await.map_err(broken)?;
-                    if !payload.is_empty() {
-                        writer.push(payload).await.map_err(broken)?;
-                    }
-                }
-            }
-        }
-        let lineage = digest.lineage(how.parent);
-        let hex = Lineage(digest.0).to_hex();
-        let trailer = DeltaTrailer { digest: hex, lineage: lineage.to_hex(), data_bytes };
-        writer.push(end_frame(&trailer.to_json())).await.map_err(broken)?;
-        Ok((lineage, data_bytes))
-    }
-    .await;
-    if result.is_err() {
-        writer.fail();
-    }
-    drop(writer);
-    source.close(engine).await;
-    result
 }

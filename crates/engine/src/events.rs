@@ -21,6 +21,7 @@ pub(crate) enum Number {
     FailoverUndone = 2003,
     Unprotected = 2004,
     Reversed = 2005,
+    Forced = 2006,
     Interference = 4001,
 }
 
@@ -30,7 +31,8 @@ impl Number {
             Number::CycleFailed
             | Number::ResynchronizationRequired
             | Number::FailoverUndone
-            | Number::Unprotected => EventSeverity::Warning,
+            | Number::Unprotected
+            | Number::Forced => EventSeverity::Warning,
             Number::Interference => EventSeverity::Critical,
             _ => EventSeverity::Info,
         }

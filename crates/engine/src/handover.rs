@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use choreography::next::next;
-use choreography::{Entry, Mark, Next, Operation, Outcome, Side, Step, fold};
+use choreography::{Entry, Mark, Next, Operation, Outcome, Side, Step, StepState, fold};
 use domain::{OperationId, Phase, RecoveryPoint};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record};
@@ -11,7 +11,8 @@ use wire::message::form::{EntryForm, OperationForm, PointForm, SettingsForm};
 use wire::message::{Answer, Request};
 
 use crate::events::Number;
-use crate::plan::no_operation;
+use crate::hold::Moment;
+use crate::plan::{FORCED, no_operation};
 use crate::report::{Report, evidence};
 use crate::{Code, Engine, Refusal, Result, clock, cycle, replica};
 
@@ -23,8 +24,13 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 const PRESYNC_ROUNDS: u32 = 4;
 /// What is left may be sent while the guest is off.
 const PRESYNC_REST_BYTES: u64 = 64 << 20;
+/// A step before the hand over outlasts a short silence of the other host: undoing would start the guest again.
+const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause before a step is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// How long the guest agent is waited for after the start.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(120);
+
 /// Does what this host has to do now; gives how long to wait before looking again.
 pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Duration> {
     // One step a round; the bound only guards against a table that would go in circles.
@@ -93,8 +99,11 @@ impl Run<'_> {
     /// One try of a step of ours: intent, effect, evidence. A failure before the hand over turns the operation round;
     /// behind it the step is tried again.
     async fn attempt(&self, step: Step) -> Result<Option<Duration>> {
-        self.write(Mark::Intent(step))?;
-        match self.carry_out(step).await {
+        self.intend(step)?;
+        self.engine.reach_step(step, Moment::Before).await;
+        let carried_out = self.carry_out(step).await;
+        self.engine.reach_step(step, Moment::After).await;
+        match carried_out {
             Ok(Some(evidence)) => {
                 self.write(Mark::Done(step, evidence))?;
                 self.tell_news().await;
@@ -103,14 +112,29 @@ impl Run<'_> {
             // Steps that change authority write their own evidence in the same transaction.
             Ok(None) => Ok(None),
             Err(error) => {
-                self.write(Mark::Failed(step, error.to_string()))?;
-                if step < Step::HandOver {
+                let reason = error.to_string();
+                let state = fold(&self.entries).steps.remove(&step);
+                // A try that fails like the one before says nothing new: the journal of a long outage stays short.
+                if !matches!(&state, Some(StepState::Failed { reason: before, .. }) if *before == reason) {
+                    self.write(Mark::Failed(step, reason))?;
+                }
+                let patient = error.code == Code::Unavailable && tried_for(state.as_ref()) < SILENCE_PATIENCE;
+                if step < Step::HandOver && !patient {
                     self.write(Mark::Cancel(format!("{}: {error}", step.name())))?;
                     return Ok(None);
                 }
-                Ok(Some(Duration::from_secs(2)))
+                Ok(Some(RETRY))
             }
         }
+    }
+
+    /// The intent of a step, durable before its first try; later tries have it already.
+    fn intend(&self, step: Step) -> Result<()> {
+        let state = fold(&self.entries).steps.remove(&step);
+        if matches!(state, Some(StepState::Running { .. } | StepState::Failed { .. })) {
+            return Ok(());
+        }
+        self.write(Mark::Intent(step))
     }
 
     async fn carry_out(&self, step: Step) -> Result<Option<String>> {
@@ -248,13 +272,16 @@ impl Run<'_> {
 
     /// The point of no return lies on the other host: ask until it says yes, or no.
     async fn ask_hand_over(&self) -> Result<Option<Duration>> {
-        self.write(Mark::Intent(Step::HandOver))?;
+        self.intend(Step::HandOver)?;
         let request = Request::HandOver {
             operation: OperationForm::from(self.operation),
             entries: self.forms(),
             head: PointForm::from(&self.head()?),
         };
-        match self.engine.ask(self.record.relationship.peer, &request).await {
+        self.engine.reach("hand over.asking").await;
+        let answer = self.engine.ask(self.record.relationship.peer, &request).await;
+        self.engine.reach("hand over.answered").await;
+        match answer {
             Ok(Answer::HandOver { entries }) => {
                 self.keep(entries)?;
                 Ok(None)
@@ -317,7 +344,7 @@ impl Run<'_> {
                 Ok(None)
             }
             // Never asked for the hand over: nobody can have taken over, and the late request will not come.
-            _ if !fold(&self.entries).may_have_effect(Step::HandOver) => {
+            _ if !fold(&self.entries).may_have_effect(Step::HandOver) || self.is_forced() => {
                 self.write(Mark::Undone(Step::Announce))?;
                 Ok(None)
             }
@@ -325,7 +352,15 @@ impl Run<'_> {
         }
     }
 
+    /// A person vouched that the other host did not take over.
+    fn is_forced(&self) -> bool {
+        let forced =
+            |entry: &Entry| matches!(&entry.mark, Mark::Cancel(reason) if reason.starts_with(FORCED));
+        self.entries.iter().any(forced)
+    }
+
     async fn take_back(&self, step: Step) -> Result<()> {
+        self.engine.reach(&format!("undo {}.before", step.name())).await;
         match step {
             Step::Lock => {
                 let undone = self.engine.entry(Mark::Undone(step));
@@ -338,6 +373,7 @@ impl Run<'_> {
                     let vm = self.record.relationship.vm;
                     self.engine.hypervisor(move |it| it.start(vm, false)).await?;
                 }
+                self.engine.reach("undo shut down.after").await;
                 self.write(Mark::Undone(step))
             }
             _ => self.write(Mark::Undone(step)),
@@ -424,6 +460,7 @@ impl Run<'_> {
             ),
             (Outcome::Completed, ..) => (Number::FailoverCompleted, "is complete"),
         };
+        self.engine.reach("end.before").await;
         let ended = self.engine.entry(Mark::Ended(outcome));
         self.engine.store().end_operation(self.operation.id, &ended).map_err(Refusal::failed)?;
         self.engine.event(number, name, format!("planned failover {} {text}", self.operation.id));
@@ -465,6 +502,15 @@ impl Engine {
     pub(crate) fn promise(&self, id: OperationId) -> Result<AbandonVerdict> {
         let cancel = self.entry(Mark::Cancel("the primary server took it back".into()));
         self.store().abandon(id, &cancel).map_err(Refusal::failed)
+    }
+}
+
+fn tried_for(state: Option<&StepState>) -> Duration {
+    match state {
+        Some(StepState::Running { since } | StepState::Failed { begun: since, .. }) => {
+            Duration::from_millis(clock::now().millis().saturating_sub(since.millis()))
+        }
+        _ => Duration::ZERO,
     }
 }
 

@@ -16,6 +16,8 @@ mod events;
 mod files;
 mod frames;
 mod handover;
+mod hold;
+mod incoming;
 mod listen;
 mod owner;
 mod peer;
@@ -27,6 +29,7 @@ mod report;
 mod source;
 mod spool;
 mod survey;
+mod transfer;
 mod view;
 
 use std::collections::HashMap;
@@ -66,6 +69,8 @@ pub struct Config {
     pub spool_bytes_max: u64,
     /// Directory of programs that send the users to the new place.
     pub redirect_hooks: PathBuf,
+    /// Directory by which a test holds the daemon at chosen places; none but in a test.
+    pub holds: Option<PathBuf>,
 }
 
 /// The engine of one host. A cheap handle.
@@ -88,6 +93,10 @@ struct Inner {
 struct Slot {
     wake: Notify,
     replica: tokio::sync::Mutex<()>,
+    /// Tells a transfer that holds the lock above to give way.
+    superseded: Notify,
+    /// The primary's delta that broke and can go on.
+    unfinished: Mutex<Option<transfer::Transfer>>,
     limiter: RateLimiter,
     done_bytes: AtomicU64,
     total_bytes: AtomicU64,
@@ -96,6 +105,10 @@ struct Slot {
 }
 
 impl Slot {
+    fn unfinished(&self) -> MutexGuard<'_, Option<transfer::Transfer>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn progress(&self) -> Option<Progress> {
         let total_bytes = self.total_bytes.load(Ordering::Relaxed);
         let begun_ms = self.begun_ms.load(Ordering::Relaxed);
@@ -131,6 +144,10 @@ impl Engine {
     /// Resumes every relationship where it was.
     pub fn start(&self) -> Result<()> {
         for record in self.store().relationships().map_err(Refusal::failed)? {
+            if let Err(error) = replica::catch_up(self, &record) {
+                // Storage that is not mounted is reported by every cycle; the other relationships go on.
+                tracing::warn!(vm = record.relationship.vm_name, %error, "the replica directory cannot be read");
+            }
             owner::spawn(self, record.relationship.id);
         }
         Ok(())
@@ -201,6 +218,8 @@ impl Engine {
             Arc::new(Slot {
                 wake: Notify::new(),
                 replica: tokio::sync::Mutex::default(),
+                superseded: Notify::new(),
+                unfinished: Mutex::default(),
                 limiter: RateLimiter::new(None),
                 done_bytes: AtomicU64::new(0),
                 total_bytes: AtomicU64::new(0),

@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use store::{AbandonVerdict, HandOverVerdict, Record};
 use transport::{DeltaBody, ErrorClass, PeerHandler, PeerRecord};
 use wire::message::form::{CheckForm, EntryForm, OperationForm, PointForm, SettingsForm};
-use wire::message::{Answer, Beliefs, Request, Requirements};
+use wire::message::{Answer, Beliefs, Request, Requirements, Unfinished};
 
 use crate::events::Number;
 use crate::plan::refused;
@@ -75,7 +75,9 @@ impl Engine {
             Request::Enable { relationship, epoch: _, settings, requirements } => {
                 self.become_replica(peer, relationship.into(), settings, requirements).await
             }
-            Request::Beliefs { relationship, .. } => self.beliefs(&self.theirs(peer, relationship)?),
+            Request::Beliefs { relationship, unfinished, .. } => {
+                self.beliefs(&self.theirs(peer, relationship)?, unfinished.as_ref()).await
+            }
             Request::Settings { relationship, settings, .. } => {
                 let record = self.theirs(peer, relationship)?;
                 let settings = Settings::try_from(settings)?;
@@ -189,8 +191,14 @@ impl Engine {
         }
     }
 
-    fn beliefs(&self, record: &Record) -> Result<Answer> {
+    async fn beliefs(&self, record: &Record, unfinished: Option<&Unfinished>) -> Result<Answer> {
         let relationship = &record.relationship;
+        let partial = match unfinished {
+            Some(unfinished) if relationship.phase == Phase::Receiving => {
+                receive::partial(self, record, unfinished).await?
+            }
+            _ => None,
+        };
         let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
         Ok(Answer::Beliefs(Beliefs {
             epoch: relationship.epoch.number(),
@@ -198,7 +206,7 @@ impl Engine {
             receives: relationship.phase == Phase::Receiving,
             paused: relationship.paused_since.is_some(),
             head: head.as_ref().map(PointForm::from),
-            partial: None,
+            partial,
         }))
     }
 
@@ -268,11 +276,13 @@ impl Engine {
                 format!("the newest recovery point here is {:?}, there {}", ours.map(|it| it.id), theirs.id);
             return Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"));
         }
+        self.reach("hand over.before").await;
         let phase = Phase::Unprotected { since: clock::now() };
         let done = self.entry(Mark::Done(Step::HandOver, "this host is primary now".into()));
         let verdict =
             self.store().hand_over(&operation, &journal(entries)?, &phase, &done).map_err(Refusal::failed)?;
         drop(alone);
+        self.reach("hand over.after").await;
         match verdict {
             HandOverVerdict::Taken | HandOverVerdict::AlreadyTaken => {
                 self.wake(operation.relationship);

@@ -145,6 +145,8 @@ fn settle(
             }
             if phase.sends() && phase != Phase::Replicating {
                 store.set_phase(id, &Phase::Replicating).map_err(Refusal::failed)?;
+                // A copy of everything takes its time; the frequency is promised from here on.
+                memory.last_begun = Some(Instant::now());
             }
         }
         Err(error) => {

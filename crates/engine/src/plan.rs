@@ -1,10 +1,10 @@
 //! Before the first step of a planned failover: prerequisites by name, the forecast, and the journal's first lines.
 
-use choreography::next::{CannotCancel, may_cancel};
-use choreography::{Mark, Operation, Options, Side, Step, fold};
+use choreography::next::{CannotCancel, may_cancel, resting_state};
+use choreography::{Mark, Operation, Options, RestingState, Side, Step, fold};
 use domain::{Check, CheckName, Health, OperationId, Phase};
 use hypervisor::{ShutoffReason, VmState};
-use store::{Record, StoreError};
+use store::{AbandonVerdict, Record, StoreError};
 use uuid::Uuid;
 
 use crate::events::Number;
@@ -12,6 +12,9 @@ use crate::{Code, Engine, Refusal, Result, clock, survey};
 
 /// What shutting down and starting cost beside the transfer; only for the forecast.
 const FIXED_DOWNTIME_MS: u64 = 3_000;
+
+/// How the reason of a cancellation begins by which a person took the other host's word upon themselves.
+pub(crate) const FORCED: &str = "forced";
 
 /// What would happen, before the question.
 #[derive(Clone, Debug)]
@@ -107,25 +110,37 @@ impl Engine {
         Ok(operation.id)
     }
 
-    /// A person turns an operation round, or, with force, decides in doubt that the other host did not take over.
-    pub fn cancel_operation(&self, id: OperationId, reason: &str) -> Result<()> {
+    /// A person turns an operation round. `force`: while it is in doubt, the person vouches that the other host did not take
+    /// over; if it did, both sides run the VM.
+    pub fn cancel_operation(&self, id: OperationId, who: &str, force: bool) -> Result<()> {
         let found = self.store().operation(id).map_err(Refusal::failed)?;
         let (operation, entries) = found.ok_or_else(|| no_operation(id))?;
-        match may_cancel(&fold(&entries)) {
-            Ok(()) if operation.side == Side::OldPrimary => {
-                let cancel = self.entry(Mark::Cancel(reason.to_owned()));
+        let progress = fold(&entries);
+        may_cancel(&progress).map_err(|error| Refusal::new(Code::Refused, error.to_string(), ""))?;
+        let in_doubt = resting_state(&operation, &progress) == RestingState::InDoubt;
+        match operation.side {
+            Side::OldPrimary => {
+                let reason = if force && in_doubt {
+                    let name = self.record(operation.relationship)?.relationship.vm_name;
+                    let text = format!("{who} decided that the other host did not take over ({id})");
+                    self.event(Number::Forced, &name, text);
+                    format!("{FORCED} by {who}")
+                } else {
+                    format!("cancelled by {who}")
+                };
+                let cancel = self.entry(Mark::Cancel(reason));
                 self.store().append_entries(id, &[cancel]).map_err(Refusal::failed)?;
-                self.wake(operation.relationship);
-                Ok(())
             }
-            Ok(()) => {
-                let found = "this host is the replica server of the operation";
-                Err(Refusal::new(Code::Refused, found, "run the command on the primary server"))
-            }
-            Err(error @ (CannotCancel::HandedOver | CannotCancel::Ended)) => {
-                Err(Refusal::new(Code::Refused, error.to_string(), ""))
+            // The promise to refuse a late hand over is all there is to give; the primary learns of it when it asks.
+            Side::NewPrimary => {
+                if self.promise(id)? == AbandonVerdict::AlreadyHandedOver {
+                    let handed_over = CannotCancel::HandedOver.to_string();
+                    return Err(Refusal::new(Code::Refused, handed_over, ""));
+                }
             }
         }
+        self.wake(operation.relationship);
+        Ok(())
     }
 }
 

@@ -1,22 +1,26 @@
 //! The replica's side of a cycle: a delta arrives, is verified frame by frame, sealed as one layer per disk, and only then
-//! becomes a recovery point and is acknowledged. A delta that breaks leaves nothing but partial files, which the next removes.
+//! becomes a recovery point and is acknowledged. A delta that breaks stays as partial files, and goes on or gives way to the next.
 
-use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::{DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPoint, RelationshipId, Timestamp};
-use layer::{Backing, FileName, LayerSpec, LayerWriter, ReplicaDirectory};
+use layer::ReplicaDirectory;
 use store::Record;
 use tokio::sync::mpsc;
 use transport::{DeltaBody, PeerRecord};
 use wire::message::form::consistency_from_name;
-use wire::{DeltaDigest, DeltaHeader, DeltaTrailer, Frame, FrameDecoder, FrameKind, Item};
+use wire::message::{Partial, Unfinished};
+use wire::{DeltaHeader, FrameDecoder, FrameKind, Item};
 
-use crate::cycle::SealedAnswer;
-use crate::{Code, Engine, Refusal, Result, blocking, clock, replica};
+use crate::incoming::{Incoming, Written, arrived};
+use crate::transfer::SealedAnswer;
+use crate::{Code, Engine, Refusal, Result, Slot, blocking, clock, replica};
 
 /// Frames between the network and the disk; each holds up to 1 MiB.
 const FRAMES_WAITING: usize = 8;
+/// Longest wait for a transfer that gives way, or for a merge.
+const ALONE_MAX: Duration = Duration::from_secs(10);
 
 /// Takes one delta and answers when it is sealed.
 pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBody) -> Result<Bytes> {
@@ -29,21 +33,25 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
         }
     };
     let record = engine.record(RelationshipId(header.relationship))?;
+    authorize(engine, &record, &peer, &header)?;
+    let slot = engine.slot(record.relationship.id);
+    let _alone = alone(&slot).await?;
+    replica::catch_up(engine, &record)?;
     let head = authorize(engine, &record, &peer, &header)?;
     if let Some(head) = head.as_ref().filter(|head| head.id.0 == header.point) {
         return answer(head.lineage);
     }
-    let slot = engine.slot(record.relationship.id);
-    let _alone = slot.replica.lock().await;
+    engine.reach("delta.begun").await;
     let directory = replica::directory(&record)?;
+    let from = goes_on_from(&directory, &header)?;
     let sizes = header.disks.iter().map(|disk| disk.virtual_size).collect();
-    decoder.expect_disks(sizes, (0, 0));
+    decoder.expect_disks(sizes, header.resume_at.unwrap_or_default());
 
     let (frames, waiting) = mpsc::channel(FRAMES_WAITING);
-    let plan = Plan::new(&directory, &header)?;
-    let writing = blocking(move || plan.write(waiting));
+    let incoming = Incoming::plan(&directory, &header)?;
+    let writing = blocking(move || incoming.write(from, waiting));
     // The reader owns the channel: when it ends, for whatever reason, the writer ends too.
-    let (decoder, pieces) = (&mut decoder, &mut body);
+    let (decoder, pieces, superseded) = (&mut decoder, &mut body, &slot.superseded);
     let reading = async move {
         loop {
             match decoder.next().map_err(Refusal::failed)? {
@@ -55,16 +63,53 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
                     }
                 }
                 Some(Item::Header(_)) => return Err(Refusal::failed("a second header in a delta")),
-                None => decoder.feed(&next_piece(pieces).await?),
+                None => tokio::select! {
+                    piece = next_piece(pieces) => decoder.feed(&piece?),
+                    () = superseded.notified() => {
+                        return Err(Refusal::unavailable("the primary server began the transfer anew", ""));
+                    }
+                },
             }
         }
     };
     let (read, written): (Result<()>, _) = tokio::join!(reading, writing);
     read?;
     let written = written?;
+    engine.reach("delta.sealed").await;
     // The sender's stream ends after the trailer; anything more would be an error of the stream.
     while body.next().await.map_err(Refusal::failed)?.is_some() {}
     commit(engine, &record, directory, &header, head, written).await
+}
+
+/// Waits for whoever works on the replica. A transfer that hangs (its link may be gone without a word) gives way at once.
+async fn alone(slot: &Slot) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+    slot.superseded.notify_waiters();
+    let alone = tokio::time::timeout(ALONE_MAX, slot.replica.lock()).await;
+    alone.map_err(|_| Refusal::new(Code::Busy, "the replica server still works on the delta before", ""))
+}
+
+/// Where a transfer goes on that says so; what others left behind goes.
+fn goes_on_from(directory: &ReplicaDirectory, header: &DeltaHeader) -> Result<Option<Partial>> {
+    let Some(at) = header.resume_at else {
+        directory.discard_partials().map_err(Refusal::failed)?;
+        return Ok(None);
+    };
+    let kept = arrived(directory, header.point, header.ordinal)?;
+    let kept = kept.filter(|kept| (kept.disk, kept.offset) == at);
+    kept.map(Some)
+        .ok_or_else(|| Refusal::unavailable("the transfer cannot go on there: ask again how far it is", ""))
+}
+
+/// How far this side is with a delta that broke.
+pub(crate) async fn partial(
+    engine: &Engine,
+    record: &Record,
+    unfinished: &Unfinished,
+) -> Result<Option<Partial>> {
+    let slot = engine.slot(record.relationship.id);
+    let _alone = alone(&slot).await?;
+    let (directory, point, ordinal) = (replica::directory(record)?, unfinished.point, unfinished.ordinal);
+    blocking(move || arrived(&directory, point, ordinal)).await
 }
 
 async fn next_piece(body: &mut DeltaBody) -> Result<Bytes> {
@@ -113,114 +158,6 @@ fn authorize(
     Ok(head)
 }
 
-/// Where each disk of a delta is written.
-struct Plan {
-    disks: Vec<PlannedDisk>,
-    parent: Lineage,
-}
-
-struct PlannedDisk {
-    target: DiskTarget,
-    folder: PathBuf,
-    name: FileName,
-    spec: LayerSpec,
-}
-
-/// What came of it.
-struct Written {
-    layers: Vec<(DiskTarget, FileName)>,
-    digest: DeltaDigest,
-    trailer: DeltaTrailer,
-    data_bytes: u64,
-}
-
-impl Plan {
-    fn new(directory: &ReplicaDirectory, header: &DeltaHeader) -> Result<Plan> {
-        let disks = header.disks.iter().map(|disk| {
-            let target = DiskTarget::new(&disk.target).map_err(Refusal::failed)?;
-            let known = directory.manifest().disk(&target);
-            let known = known
-                .ok_or_else(|| Refusal::failed(format!("disk {target} is not in the replica directory")))?;
-            if known.virtual_size != disk.virtual_size {
-                let found = format!(
-                    "disk {target} has {} bytes now and had {} when replication was enabled",
-                    disk.virtual_size, known.virtual_size
-                );
-                return Err(Refusal::new(
-                    Code::Refused,
-                    found,
-                    "resize it back, or remove and enable replication anew",
-                ));
-            }
-            let first =
-                header.parent.is_none() && known.base == Backing::beside(&ReplicaDirectory::base_name());
-            let (name, spec) = if first {
-                (ReplicaDirectory::base_name(), LayerSpec { virtual_size: disk.virtual_size, backing: None })
-            } else {
-                let name = ReplicaDirectory::layer_name(header.ordinal, PointId(header.point));
-                (name, directory.next_layer(&target).map_err(Refusal::failed)?)
-            };
-            let folder = directory.disk_folder(&target);
-            Ok(PlannedDisk { target, folder, name, spec })
-        });
-        Ok(Plan { disks: disks.collect::<Result<_>>()?, parent: Lineage::ORIGIN })
-    }
-
-    /// Verifies and writes until the trailer; then seals. On any failure nothing that was written counts.
-    fn write(self, mut frames: mpsc::Receiver<Frame>) -> Result<Written> {
-        debug_assert_eq!(self.parent, Lineage::ORIGIN);
-        let mut writers = self.disks.iter().map(create).collect::<Result<Vec<_>>>()?;
-        let (mut digest, mut data_bytes) = (DeltaDigest::default(), 0);
-        let ended = loop {
-            let Some(frame) = frames.blocking_recv() else {
-                break Err(Refusal::unavailable("the delta broke before its trailer", ""));
-            };
-            let content = match frame.open() {
-                Ok(content) => content,
-                Err(error) => break Err(Refusal::failed(error)),
-            };
-            let head = frame.header;
-            if head.kind == FrameKind::End {
-                break DeltaTrailer::from_json(&content).map_err(Refusal::failed);
-            }
-            let writer = &mut writers[usize::from(head.disk)];
-            let done = match head.kind {
-                FrameKind::Zero => writer.zero(head.offset, head.length),
-                _ => writer.write(head.offset, &content),
-            };
-            if let Err(error) = done {
-                break Err(Refusal::failed(error));
-            }
-            digest.take(&head);
-            data_bytes += content.len() as u64;
-        };
-        let trailer = match ended {
-            Ok(trailer) if trailer.digest == Lineage(digest.0).to_hex() => trailer,
-            ended => {
-                for writer in writers {
-                    // What cannot be removed now is removed before the next delta is written.
-                    let _ = writer.abandon();
-                }
-                return Err(ended
-                    .err()
-                    .unwrap_or_else(|| Refusal::failed("the delta does not have its digest")));
-            }
-        };
-        for writer in writers {
-            writer.seal().map_err(Refusal::failed)?;
-        }
-        let layers = self.disks.into_iter().map(|disk| (disk.target, disk.name)).collect();
-        Ok(Written { layers, digest, trailer, data_bytes })
-    }
-}
-
-/// Opens the writer of a disk; what an earlier attempt left under these names is no point and goes.
-fn create(disk: &PlannedDisk) -> Result<LayerWriter> {
-    layer::discard(&disk.folder, &disk.name).map_err(Refusal::failed)?;
-    layer::remove_sealed(&disk.folder, &disk.name).map_err(Refusal::failed)?;
-    LayerWriter::create(&disk.folder, &disk.name, disk.spec.clone()).map_err(Refusal::failed)
-}
-
 /// The layers are sealed: the manifest learns of the point, then the store, then the primary.
 async fn commit(
     engine: &Engine,
@@ -255,7 +192,9 @@ async fn commit(
         directory.add_point(known, &layers).map_err(Refusal::failed)
     })
     .await?;
+    engine.reach("delta.listed").await;
     engine.store().add_point(record.relationship.id, &point, clock::now()).map_err(Refusal::failed)?;
+    engine.reach("delta.kept").await;
     engine.wake(record.relationship.id);
     answer(lineage)
 }

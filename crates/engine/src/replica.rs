@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::{DiskTarget, PointId, RecoveryPoint};
+use domain::{DiskTarget, Phase, PointId, RecoveryPoint};
 use hypervisor::{Firmware, Placement, VmFacts};
 use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ReplicaDirectory, Storage};
 use store::Record;
@@ -19,6 +19,24 @@ pub(crate) fn directory(record: &Record) -> Result<ReplicaDirectory> {
         Refusal::new(Code::Failed, "this host has no replica directory for the VM", "virt-replica show")
     })?;
     ReplicaDirectory::open(path).map_err(Refusal::failed)
+}
+
+/// Points that the manifest lists and the store does not know become known: they were sealed, and only the last word of a
+/// delta was cut off. The manifest is never behind the store.
+pub(crate) fn catch_up(engine: &Engine, record: &Record) -> Result<()> {
+    let id = record.relationship.id;
+    if record.relationship.phase != Phase::Receiving || record.directory.is_none() {
+        return Ok(());
+    }
+    let known = engine.store().points(id).map_err(Refusal::failed)?;
+    let newest = known.last().map_or(0, |point| point.ordinal);
+    for listed in &directory(record)?.manifest().points {
+        if listed.point.ordinal > newest {
+            tracing::info!(point = %listed.point.id, "sealed before a crash; it counts");
+            engine.store().add_point(id, &listed.point, listed.point.instant).map_err(Refusal::failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// The storage of this host; made at the first start, afterwards it must carry its marker.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use domain::{DiskTarget, PointId, VmId};
 use extent::ExtentSet;
-use hypervisor::{BackupRequest, CHECKPOINT_PREFIX, VmFacts};
+use hypervisor::{BackupRequest, CHECKPOINT_PREFIX, OpenBackup, VmFacts};
 use nbd::{ALLOCATION, Client, Deadlines, OfflineDisk, OfflineExport};
 
 use crate::basis::Basis;
@@ -58,10 +58,26 @@ pub(crate) async fn open_live(
         since,
         disks: disks.to_vec(),
         scratch_dir: config.scratch.clone(),
-        socket: config.sockets.join(format!("{point}.sock")),
+        socket: socket(engine, point),
     };
     let vm = facts.id;
     let open = engine.hypervisor(move |it| it.begin_backup(vm, &request)).await?;
+    connect(engine, vm, &open, basis).await
+}
+
+/// Connects again to the job of a first copy that outlived this daemon; fails when the job is not open any more.
+pub(crate) async fn reopen_live(engine: &Engine, vm: VmId, point: PointId, basis: &Basis) -> Result<Source> {
+    let open = engine.hypervisor(move |it| it.open_backup(vm)).await?;
+    let open = open.filter(|open| open.socket == socket(engine, point));
+    let open = open.ok_or_else(|| Refusal::failed("its backup job is not open any more"))?;
+    connect(engine, vm, &open, basis).await
+}
+
+fn socket(engine: &Engine, point: PointId) -> PathBuf {
+    engine.config().sockets.join(format!("{point}.sock"))
+}
+
+async fn connect(engine: &Engine, vm: VmId, open: &OpenBackup, basis: &Basis) -> Result<Source> {
     let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: Some(vm) };
     for disk in &open.disks {
         let contexts: Vec<&str> = std::iter::once(ALLOCATION).chain(disk.dirty_context.as_deref()).collect();
@@ -144,6 +160,11 @@ impl Source {
     /// Whether nothing changed.
     pub(crate) fn is_empty(&self) -> bool {
         self.disks.iter().all(|disk| disk.data.is_empty() && disk.zero.is_empty())
+    }
+
+    /// Whether it is the job of a running VM, which stays open as long as it is wanted.
+    pub(crate) fn is_live(&self) -> bool {
+        self.job.is_some()
     }
 
     /// Ends the job or the exports; the guest pays for an open job, so this comes as soon as everything was read.

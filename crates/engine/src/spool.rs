@@ -2,7 +2,9 @@
 //!
 //! While a backup job is open the guest pays for it, so the reader never waits for the link: what the memory part cannot
 //! hold goes to a file without a name in the scratch directory. Only when that file too is full does the reader wait.
-//! The spool is no resume store: after a broken link frames are read again or the next cycle covers them.
+//!
+//! A spool that keeps what was taken can be rewound: after a broken link the same bytes go again from the frame where the
+//! other host stands, although the source is long closed. It is NOT durable: it ends with the daemon.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,13 +20,33 @@ use tokio::sync::Notify;
 /// Bytes kept in memory; enough for some frames in flight, small beside the daemon's memory limit.
 const MEMORY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// Place of a frame in a delta: index of the disk, offset.
+pub type Position = (u16, u64);
+
+/// What the end of the stream counts as: behind every frame.
+pub const END: Position = (u16::MAX, u64::MAX);
+
+struct Piece {
+    /// Where the frame begins that starts with this piece; none: more of the frame before.
+    begins: Option<Position>,
+    length: usize,
+    place: Place,
+}
+
+enum Place {
+    Memory(Bytes),
+    File { offset: u64 },
+}
+
 struct State {
-    memory: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
+    /// How many of them were taken and are only kept.
+    taken: usize,
+    keeps: bool,
     memory_bytes: u64,
-    /// Lengths of the pieces in the file, oldest first; they are younger than every piece in memory.
-    in_file: VecDeque<usize>,
-    read_at: u64,
-    write_at: u64,
+    file_bytes: u64,
+    /// The link is gone: nobody will make room.
+    abandoned: bool,
     closed: bool,
     failed: bool,
 }
@@ -48,17 +70,19 @@ impl Shared {
 pub struct SpoolWriter(Arc<Shared>);
 
 /// The sender's end.
+#[derive(Clone)]
 pub struct SpoolReader(Arc<Shared>);
 
-/// Makes a spool whose overflow lives in `scratch_dir` and takes at most `file_bytes_max`.
-pub fn spool(scratch_dir: &Path, file_bytes_max: u64) -> io::Result<(SpoolWriter, SpoolReader)> {
+/// Makes a spool whose overflow lives in `scratch_dir` and takes at most `file_bytes_max`. `keeps`: it can be rewound.
+pub fn spool(scratch_dir: &Path, file_bytes_max: u64, keeps: bool) -> io::Result<(SpoolWriter, SpoolReader)> {
     let file = crate::files::nameless(scratch_dir)?;
     let state = State {
-        memory: VecDeque::new(),
+        pieces: VecDeque::new(),
+        taken: 0,
+        keeps,
         memory_bytes: 0,
-        in_file: VecDeque::new(),
-        read_at: 0,
-        write_at: 0,
+        file_bytes: 0,
+        abandoned: false,
         closed: false,
         failed: false,
     };
@@ -75,10 +99,10 @@ pub fn spool(scratch_dir: &Path, file_bytes_max: u64) -> io::Result<(SpoolWriter
 
 impl SpoolWriter {
     /// Appends one piece; waits only while memory and file are both full.
-    pub async fn push(&self, piece: Bytes) -> io::Result<()> {
+    pub async fn push(&self, piece: Bytes, begins: Option<Position>) -> io::Result<()> {
         loop {
             let room = self.0.shrunk.notified();
-            if self.try_push(&piece)? {
+            if self.try_push(&piece, begins)? {
                 self.0.queued.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 self.0.grown.notify_one();
                 return Ok(());
@@ -92,26 +116,29 @@ impl SpoolWriter {
         self.0.state().failed = true;
     }
 
-    fn try_push(&self, piece: &Bytes) -> io::Result<bool> {
+    fn try_push(&self, piece: &Bytes, begins: Option<Position>) -> io::Result<bool> {
         let length = piece.len() as u64;
         let mut state = self.0.state();
-        if state.closed {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        if state.in_file.is_empty()
-            && (state.memory_bytes + length <= MEMORY_BYTES_MAX || state.memory.is_empty())
-        {
-            state.memory_bytes += length;
-            state.memory.push_back(piece.clone());
-            return Ok(true);
-        }
-        if state.write_at - state.read_at + length > self.0.file_bytes_max {
-            return Ok(false);
-        }
-        // The write goes to the page cache; holding the lock keeps the order of the pieces simple.
-        self.0.file.write_all_at(piece, state.write_at)?;
-        state.write_at += length;
-        state.in_file.push_back(piece.len());
+        let in_file = state.pieces.back().is_some_and(|last| matches!(last.place, Place::File { .. }));
+        let place =
+            if !in_file && (state.memory_bytes + length <= MEMORY_BYTES_MAX || state.pieces.is_empty()) {
+                state.memory_bytes += length;
+                Place::Memory(piece.clone())
+            } else if state.file_bytes + length <= self.0.file_bytes_max {
+                let offset = state.file_bytes;
+                self.0.file.write_all_at(piece, offset)?;
+                state.file_bytes += length;
+                Place::File { offset }
+            } else if state.abandoned {
+                return Err(io::ErrorKind::StorageFull.into());
+            } else {
+                // Going on matters more than going back.
+                state.keeps = false;
+                state.forget_taken();
+                self.0.reuse_file(&mut state)?;
+                return Ok(false);
+            };
+        state.pieces.push_back(Piece { begins, length: piece.len(), place });
         Ok(true)
     }
 }
@@ -120,6 +147,28 @@ impl Drop for SpoolWriter {
     fn drop(&mut self) {
         self.0.state().closed = true;
         self.0.grown.notify_one();
+    }
+}
+
+impl State {
+    fn forget_taken(&mut self) {
+        for piece in self.pieces.drain(..self.taken) {
+            if let Place::Memory(bytes) = piece.place {
+                self.memory_bytes -= bytes.len() as u64;
+            }
+        }
+        self.taken = 0;
+    }
+}
+
+impl Shared {
+    /// The file begins anew when nothing in it is needed any more.
+    fn reuse_file(&self, state: &mut State) -> io::Result<()> {
+        if state.file_bytes > 0 && state.pieces.is_empty() {
+            state.file_bytes = 0;
+            self.file.set_len(0)?;
+        }
+        Ok(())
     }
 }
 
@@ -145,27 +194,54 @@ impl SpoolReader {
         }
     }
 
+    /// Nobody takes pieces for now: a writer that finds no room fails instead of waiting.
+    pub fn abandon(&self) {
+        self.0.state().abandoned = true;
+        self.0.shrunk.notify_one();
+    }
+
+    /// The next piece will be the beginning of the frame at `position`; false if that is not kept.
+    pub fn rewind(&self, position: Position) -> bool {
+        let mut state = self.0.state();
+        let Some(first) = state.pieces.iter().position(|piece| piece.begins.is_some_and(|it| it >= position))
+        else {
+            return false;
+        };
+        // What lies before the first piece that is kept was thrown away: it cannot be told whether something is missing.
+        if !state.keeps {
+            return false;
+        }
+        state.taken = first;
+        state.abandoned = false;
+        let waiting: usize = state.pieces.iter().skip(first).map(|piece| piece.length).sum();
+        self.0.queued.store(waiting as u64, Ordering::Relaxed);
+        true
+    }
+
     fn try_pop(&self) -> io::Result<Popped> {
         let mut state = self.0.state();
-        if let Some(piece) = state.memory.pop_front() {
-            state.memory_bytes -= piece.len() as u64;
-            return Ok(Popped::Piece(piece));
-        }
-        let Some(length) = state.in_file.pop_front() else {
+        let next = state.taken;
+        let Some(piece) = state.pieces.get(next) else {
             return match (state.closed, state.failed) {
                 (true, true) => Err(io::ErrorKind::BrokenPipe.into()),
                 (true, false) => Ok(Popped::End),
                 (false, _) => Ok(Popped::NotYet),
             };
         };
-        let mut piece = vec![0; length];
-        self.0.file.read_exact_at(&mut piece, state.read_at)?;
-        state.read_at += length as u64;
-        if state.in_file.is_empty() {
-            (state.read_at, state.write_at) = (0, 0);
-            self.0.file.set_len(0)?;
+        let bytes = match &piece.place {
+            Place::Memory(bytes) => bytes.clone(),
+            Place::File { offset } => {
+                let mut bytes = vec![0; piece.length];
+                self.0.file.read_exact_at(&mut bytes, *offset)?;
+                Bytes::from(bytes)
+            }
+        };
+        state.taken += 1;
+        if !state.keeps {
+            state.forget_taken();
+            self.0.reuse_file(&mut state)?;
         }
-        Ok(Popped::Piece(Bytes::from(piece)))
+        Ok(Popped::Piece(bytes))
     }
 }
 
@@ -175,50 +251,82 @@ enum Popped {
     End,
 }
 
-impl Drop for SpoolReader {
-    fn drop(&mut self) {
-        self.0.state().closed = true;
-        self.0.shrunk.notify_one();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn pieces_come_out_in_order_through_memory_and_file() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (writer, reader) = spool(dir.path(), 1 << 30).expect("a spool");
-        let piece = |number: u8| Bytes::from(vec![number; 1 << 20]);
-        for number in 0..64 {
-            writer.push(piece(number)).await.expect("room");
-        }
-        for number in 0..40 {
-            assert_eq!(reader.pop().await.expect("read"), Some(piece(number)));
-        }
-        for number in 64..80 {
-            writer.push(piece(number)).await.expect("room");
-        }
-        drop(writer);
-        for number in 40..80 {
-            assert_eq!(reader.pop().await.expect("read"), Some(piece(number)));
-        }
-        assert_eq!(reader.pop().await.expect("read"), None);
+    fn piece(number: u8) -> Bytes {
+        Bytes::from(vec![number; 1 << 20])
     }
 
     #[tokio::test]
-    async fn a_full_spool_makes_the_writer_wait_and_a_gone_reader_frees_it() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (writer, reader) = spool(dir.path(), 1 << 20).expect("a spool");
-        let piece = Bytes::from(vec![1; 1 << 20]);
-        for _ in 0..17 {
-            writer.push(piece.clone()).await.expect("room");
+    async fn pieces_come_out_in_order_through_memory_and_file() {
+        for keeps in [false, true] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let (writer, reader) = spool(dir.path(), 1 << 30, keeps).expect("a spool");
+            for number in 0..64 {
+                writer.push(piece(number), None).await.expect("room");
+            }
+            for number in 0..40 {
+                assert_eq!(reader.pop().await.expect("read"), Some(piece(number)));
+            }
+            for number in 64..80 {
+                writer.push(piece(number), None).await.expect("room");
+            }
+            drop(writer);
+            for number in 40..80 {
+                assert_eq!(reader.pop().await.expect("read"), Some(piece(number)));
+            }
+            assert_eq!(reader.pop().await.expect("read"), None);
         }
-        let waiting = tokio::spawn(async move { writer.push(piece).await });
+    }
+
+    #[tokio::test]
+    async fn a_full_spool_makes_the_writer_wait_until_nobody_will_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (writer, reader) = spool(dir.path(), 1 << 20, true).expect("a spool");
+        for number in 0..17 {
+            writer.push(piece(number), None).await.expect("room");
+        }
+        let waiting = tokio::spawn(async move { writer.push(piece(17), None).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        drop(reader);
+        reader.abandon();
         assert!(waiting.await.expect("no panic").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_spool_that_keeps_is_rewound_to_a_frame_also_after_its_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (writer, reader) = spool(dir.path(), 1 << 30, true).expect("a spool");
+        for number in 0..40_u8 {
+            let offset = u64::from(number / 2) << 20;
+            let begins = number.is_multiple_of(2).then_some((0, offset));
+            writer.push(piece(number), begins).await.expect("room");
+        }
+        drop(writer);
+        while reader.pop().await.expect("read").is_some() {}
+        for (offset_mib, first) in [(30, None), (12, Some(24)), (0, Some(0)), (19, Some(38))] {
+            assert_eq!(reader.rewind((0, offset_mib << 20)), first.is_some(), "{offset_mib}");
+            if let Some(first) = first {
+                assert_eq!(reader.pop().await.expect("read"), Some(piece(first)));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_spool_that_had_to_forget_says_so_and_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (writer, reader) = spool(dir.path(), 4 << 20, true).expect("a spool");
+        let writing = tokio::spawn(async move {
+            for number in 0..60 {
+                writer.push(piece(number), Some((0, u64::from(number)))).await.expect("room");
+            }
+        });
+        for number in 0..60 {
+            assert_eq!(reader.pop().await.expect("read"), Some(piece(number)));
+        }
+        writing.await.expect("no panic");
+        assert!(!reader.rewind((0, 0)));
     }
 }

@@ -221,6 +221,21 @@ impl ReplicaDirectory {
         Ok(found)
     }
 
+    /// Removes what transfers that nobody goes on with left behind: partial layers and their progress.
+    pub fn discard_partials(&self) -> Result<(), LayerError> {
+        for file in self.leftovers()? {
+            let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str()))
+            else {
+                continue;
+            };
+            let layer = [".partial", ".progress"].iter().find_map(|suffix| name.strip_suffix(suffix));
+            if let Some(layer) = layer.and_then(|layer| FileName::new(layer).ok()) {
+                crate::writer::discard(folder, &layer)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes the replica: every file that we made, and the directories if nothing else is in them. A base outside
     /// of the directory is the user's and stays.
     pub fn remove(self) -> Result<(), LayerError> {

@@ -128,15 +128,7 @@ impl LayerWriter {
     pub fn resume(folder: &Path, name: &FileName, spec: &LayerSpec) -> Result<Resumed, LayerError> {
         let folder = Folder::open(folder)?;
         let path = folder.path().join(name.as_str());
-        if folder.exists(name.as_str())? {
-            return Err(LayerError::Exists(path));
-        }
-        let sidecar = folder.read(&name.with_suffix(PROGRESS), SIDECAR_BYTES_MAX)?;
-        let file = folder.open_file(&name.with_suffix(PARTIAL))?;
-        let (Some(sidecar), Some(file)) = (sidecar, file) else {
-            return Err(LayerError::NothingToResume(path));
-        };
-        let progress = check_progress(&path, &sidecar, &file, spec)?;
+        let (file, progress) = open_partial(&folder, name, spec)?;
         // What was appended after the last durable moment is unknown, and so is a header of a seal that was cut.
         file.set_len(progress.next_host_offset).map_err(LayerError::io("cut", &path))?;
         file.write_all_at(&[0; HEAD_BYTES], 0).map_err(LayerError::io("write", &path))?;
@@ -157,6 +149,12 @@ impl LayerWriter {
             poisoned: false,
         };
         Ok(Resumed { writer, caller_state: progress.caller_state })
+    }
+
+    /// What the caller gave to the last [`LayerWriter::make_durable`] of a partial layer that can go on. Changes nothing.
+    pub fn kept_state(folder: &Path, name: &FileName, spec: &LayerSpec) -> Result<Vec<u8>, LayerError> {
+        let (_, progress) = open_partial(&Folder::open(folder)?, name, spec)?;
+        Ok(progress.caller_state)
     }
 
     /// Guest bytes that are decided so far; the next range starts here or later.
@@ -389,6 +387,21 @@ fn check_size(bytes: u64) -> Result<(), LayerError> {
         return Err(LayerError::VirtualSize { bytes });
     }
     Ok(())
+}
+
+/// The partial file of a layer and what is known of it.
+fn open_partial(folder: &Folder, name: &FileName, spec: &LayerSpec) -> Result<(File, Progress), LayerError> {
+    let path = folder.path().join(name.as_str());
+    if folder.exists(name.as_str())? {
+        return Err(LayerError::Exists(path));
+    }
+    let sidecar = folder.read(&name.with_suffix(PROGRESS), SIDECAR_BYTES_MAX)?;
+    let file = folder.open_file(&name.with_suffix(PARTIAL))?;
+    let (Some(sidecar), Some(file)) = (sidecar, file) else {
+        return Err(LayerError::NothingToResume(path));
+    };
+    let progress = check_progress(&path, &sidecar, &file, spec)?;
+    Ok((file, progress))
 }
 
 fn check_progress(

@@ -14,6 +14,7 @@ mod peers;
 mod points;
 mod relationships;
 mod schema;
+mod unfinished;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;

@@ -39,10 +39,13 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE event (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, number INTEGER NOT NULL,
         severity TEXT NOT NULL, vm_name TEXT, text TEXT NOT NULL) STRICT;
+", "
+    CREATE TABLE unfinished (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, header TEXT NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.
-const BUSY_WAIT: Duration = Duration::from_secs(2);
+const BUSY_WAIT: Duration = Duration::from_secs(20);
 
 /// Sets the connection up for durability and brings the schema up to date.
 pub(crate) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {

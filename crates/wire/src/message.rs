@@ -40,6 +40,8 @@ pub enum Request {
         relationship: Uuid,
         /// The asking side's epoch.
         epoch: u64,
+        /// A delta that broke and could go on: how far is it? Asking ends a transfer of it that still hangs.
+        unfinished: Option<Unfinished>,
     },
     /// The primary's settings and pause state changed.
     Settings {
@@ -192,6 +194,16 @@ pub struct Beliefs {
     pub partial: Option<Partial>,
 }
 
+/// A delta that the primary could go on with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unfinished {
+    /// The point that it would become.
+    pub point: Uuid,
+    /// Its place in the order of points.
+    pub ordinal: u64,
+}
+
 /// A delta that the replica holds in part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,6 +216,8 @@ pub struct Partial {
     pub offset: u64,
     /// Digest over the frames that have arrived, hexadecimal.
     pub digest: String,
+    /// Bytes of disk content that have arrived in data frames.
+    pub data_bytes: u64,
 }
 
 /// What a VM needs of a host that is to run it.
@@ -248,7 +262,7 @@ impl Request {
     pub fn authority(&self) -> Option<(RelationshipId, Epoch)> {
         let (relationship, epoch) = match self {
             Request::Enable { relationship, epoch, .. }
-            | Request::Beliefs { relationship, epoch }
+            | Request::Beliefs { relationship, epoch, .. }
             | Request::Settings { relationship, epoch, .. }
             | Request::Paused { relationship, epoch, .. }
             | Request::PlanFailover { relationship, epoch, .. }

@@ -3,8 +3,8 @@
 use domain::{Epoch, HostId, OperationId, RelationshipId, Timestamp};
 use uuid::Uuid;
 
-use super::{Next, RestingState, may_cancel, next, resting_state};
-use crate::journal::{Entry, Mark, fold};
+use super::{Advice, Next, PATIENCE_MS, RestingState, advice, may_cancel, next, resting_state};
+use crate::journal::{Entry, Mark, StepState, fold};
 use crate::operation::{Operation, Options, Outcome, Side};
 use crate::table::{Place, Step, Undo, spec};
 
@@ -139,4 +139,42 @@ fn a_repeated_journal_line_changes_nothing() {
     let once = fold(&journal.0);
     let twice = fold(journal.0.iter().chain(&journal.0));
     assert_eq!(once, twice);
+}
+
+#[test]
+fn only_what_does_not_move_by_itself_asks_for_a_person_and_only_after_a_while() {
+    let operation = operation(Side::OldPrimary, true, true);
+    let asked = |mark: Mark| {
+        let mut journal = Journal(Vec::new());
+        journal.write(Mark::Intent(Step::Announce));
+        journal.write(Mark::Done(Step::Announce, String::new()));
+        journal.write(Mark::Done(Step::Lock, String::new()));
+        journal.write(mark);
+        fold(&journal.0)
+    };
+    let soon = Timestamp(PATIENCE_MS / 2);
+    let late = Timestamp(PATIENCE_MS * 2);
+    let in_doubt = asked(Mark::Intent(Step::HandOver));
+    assert_eq!(advice(&operation, &in_doubt, soon), None);
+    assert_eq!(advice(&operation, &in_doubt, late), Some(Advice::Decide));
+    let under_way = asked(Mark::Intent(Step::FinalSync));
+    assert_eq!(advice(&operation, &under_way, late), None);
+}
+
+#[test]
+fn a_step_that_is_tried_again_has_been_tried_since_its_first_try() {
+    let mut journal = Journal(Vec::new());
+    for mark in [
+        Mark::Intent(Step::Start),
+        Mark::Failed(Step::Start, "no".into()),
+        Mark::Intent(Step::Start),
+        Mark::Done(Step::Start, "yes".into()),
+    ] {
+        journal.write(mark);
+    }
+    let state = fold(&journal.0).steps.remove(&Step::Start);
+    assert!(
+        matches!(state, Some(StepState::Done { begun: Timestamp(0), ended: Timestamp(3), .. })),
+        "{state:?}"
+    );
 }

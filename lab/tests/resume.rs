@@ -1,0 +1,94 @@
+//! A first copy that was interrupted goes on where it stopped, whoever was interrupted: the link, the replica's daemon, the
+//! primary's. Judged by the bytes that left the primary: little more than one copy, and by equal disks at the end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::{GuestOptions, HOSTS, Lab, LabOptions, Product, disks_are_equal, is_normal};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(180);
+/// Incompressible data on the disk, and the pace of the copy: slow enough to be interrupted in its second half.
+const DATA_MIB: u64 = 128;
+const RATE: &str = "16MiB/s";
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_first_copy_goes_on_after_link_replica_or_primary_were_gone() {
+    let mut lab = Lab::up(LabOptions::named("resume")).unwrap();
+    let mut product = Product::up(&mut lab).unwrap();
+    let disk =
+        GuestOptions { name: "testVM01".into(), data_mib: DATA_MIB as usize, ..GuestOptions::default() };
+    let guest = lab.define_guest(HOSTS[0], &disk).unwrap();
+    lab.host(HOSTS[0]).virsh(["start", &guest.name]).unwrap();
+    guest.wait_workload(&lab, LIMIT).unwrap();
+    for fault in ["link", "replica", "primary"] {
+        let words =
+            ["enable", &guest.name, "--peer", HOSTS[1], "--frequency", "5s", "--rate-limit", RATE, "--yes"];
+        let before = sent_bytes(&lab).unwrap();
+        product.run(&lab, HOSTS[0], &words).unwrap();
+        let far = wait_copied(&lab, &product, &guest.name, DATA_MIB * MIB * 6 / 10).unwrap();
+        match fault {
+            "link" => {
+                lab.cut_link().unwrap();
+                product.wait_show(&lab, HOSTS[0], &guest.name, LIMIT, failed).unwrap();
+                lab.heal_link().unwrap();
+            }
+            host => {
+                let host = if host == "replica" { HOSTS[1] } else { HOSTS[0] };
+                product.kill(host).unwrap();
+                product.start(lab.host(host)).unwrap();
+            }
+        }
+        product.wait_show(&lab, HOSTS[0], &guest.name, LIMIT, |shown| is_normal(shown, 1)).unwrap();
+        let sent = sent_bytes(&lab).unwrap() - before;
+        println!("{fault}: interrupted after {far} bytes, {sent} bytes sent in all");
+        let one_copy = (DATA_MIB + 16) * MIB;
+        assert!(sent < one_copy + one_copy * 45 / 100, "{fault}: {sent} bytes for {DATA_MIB} MiB");
+        if fault != "primary" {
+            product.run(&lab, HOSTS[0], &["remove", &guest.name, "--delete-replica", "--yes"]).unwrap();
+        }
+    }
+    the_disks_are_equal(&lab, &product, &guest.name).unwrap();
+    lab.down().unwrap();
+}
+
+fn failed(shown: &Value) -> bool {
+    shown["health"] != "normal" && shown["reasons"].as_array().is_some_and(|reasons| !reasons.is_empty())
+}
+
+/// Bytes that left the first host.
+fn sent_bytes(lab: &Lab) -> Result<u64> {
+    let links: Value = serde_json::from_str(&lab.host(HOSTS[0]).exec(["ip", "-s", "-j", "link", "show"])?)?;
+    let links = links.as_array().context("a list")?.iter();
+    let bytes = links.filter(|link| link["link_type"] == "ether" && link["ifname"] != "lo");
+    bytes
+        .map(|link| link.pointer("/stats64/tx/bytes").and_then(Value::as_u64))
+        .max()
+        .flatten()
+        .context("counters")
+}
+
+fn wait_copied(lab: &Lab, product: &Product, vm: &str, bytes: u64) -> Result<u64> {
+    let begun = Instant::now();
+    loop {
+        let shown = product.json(lab, HOSTS[0], &["show", vm])?;
+        let done = shown.pointer("/initial_copy/bytes_done");
+        if let Some(done) = done.and_then(Value::as_u64).filter(|done| *done >= bytes) {
+            return Ok(done);
+        }
+        ensure!(begun.elapsed() < LIMIT, "not copied within {LIMIT:?}: {shown:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn the_disks_are_equal(lab: &Lab, product: &Product, vm: &str) -> Result<()> {
+    lab.host(HOSTS[0]).virsh(["shutdown", vm])?;
+    lab.host(HOSTS[0]).wait_guest_state(vm, "shut off", LIMIT)?;
+    let off = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
+    let after = |shown: &Value| {
+        shown["last_synchronized_at_ms"].as_u64().is_some_and(|at| u128::from(at) > off + 500)
+    };
+    product.wait_show(lab, HOSTS[0], vm, LIMIT, after)?;
+    disks_are_equal(lab, HOSTS[0], vm)
+}
