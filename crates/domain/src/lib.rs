@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no randomness; time and ids are arguments. What is *not* here: how these things are
 //! stored (`store`), sent (`wire`) or shown (`api`); each of those owns its own serialised form.
 
+pub mod attachment;
 pub mod checks;
 pub mod health;
 pub mod ids;
@@ -12,6 +13,7 @@ pub mod settings;
 pub mod statistics;
 pub mod time;
 
+pub use attachment::Attachment;
 pub use checks::{Check, CheckName, Verdict};
 pub use health::{Health, HealthReport, Reason};
 pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, VmId};

@@ -6,11 +6,12 @@ use domain::{Consistency, DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPo
 use hypervisor::{VmFacts, VmState};
 use store::Record;
 use uuid::Uuid;
-use wire::DeltaHeader;
 use wire::delta::DeltaDisk;
 use wire::message::form::{consistency_from_name, consistency_name};
 use wire::message::{Answer, Beliefs, Partial, Request, Unfinished};
+use wire::{DeltaHeader, envelope_digest};
 
+use crate::attachments::Envelope;
 use crate::basis::{self, Basis};
 use crate::events::Number;
 use crate::files::FileIdentity;
@@ -60,7 +61,8 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
     if let Some(adopted) = &decision.adopt {
         engine.store().add_point(relationship.id, adopted, clock::now()).map_err(Refusal::failed)?;
     }
-    let mut attempt = Attempt { engine, record, facts, disks, their_head, basis: decision.basis };
+    let envelope = Envelope::of(&facts)?;
+    let mut attempt = Attempt { engine, record, facts, envelope, disks, their_head, basis: decision.basis };
     let transfer = slot.unfinished().take();
     let transfer = match (transfer, kept) {
         (None, Some(header)) => attempt.reopen(header).await,
@@ -142,10 +144,18 @@ fn check_disks(facts: &VmFacts, settings: &Settings) -> Result<()> {
     settings.replicated_disks().try_for_each(|target| source_file(facts, target).map(drop))
 }
 
+/// What the last delta carried beside the disks, and how their files looked when the VM was off: none while it ran.
+#[derive(PartialEq, serde::Serialize, serde::Deserialize)]
+struct Seal {
+    envelope: String,
+    files: Vec<FileIdentity>,
+}
+
 struct Attempt<'a> {
     engine: &'a Engine,
     record: &'a Record,
     facts: VmFacts,
+    envelope: Envelope,
     disks: Vec<DiskTarget>,
     their_head: Option<RecoveryPoint>,
     basis: Basis,
@@ -262,7 +272,9 @@ impl Attempt<'_> {
         let head = engine.store().points(id).map_err(Refusal::failed)?.pop();
         let synchronized = match (source.is_empty(), head, &self.their_head) {
             (true, Some(head), Some(theirs))
-                if matches!(self.basis, Basis::Since(_)) && head.id == theirs.id =>
+                if matches!(self.basis, Basis::Since(_))
+                    && head.id == theirs.id
+                    && self.sent_before().is_some_and(|seal| seal.envelope == self.envelope.digest) =>
             {
                 source.close(engine).await;
                 engine.store().set_synchronized(id, clock::now()).map_err(Refusal::failed)?;
@@ -270,9 +282,20 @@ impl Attempt<'_> {
             }
             _ => self.send(source, point, self.consistency_of_off()).await?,
         };
-        let seal = serde_json::to_string(&self.identities()?).map_err(Refusal::failed)?;
-        engine.store().set_offline_seal(id, Some(&seal)).map_err(Refusal::failed)?;
+        self.remember(self.envelope.digest.clone(), self.identities()?)?;
         Ok(synchronized)
+    }
+
+    fn sent_before(&self) -> Option<Seal> {
+        self.record.offline_seal.as_deref().and_then(|seal| serde_json::from_str(seal).ok())
+    }
+
+    fn remember(&self, envelope: String, files: Vec<FileIdentity>) -> Result<()> {
+        let seal = serde_json::to_string(&Seal { envelope, files }).map_err(Refusal::failed)?;
+        self.engine
+            .store()
+            .set_offline_seal(self.record.relationship.id, Some(&seal))
+            .map_err(Refusal::failed)
     }
 
     fn consistency_of_off(&self) -> Consistency {
@@ -288,11 +311,10 @@ impl Attempt<'_> {
     }
 
     fn unchanged_since_last_time(&self) -> Result<Option<RecoveryPoint>> {
-        let seal: Option<Vec<FileIdentity>> =
-            self.record.offline_seal.as_deref().and_then(|seal| serde_json::from_str(seal).ok());
         let head = self.engine.store().points(self.record.relationship.id).map_err(Refusal::failed)?.pop();
         let same_head = head.as_ref().map(|head| head.id) == self.their_head.as_ref().map(|theirs| theirs.id);
-        Ok(if same_head && seal == Some(self.identities()?) { head } else { None })
+        let now = Seal { envelope: self.envelope.digest.clone(), files: self.identities()? };
+        Ok(if same_head && self.sent_before() == Some(now) { head } else { None })
     }
 
     async fn drop_checkpoints(&self, points: impl Iterator<Item = PointId>) {
@@ -343,6 +365,11 @@ impl Attempt<'_> {
             delta_bytes: acknowledged.bytes,
         };
         engine.reach("cycle.acknowledged").await;
+        // A delta that went on carries the envelope of the day when it began.
+        let envelope = envelope_digest(&header.domain_xml, &header.attachments);
+        if self.sent_before().is_none_or(|seal| seal.envelope != envelope) {
+            self.remember(envelope, Vec::new())?;
+        }
         engine.store().add_point(id, &head, clock::now()).map_err(Refusal::failed)?;
         Ok(Synchronized { head, replica_lineage: acknowledged.replica_lineage, bytes: acknowledged.bytes })
     }
@@ -362,8 +389,8 @@ impl Attempt<'_> {
             consistency: consistency_name(consistency).to_owned(),
             disks: source.disks.iter().map(disk).collect(),
             resume_at: None,
-            domain_xml: self.facts.definition.clone(),
-            attachments: crate::replica::attachments(&self.facts),
+            domain_xml: self.envelope.definition.clone(),
+            attachments: self.envelope.attachments.clone(),
             expected_bytes: source.data_bytes(),
         }
     }

@@ -8,6 +8,7 @@
 //! State lives in the store; whoever changes it wakes the owner, and the owner alone acts on the hypervisor. After any
 //! crash the owner reads the store and goes on: there is no other recovery. What is *not* here: libvirt, XML, sockets.
 
+mod attachments;
 pub mod basis;
 pub mod clock;
 mod cycle;

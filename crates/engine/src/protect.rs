@@ -216,7 +216,7 @@ impl Engine {
                 if record.home_definition.is_none()
                     && let Ok(directory) = replica::directory(record)
                 {
-                    directory.remove().map_err(Refusal::failed)?;
+                    replica::delete(directory)?;
                 }
             }
             Role::Replica => {}

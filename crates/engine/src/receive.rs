@@ -15,7 +15,7 @@ use wire::{DeltaHeader, FrameDecoder, FrameKind, Item};
 
 use crate::incoming::{Incoming, Written, arrived};
 use crate::transfer::SealedAnswer;
-use crate::{Code, Engine, Refusal, Result, Slot, blocking, clock, replica};
+use crate::{Code, Engine, Refusal, Result, Slot, attachments, blocking, clock, replica};
 
 /// Frames between the network and the disk; each holds up to 1 MiB.
 const FRAMES_WAITING: usize = 8;
@@ -182,13 +182,13 @@ async fn commit(
         lineage,
         delta_bytes: written.data_bytes,
     };
-    let (definition, attachments) = (header.domain_xml.clone(), header.attachments.clone());
+    let (definition, files) = (header.domain_xml.clone(), attachments::unpack(&header.attachments)?);
     let (known, layers) = (point.clone(), written.layers);
     let placed = replica::replica_definition(engine, record, &directory, &definition).await?;
     blocking(move || {
         directory.write_definition(&placed).map_err(Refusal::failed)?;
         replica::keep_primary_definition(&directory, &definition)?;
-        replica::keep_attachments(&directory, &attachments)?;
+        attachments::keep(&directory, &files)?;
         directory.add_point(known, &layers).map_err(Refusal::failed)
     })
     .await?;

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::{DiskTarget, Phase, PointId, RecoveryPoint};
+use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint};
 use hypervisor::{Firmware, Placement, VmFacts};
 use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ReplicaDirectory, Storage};
 use store::Record;
 
 use crate::source::{checkpoint_name, own_checkpoints, source_file};
-use crate::{Code, Engine, Refusal, Result, blocking};
+use crate::{Code, Engine, Refusal, Result, attachments, blocking};
 
 /// The primary's own definition, as it came; the source of every later one.
 const PRIMARY_DEFINITION: &str = "primary.xml";
@@ -47,48 +47,19 @@ pub(crate) fn storage(engine: &Engine) -> Result<Storage> {
     })
 }
 
-/// Files that belong to the VM beside its disks, in hexadecimal.
-pub(crate) fn attachments(facts: &VmFacts) -> Vec<(String, String)> {
-    let Firmware::Uefi { nvram: Some(path), .. } = &facts.firmware else { return Vec::new() };
-    match std::fs::read(path) {
-        Ok(bytes) => vec![("nvram".to_owned(), to_hex(&bytes))],
-        Err(_) => Vec::new(), // a VM that never ran has none yet
-    }
-}
-
-/// Keeps what came with a delta.
-pub(crate) fn keep_attachments(directory: &ReplicaDirectory, attachments: &[(String, String)]) -> Result<()> {
-    for (kind, hex) in attachments {
-        let bytes =
-            from_hex(hex).ok_or_else(|| Refusal::failed(format!("attachment {kind:?} is damaged")))?;
-        if kind == "nvram" {
-            directory.write_nvram(&bytes).map_err(Refusal::failed)?;
-        }
-    }
-    Ok(())
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return None;
-    }
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
-}
-
 /// Keeps the primary's own definition beside the manifest.
 pub(crate) fn keep_primary_definition(directory: &ReplicaDirectory, definition: &str) -> Result<()> {
     let path = directory.path().join(PRIMARY_DEFINITION);
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, definition).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
+}
+
+/// Deletes a replica with all its files.
+pub(crate) fn delete(directory: ReplicaDirectory) -> Result<()> {
+    match std::fs::remove_file(directory.path().join(PRIMARY_DEFINITION)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Refusal::failed(error)),
+        _ => directory.remove().map_err(Refusal::failed),
+    }
 }
 
 fn primary_definition(directory: &ReplicaDirectory) -> Result<String> {
@@ -116,7 +87,7 @@ async fn place(
 ) -> Result<String> {
     let settings = record.relationship.settings.clone();
     let (definition, local_definition) = (definition.to_owned(), record.home_definition.clone());
-    let nvram = directory.path().join("nvram.fd");
+    let nvram = directory.attachment_path(Attachment::Nvram);
     let has_nvram = nvram.exists();
     engine
         .hypervisor(move |it| {
@@ -223,7 +194,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
         let disks = primary_disks(record).await?;
         let directory = directory(record)?;
         let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
-        restore_nvram(engine, &directory, &definition).await?;
+        attachments::restore(engine, &directory, &definition).await?;
         engine.hypervisor(move |it| it.define(&definition)).await?;
         if start {
             engine.hypervisor(move |it| it.start(vm, true)).await?;
@@ -248,21 +219,6 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
             }
             Ok("defined and tracked, left off".into())
         }
-    }
-}
-
-/// Puts the variable store of the head where the definition says.
-async fn restore_nvram(engine: &Engine, directory: &ReplicaDirectory, definition: &str) -> Result<()> {
-    let definition = definition.to_owned();
-    let facts = engine.hypervisor(move |it| it.read_definition(&definition)).await?;
-    let kept = directory.read_nvram().map_err(Refusal::failed)?;
-    match (facts.firmware, kept) {
-        (Firmware::Uefi { nvram: Some(path), .. }, Some(bytes))
-            if path != directory.path().join("nvram.fd") =>
-        {
-            std::fs::write(path, bytes).map_err(Refusal::failed)
-        }
-        _ => Ok(()),
     }
 }
 
@@ -291,7 +247,7 @@ pub(crate) async fn demote(engine: &Engine, record: &Record, head: &RecoveryPoin
     let already_replica = facts.disks.iter().any(|disk| !disk.source.exists());
     if !already_replica {
         keep_primary_definition(&directory, &facts.definition)?;
-        keep_attachments(&directory, &attachments(&facts))?;
+        attachments::keep(&directory, &attachments::read(&facts)?)?;
     }
     let head = head.clone();
     let (mut directory, definition) = blocking(move || {

@@ -142,7 +142,7 @@ pub struct VmFacts {
     pub obstacles: Vec<Obstacle>,
     /// Whether the definition has a guest agent channel.
     pub has_agent: bool,
-    /// Folder with the state of the emulated TPM, when the VM has one.
+    /// File with the state of the emulated TPM, when the VM has one.
     pub tpm_state: Option<PathBuf>,
     /// Whether libvirt starts it when the host boots; false in facts that were read from a definition alone.
     pub autostart: bool,

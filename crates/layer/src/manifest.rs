@@ -162,6 +162,12 @@ fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
         ));
     }
     lines.push(format!("virsh define {}", shell_word(&folder.join("domain.xml").to_string_lossy())));
+    lines.push(format!(
+        "If there is a tpm.permall here, put a copy where libvirt keeps the state of the VM's TPM: \
+         install -D -m 600 {} /var/lib/libvirt/swtpm/{}/tpm2/tpm2-00.permall",
+        shell_word(&folder.join("tpm.permall").to_string_lossy()),
+        manifest.vm,
+    ));
     lines.push(format!("virsh start {}", manifest.vm));
     lines.push(
         "If the start is refused by virt-replica's hook although the program is gone, remove \

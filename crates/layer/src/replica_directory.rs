@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <storage>/<vm-name>.<relationship-id>/
-//!     manifest.json  domain.xml  nvram.fd
+//!     manifest.json  domain.xml  nvram.fd  tpm.permall
 //!     vda/  base.qcow2  1-<point-id>.qcow2  2-<point-id>.qcow2  …  active.qcow2 while this side is primary
 //! ```
 //!
@@ -11,7 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::{DiskTarget, PointId, RecoveryPoint};
+use domain::{Attachment, DiskTarget, PointId, RecoveryPoint};
 
 use crate::backing::BackingFormat;
 use crate::error::LayerError;
@@ -24,11 +24,8 @@ use crate::writer::{LayerSpec, create_overlay, discard, remove_sealed};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 const DEFINITION: &str = "domain.xml";
-const NVRAM: &str = "nvram.fd";
 /// The overlay that exists only while this side is primary.
 pub(crate) const ACTIVE: &str = "active.qcow2";
-/// Largest definition or NVRAM that is read back, bytes: edk2's largest variable store is 64 MiB on Arm.
-const ATTACHMENT_BYTES_MAX: u64 = 80 * 1024 * 1024;
 
 /// An open replica directory and its manifest.
 #[derive(Debug)]
@@ -132,14 +129,20 @@ impl ReplicaDirectory {
         self.path().join(DEFINITION)
     }
 
-    /// Keeps the VM's NVRAM, replacing an older one at once.
-    pub fn write_nvram(&self, bytes: &[u8]) -> Result<(), LayerError> {
-        self.folder.replace(NVRAM, bytes)
+    /// Keeps a file that belongs to the VM, replacing an older one at once.
+    pub fn write_attachment(&self, kind: Attachment, bytes: &[u8]) -> Result<(), LayerError> {
+        self.folder.replace(attachment_name(kind), bytes)
     }
 
-    /// The NVRAM, if the VM has one.
-    pub fn read_nvram(&self) -> Result<Option<Vec<u8>>, LayerError> {
-        self.folder.read(NVRAM, ATTACHMENT_BYTES_MAX)
+    /// A file that belongs to the VM, if it has one of this kind.
+    pub fn read_attachment(&self, kind: Attachment) -> Result<Option<Vec<u8>>, LayerError> {
+        self.folder.read(attachment_name(kind), kind.bytes_max())
+    }
+
+    /// Where a file that belongs to the VM is kept. It may not exist.
+    #[must_use]
+    pub fn attachment_path(&self, kind: Attachment) -> PathBuf {
+        self.path().join(attachment_name(kind))
     }
 
     /// The overlay that the VM writes to while this side is primary. It may not exist.
@@ -254,7 +257,8 @@ impl ReplicaDirectory {
             remove_if_empty(&path)?;
         }
         // The manifest goes last: until then a repetition knows what to delete.
-        for file in [DEFINITION, NVRAM, MANIFEST] {
+        let attachments = Attachment::ALL.map(attachment_name);
+        for file in attachments.into_iter().chain([DEFINITION, MANIFEST]) {
             self.folder.remove(file)?;
         }
         self.folder.sync()?;
@@ -270,6 +274,14 @@ impl ReplicaDirectory {
 
     fn save(&self) -> Result<(), LayerError> {
         self.folder.replace(MANIFEST, &self.manifest.to_json(self.path()))
+    }
+}
+
+/// The name of an attachment's file; that of a TPM ends as swtpm's own.
+fn attachment_name(kind: Attachment) -> &'static str {
+    match kind {
+        Attachment::Nvram => "nvram.fd",
+        Attachment::Tpm => "tpm.permall",
     }
 }
 

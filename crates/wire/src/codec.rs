@@ -51,6 +51,11 @@ pub fn encode(data: &Bytes, compress: bool) -> (Codec, Bytes) {
     (Codec::Raw, data.clone())
 }
 
+/// One zstd frame, whether it pays or not.
+pub(crate) fn pack(data: &[u8]) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::compress(data, LEVEL)
+}
+
 /// Takes the payload apart; never makes more than `length` bytes.
 pub fn decode(codec: Codec, payload: &Bytes, length: usize) -> Result<Bytes, WireError> {
     let data = match codec {

@@ -1,9 +1,12 @@
 //! The header and trailer of a delta: what it is, what it stands on, and what it must add up to.
 
+use std::collections::BTreeSet;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::attachment::AttachmentForm;
 use crate::frame::{PREAMBLE, WireError};
 
 /// Most disks of one VM; libvirt's own buses allow fewer.
@@ -33,8 +36,8 @@ pub struct DeltaHeader {
     pub resume_at: Option<(u16, u64)>,
     /// The VM's definition at that instant.
     pub domain_xml: String,
-    /// Files that belong to the VM beside its disks, as (kind, base64): `nvram`, `tpm`.
-    pub attachments: Vec<(String, String)>,
+    /// Files that belong to the VM beside its disks; at most one of each kind.
+    pub attachments: Vec<AttachmentForm>,
     /// Bytes of disk content that are expected; for progress only.
     pub expected_bytes: u64,
 }
@@ -82,6 +85,10 @@ impl DeltaHeader {
             serde_json::from_slice(json).map_err(|error| WireError::Header { why: error.to_string() })?;
         if header.disks.is_empty() || header.disks.len() > DISKS_MAX {
             return Err(WireError::Header { why: format!("{} disks", header.disks.len()) });
+        }
+        let kinds: BTreeSet<&str> = header.attachments.iter().map(|it| it.kind.as_str()).collect();
+        if kinds.len() < header.attachments.len() {
+            return Err(WireError::Header { why: "an attachment comes twice".to_owned() });
         }
         Ok(header)
     }

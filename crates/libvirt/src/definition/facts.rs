@@ -118,9 +118,15 @@ fn nic(interface: &Element) -> NicFacts {
 
 fn tpm_state(tpm: &Element, id: VmId) -> Option<PathBuf> {
     let backend = tpm.child("backend").filter(|backend| backend.get("type") == Some("emulator"))?;
-    if let Some(source) = backend.child("source").filter(|source| source.get("type") == Some("dir")) {
-        return source.get("path").map(PathBuf::from);
-    }
-    let folder = if backend.get("version") == Some("1.2") { "tpm1.2" } else { "tpm2" };
-    Some(PathBuf::from(format!("{TPM_FOLDER}/{id}/{folder}")))
+    let (folder, file) = match backend.get("version") {
+        Some("1.2") => ("tpm1.2", "tpm-00.permall"),
+        _ => ("tpm2", "tpm2-00.permall"),
+    };
+    let source = backend.child("source");
+    let path = source.and_then(|source| source.get("path")).map(PathBuf::from);
+    Some(match (source.and_then(|source| source.get("type")), path) {
+        (Some("file"), Some(path)) => path,
+        (Some("dir"), Some(path)) => path.join(file),
+        _ => PathBuf::from(format!("{TPM_FOLDER}/{id}/{folder}/{file}")),
+    })
 }

@@ -23,6 +23,12 @@ pub(super) fn bring_home(domain: &mut Element, local: &Element) {
             devices.content.extend(was.all(name).cloned().map(Content::Element));
         }
     }
+    // The state of the TPM lies where this host had it.
+    let state = was.child("tpm").and_then(|tpm| tpm.child("backend")?.child("source"));
+    let backend = devices.children_mut().find(|device| device.name == "tpm");
+    if let (Some(state), Some(backend)) = (state, backend.and_then(|tpm| tpm.child_mut("backend"))) {
+        backend.push(state.clone());
+    }
     for drive in devices.children_mut().filter(|device| is_drive(device)) {
         let target = drive.child_attribute("target", "dev");
         let same = |had: &&Element| is_drive(had) && had.child_attribute("target", "dev") == target;

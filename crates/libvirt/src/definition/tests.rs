@@ -81,7 +81,7 @@ fn facts_are_read() {
     assert_eq!(disks, [("vda", "qcow2"), ("sdb", "qcow2")]);
     assert_eq!(vm.nics.iter().map(|nic| nic.kind).collect::<Vec<_>>(), [NicKind::Bridge, NicKind::Network]);
     assert!(vm.has_agent && vm.cpu_xml.is_some());
-    let tpm = "/var/lib/libvirt/swtpm/11111111-2222-3333-4444-555555555555/tpm2";
+    let tpm = "/var/lib/libvirt/swtpm/11111111-2222-3333-4444-555555555555/tpm2/tpm2-00.permall";
     assert_eq!(vm.tpm_state.as_deref(), Some(Path::new(tpm)));
 }
 
