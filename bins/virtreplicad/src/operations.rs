@@ -55,7 +55,7 @@ pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) ->
             bytes_total: Some(progress.total_bytes),
         }),
         report: dto::Report {
-            downtime_ms: Times::of(entries).off_to_resumed_ms,
+            downtime_ms: Times::of(entries).off_to_resumed_ms.filter(|_| operation.options.start),
             final_sync_bytes: facts.final_sync_bytes,
             reverse_bytes: facts.reverse_bytes,
             old_primary_digest: facts.old_primary_digest,

@@ -98,9 +98,6 @@ fn forward(operation: &Operation, progress: &Progress) -> Next {
 
 fn not_asked_for(operation: &Operation, step: Step) -> Option<&'static str> {
     match step {
-        Step::Start if !operation.options.start => {
-            Some("not asked for: start the VM yourself when you are ready")
-        }
         Step::Reverse if !operation.options.reverse => {
             Some("not asked for: the VM is unprotected until `reverse`")
         }

@@ -19,7 +19,7 @@ pub enum Step {
     HandOver,
     /// The old primary becomes the replica.
     Demote,
-    /// The VM is defined and started on the new primary, tracked from its first write.
+    /// The VM is defined on the new primary and started unless that was not asked for, tracked from its first write.
     Start,
     /// Directions swap.
     Reverse,
@@ -92,7 +92,7 @@ pub const PLANNED_FAILOVER: [StepSpec; 13] = [
     row(Step::FinalSync, "final sync", Place::OldPrimary, "send the last changes and compare both digests",       Undo::Nothing,                           "zero loss is measured"),
     row(Step::HandOver,  "hand over",  Place::NewPrimary, "one transaction: role primary, next epoch",            Undo::PointOfNoReturn("two writes could leave both hosts or neither"), "authority before action"),
     row(Step::Demote,    "demote",     Place::OldPrimary, "become the replica; the VM cannot start here",         Undo::ForwardOnly,                       "may lag: the epoch refuses this side already"),
-    row(Step::Start,     "start",      Place::NewPrimary, "start the VM, tracked from its first write",           Undo::ForwardOnly,                       "not one write escapes the reverse"),
+    row(Step::Start,     "start",      Place::NewPrimary, "define and start the VM, tracked from its first write", Undo::ForwardOnly,                       "not one write escapes the reverse"),
     row(Step::Reverse,   "reverse",    Place::NewPrimary, "swap directions; the final point is the common base",  Undo::ForwardOnly,                       "protected again at once"),
     row(Step::Confirm,   "confirm",    Place::NewPrimary, "wait for the guest to answer",                         Undo::ForwardOnly,                       "started is not the same as works"),
     row(Step::Redirect,  "redirect",   Place::NewPrimary, "run the hooks that send users here",                   Undo::ForwardOnly,                       "users must find it"),

@@ -394,7 +394,7 @@ impl Run<'_> {
     }
 
     async fn start(&self) -> Result<String> {
-        replica::promote(self.engine, &self.record, self.head()?.id, true).await
+        replica::promote(self.engine, &self.record, self.head()?.id, self.operation.options.start).await
     }
 
     async fn reverse(&self) -> Result<String> {
