@@ -84,7 +84,7 @@ async fn run(config: Config) -> Result<()> {
     };
     let hypervisor = Arc::new(Libvirt::new("qemu:///system"));
     let engine = Engine::new(parts, host, store, hypervisor, trust.clone(), identity.clone());
-    engine.limiter().set(config.rate_limit_mib_per_second.map(|mib| mib << 20));
+    engine.restore_limit(config.rate_limit_mib_per_second.map(|mib| mib << 20))?;
 
     let own =
         Introduction { host, name: config.host_name.clone(), address: None, port: config.listen.port() };
@@ -105,6 +105,7 @@ async fn run(config: Config) -> Result<()> {
     let listener =
         UnixListener::bind(&socket).with_context(|| format!("the control socket {}", socket.display()))?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660))?;
+    tokio::spawn(mind_certificates(engine.clone()));
     let service = service::Daemon {
         engine,
         identity,
@@ -126,6 +127,15 @@ async fn run(config: Config) -> Result<()> {
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     server.stop().await;
     Ok(())
+}
+
+async fn mind_certificates(engine: Engine) {
+    loop {
+        if let Err(error) = engine.mind_certificates(engine::clock::now()).await {
+            tracing::warn!(%error, "certificates could not be looked after");
+        }
+        tokio::time::sleep(engine::CERTIFICATE_LOOK).await;
+    }
 }
 
 fn prepare_directories(config: &Config) -> Result<()> {

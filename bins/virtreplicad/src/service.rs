@@ -91,8 +91,8 @@ impl Daemon {
             name: peer.name.clone(),
             address: format!("{}:{}", peer.address, peer.port),
             fingerprint: Fingerprint::of(&peer.certificate_der).to_string(),
-            certificate_expires_at_ms: None,
-            last_seen_at_ms: None,
+            certificate_expires_at_ms: transport::expires(&peer.certificate_der).map(Timestamp::millis),
+            last_seen_at_ms: self.engine.last_seen(peer.host).map(Timestamp::millis),
             relationships: records.iter().filter(|record| record.relationship.peer == peer.host).count()
                 as u64,
         }
@@ -113,7 +113,7 @@ impl Daemon {
             storage_free_bytes: layer::Storage::open(&engine.config().storage)
                 .and_then(|it| it.free_bytes())
                 .ok(),
-            rate_limit_bytes_per_second: None,
+            rate_limit_bytes_per_second: engine.limiter().bytes_per_second(),
             hypervisor: None,
             primaries: count(Role::Primary),
             replicas: count(Role::Replica),
@@ -187,7 +187,14 @@ impl Service for Daemon {
     }
 
     fn relationship(&self, vm: String) -> Reply<'_, dto::RelationshipDetail> {
-        Box::pin(async move { views::detail(&self.engine, &self.find(&vm)?).map_err(problem) })
+        Box::pin(async move {
+            let record = self.find(&vm)?;
+            let pending_bytes = self.engine.pending_bytes(&record).await;
+            Ok(dto::RelationshipDetail {
+                pending_bytes,
+                ..views::detail(&self.engine, &record).map_err(problem)?
+            })
+        })
     }
 
     fn operations(&self) -> Reply<'_, Vec<dto::OperationView>> {
@@ -243,11 +250,11 @@ impl Service for Daemon {
             }
             if dry_run {
                 return Ok(Answer::Planned(dto::Plan::of([
-                    "The host's rate limit will change until the next restart.",
+                    "The host's rate limit will change now, also for transfers under way, and stays after a restart.",
                 ])));
             }
             if let Some(limit) = change.rate_limit {
-                self.engine.limiter().set(limit.bytes_per_second());
+                self.engine.limit(limit.bytes_per_second()).map_err(problem)?;
             }
             Ok(Answer::Done(self.host_view()?))
         })
@@ -328,13 +335,7 @@ impl Service for Daemon {
                 let line = "A new certificate is made, told to every peer, and then used.";
                 return Ok(Answer::Planned(dto::Plan::of([line])));
             }
-            let der = self.identity.prepare_next(engine::clock::now()).map_err(failed)?;
-            for peer in self.engine.store().peers().map_err(failed)? {
-                self.engine.announce_certificate(peer.host, der.clone()).await.map_err(|error| {
-                    problem(error).with_cure("virt-replica peer rotate, when every peer can be reached")
-                })?;
-            }
-            self.identity.switch().map_err(failed)?;
+            self.engine.rotate_certificate(engine::clock::now(), false).await.map_err(problem)?;
             Ok(Answer::Done(Done::saying("every peer knows the new certificate, and it is used now")))
         })
     }

@@ -49,8 +49,12 @@ pub(crate) fn detail(engine: &Engine, record: &Record) -> Result<dto::Relationsh
         _ => None,
     };
     let due = relationship.phase.sends() && relationship.paused_since.is_none();
-    let next_due =
-        record.last_synchronized.filter(|_| due).map(|at| at.plus(settings.frequency.duration()).millis());
+    let next_due = match &relationship.phase {
+        Phase::InitialPending { start } => Some(start.millis()),
+        _ => {
+            record.last_synchronized.filter(|_| due).map(|at| at.plus(settings.frequency.duration()).millis())
+        }
+    };
     let copying = !matches!(relationship.phase, Phase::Replicating);
     let initial_copy = engine.progress(record).filter(|_| copying).map(|progress| {
         let elapsed_ms = engine::clock::now().millis().saturating_sub(progress.begun_ms).max(1);
@@ -72,7 +76,7 @@ pub(crate) fn detail(engine: &Engine, record: &Record) -> Result<dto::Relationsh
         reasons: report.reasons.iter().map(|reason| dto::Reason::of(reason, &relationship.vm_name)).collect(),
         unprotected_since_ms,
         statistics: (&engine.statistics(record)?).into(),
-        pending_bytes: record.pending_bytes,
+        pending_bytes: None,
         next_due_at_ms: next_due,
         initial_copy,
         disks: settings.disks.iter().map(disk).collect(),

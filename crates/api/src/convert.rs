@@ -61,6 +61,7 @@ impl From<&domain::Statistics> for dto::Statistics {
             cycles_missed: sum.cycles_missed,
             average_bytes: sum.average_bytes,
             maximum_bytes: sum.maximum_bytes,
+            average_sent_bytes: sum.average_sent_bytes,
             average_latency_ms: sum.average_latency.map(millis),
             maximum_latency_ms: sum.maximum_latency.map(millis),
         }

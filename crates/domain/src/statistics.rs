@@ -24,6 +24,8 @@ pub struct CycleRecord {
     pub latency: Duration,
     /// Bytes of guest data that it carried.
     pub bytes: u64,
+    /// Bytes that travelled for it, compressed as they were; unknown for a cycle that broke.
+    pub sent_bytes: Option<u64>,
     /// How it ended.
     pub outcome: CycleOutcome,
 }
@@ -43,6 +45,8 @@ pub struct Statistics {
     pub average_bytes: Option<u64>,
     /// Largest size.
     pub maximum_bytes: Option<u64>,
+    /// Mean size on the wire.
+    pub average_sent_bytes: Option<u64>,
     /// Mean latency.
     pub average_latency: Option<Duration>,
     /// Longest latency.
@@ -54,6 +58,7 @@ impl Statistics {
     pub fn over<'a>(cycles: impl IntoIterator<Item = &'a CycleRecord>) -> Statistics {
         let mut sum = Statistics::default();
         let (mut bytes, mut latency) = (0_u64, Duration::ZERO);
+        let (mut sent, mut measured) = (0_u64, 0_u64);
         for cycle in cycles {
             sum.cycles_due += 1;
             match cycle.outcome {
@@ -65,6 +70,10 @@ impl Statistics {
                 CycleOutcome::Acknowledged => {
                     sum.cycles_acknowledged += 1;
                     bytes = bytes.saturating_add(cycle.bytes);
+                    if let Some(sent_bytes) = cycle.sent_bytes {
+                        sent = sent.saturating_add(sent_bytes);
+                        measured += 1;
+                    }
                     latency = latency.saturating_add(cycle.latency);
                     sum.maximum_bytes = sum.maximum_bytes.max(Some(cycle.bytes));
                     sum.maximum_latency = sum.maximum_latency.max(Some(cycle.latency));
@@ -72,6 +81,7 @@ impl Statistics {
             }
         }
         sum.average_bytes = bytes.checked_div(sum.cycles_acknowledged);
+        sum.average_sent_bytes = sent.checked_div(measured);
         sum.average_latency = latency.checked_div(u32::try_from(sum.cycles_acknowledged).unwrap_or(u32::MAX));
         sum
     }
@@ -93,10 +103,11 @@ mod tests {
             begun: Timestamp(0),
             latency: Duration::from_secs(9),
             bytes: 7,
+            sent_bytes: None,
             outcome: CycleOutcome::Failed,
         };
         let sum = Statistics::over([&failed]);
-        assert_eq!((sum.average_bytes, sum.average_latency), (None, None));
+        assert_eq!((sum.average_bytes, sum.average_sent_bytes, sum.average_latency), (None, None, None));
         assert_eq!(sum.missed_percent(), Some(100));
         assert_eq!(Statistics::over([]).missed_percent(), None);
     }

@@ -16,7 +16,7 @@ use crate::basis::{self, Basis};
 use crate::events::Number;
 use crate::files::FileIdentity;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
-use crate::transfer::Transfer;
+use crate::transfer::{Acknowledged, Transfer};
 use crate::{Code, Engine, Refusal, Result, clock};
 
 /// What a cycle achieved.
@@ -28,6 +28,8 @@ pub(crate) struct Synchronized {
     pub(crate) replica_lineage: Lineage,
     /// Bytes of guest data that travelled now; zero when nothing had changed.
     pub(crate) bytes: u64,
+    /// Bytes that went over the link for it.
+    pub(crate) sent_bytes: u64,
 }
 
 /// Runs one cycle of a primary.
@@ -256,7 +258,7 @@ impl Attempt<'_> {
                     engine.store().set_synchronized(id, clock::now()).map_err(Refusal::failed)?;
                     let replica_lineage =
                         self.their_head.as_ref().map_or(head.lineage, |theirs| theirs.lineage);
-                    return Ok(Synchronized { head, replica_lineage, bytes: 0 });
+                    return Ok(Synchronized { head, replica_lineage, bytes: 0, sent_bytes: 0 });
                 }
                 checkpoints.iter().skip_while(|it| *it != base).map(|it| checkpoint_name(*it)).collect()
             }
@@ -278,7 +280,7 @@ impl Attempt<'_> {
             {
                 source.close(engine).await;
                 engine.store().set_synchronized(id, clock::now()).map_err(Refusal::failed)?;
-                Synchronized { head, replica_lineage: theirs.lineage, bytes: 0 }
+                Synchronized { head, replica_lineage: theirs.lineage, bytes: 0, sent_bytes: 0 }
             }
             _ => self.send(source, point, self.consistency_of_off()).await?,
         };
@@ -371,7 +373,8 @@ impl Attempt<'_> {
             self.remember(envelope, Vec::new())?;
         }
         engine.store().add_point(id, &head, clock::now()).map_err(Refusal::failed)?;
-        Ok(Synchronized { head, replica_lineage: acknowledged.replica_lineage, bytes: acknowledged.bytes })
+        let Acknowledged { replica_lineage, bytes, sent_bytes, .. } = acknowledged;
+        Ok(Synchronized { head, replica_lineage, bytes, sent_bytes })
     }
 
     fn header(&self, source: &Source, id: PointId, consistency: Consistency) -> DeltaHeader {

@@ -22,6 +22,8 @@ pub(crate) enum Number {
     Unprotected = 2004,
     Reversed = 2005,
     Forced = 2006,
+    CertificateExpires = 3001,
+    CertificateReplaced = 3002,
     Interference = 4001,
 }
 
@@ -32,7 +34,8 @@ impl Number {
             | Number::ResynchronizationRequired
             | Number::FailoverUndone
             | Number::Unprotected
-            | Number::Forced => EventSeverity::Warning,
+            | Number::Forced
+            | Number::CertificateExpires => EventSeverity::Warning,
             Number::Interference => EventSeverity::Critical,
             _ => EventSeverity::Info,
         }
@@ -40,15 +43,27 @@ impl Number {
 }
 
 impl Engine {
+    /// Something happened to a VM.
     pub(crate) fn event(&self, number: Number, vm_name: &str, text: impl Into<String>) {
         let text = text.into();
         tracing::info!(EVENT = number as u32, VM = vm_name, "{text}");
+        self.keep_event(number, Some(vm_name.to_owned()), text);
+    }
+
+    /// Something happened to this host.
+    pub(crate) fn host_event(&self, number: Number, text: impl Into<String>) {
+        let text = text.into();
+        tracing::info!(EVENT = number as u32, "{text}");
+        self.keep_event(number, None, text);
+    }
+
+    fn keep_event(&self, number: Number, vm_name: Option<String>, text: String) {
         let event = Event {
             sequence: 0,
             at: clock::now(),
             number: number as u32,
             severity: number.severity(),
-            vm_name: Some(vm_name.to_owned()),
+            vm_name,
             text,
         };
         if let Err(error) = self.store().add_event(&event) {

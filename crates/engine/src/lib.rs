@@ -10,6 +10,7 @@
 
 mod attachments;
 pub mod basis;
+mod certificates;
 pub mod clock;
 mod cycle;
 mod error;
@@ -41,10 +42,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
 use hypervisor::{Hypervisor, HypervisorError};
+use peer::Seen;
 use store::{Record, Store};
 use tokio::sync::Notify;
 use transport::{Identity, PeerClient, RateLimiter, TrustStore};
 
+pub use certificates::CERTIFICATE_LOOK;
 pub use error::{Code, Refusal, Result};
 pub use plan::Plan;
 pub use protect::{EnableRequest, ReverseRequest};
@@ -88,7 +91,11 @@ struct Inner {
     clients: Mutex<HashMap<HostId, Arc<PeerClient>>>,
     slots: Mutex<HashMap<RelationshipId, Arc<Slot>>>,
     limiter: RateLimiter,
+    seen: Mutex<HashMap<HostId, Seen>>,
 }
+
+/// The limit that was set at run time, in the store's settings.
+const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 
 /// What a relationship needs beside its row: a bell, a lock for whoever works on its replica, and progress.
 struct Slot {
@@ -139,6 +146,7 @@ impl Engine {
             clients: Mutex::default(),
             slots: Mutex::default(),
             limiter: RateLimiter::new(None),
+            seen: Mutex::default(),
         }))
     }
 
@@ -176,6 +184,21 @@ impl Engine {
     #[must_use]
     pub fn limiter(&self) -> &RateLimiter {
         &self.0.limiter
+    }
+
+    /// Limits all replication traffic of this host from now on, also after a restart.
+    pub fn limit(&self, bytes_per_second: Option<u64>) -> Result<()> {
+        let text = bytes_per_second.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+        self.store().set_setting(RATE_LIMIT, &text).map_err(Refusal::failed)?;
+        self.limiter().set(bytes_per_second);
+        Ok(())
+    }
+
+    /// The limit as it was set at run time, or else as it is configured.
+    pub fn restore_limit(&self, configured: Option<u64>) -> Result<()> {
+        let set = self.store().setting(RATE_LIMIT).map_err(Refusal::failed)?;
+        self.limiter().set(set.map_or(configured, |text| text.parse().ok()));
+        Ok(())
     }
 
     /// Runs a blocking verb of the hypervisor on a thread of its own.

@@ -21,6 +21,7 @@ impl PeerHandler for Engine {
         message: Bytes,
     ) -> BoxFuture<'_, std::result::Result<Bytes, transport::Refusal>> {
         async move {
+            self.saw(peer.host);
             let request = serde_json::from_slice(&message).map_err(|error| {
                 Refusal::new(
                     Code::Refused,
@@ -43,6 +44,7 @@ impl PeerHandler for Engine {
         peer: PeerRecord,
         body: DeltaBody,
     ) -> BoxFuture<'_, std::result::Result<Bytes, transport::Refusal>> {
+        self.saw(peer.host);
         async move { receive::receive(self, peer, body).await.map_err(|error| told(&error)) }.boxed()
     }
 }
@@ -157,7 +159,6 @@ impl Engine {
             home_definition: None,
             directory: None,
             last_failure: None,
-            pending_bytes: None,
             offline_seal: None,
             last_synchronized: None,
             notices: Vec::new(),

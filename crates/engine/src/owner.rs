@@ -103,6 +103,7 @@ fn count_missed(engine: &Engine, record: &Record, memory: &Memory, frequency: Du
             begun: clock::now(),
             latency: Duration::ZERO,
             bytes: 0,
+            sent_bytes: None,
             outcome: CycleOutcome::Missed,
         };
         keep(engine, record, &cycle)?;
@@ -127,8 +128,9 @@ fn settle(
     let (latency, store) = (since.elapsed(), engine.store());
     match result {
         Ok(done) => {
+            let (bytes, sent_bytes) = (done.bytes, Some(done.sent_bytes));
             let cycle =
-                CycleRecord { begun, latency, bytes: done.bytes, outcome: CycleOutcome::Acknowledged };
+                CycleRecord { begun, latency, bytes, sent_bytes, outcome: CycleOutcome::Acknowledged };
             keep(engine, record, &cycle)?;
             if memory.failures > 0 || record.last_failure.is_some() {
                 engine.event(Number::Recovered, name, "replication works again");
@@ -150,7 +152,8 @@ fn settle(
             }
         }
         Err(error) => {
-            let cycle = CycleRecord { begun, latency, bytes: 0, outcome: CycleOutcome::Failed };
+            let outcome = CycleOutcome::Failed;
+            let cycle = CycleRecord { begun, latency, bytes: 0, sent_bytes: None, outcome };
             keep(engine, record, &cycle)?;
             if memory.failures == 0 {
                 engine.event(Number::CycleFailed, name, error.to_string());

@@ -4,11 +4,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::HostId;
+use domain::{HostId, Timestamp};
 use transport::{ClientOptions, ErrorClass, PeerClient, TransportError};
 use wire::message::{Answer, Request};
 
-use crate::{Code, Engine, Refusal, Result};
+use crate::{Code, Engine, Refusal, Result, clock};
 
 /// Long enough for a question that makes the peer look at libvirt and its disks.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -26,7 +26,11 @@ impl Engine {
     /// Asks another host.
     pub async fn ask(&self, peer: HostId, request: &Request) -> Result<Answer> {
         let message = Bytes::from(serde_json::to_vec(request).map_err(Refusal::failed)?);
-        let answer = self.client(peer).command(message, DEADLINE).await.map_err(refusal_of)?;
+        let answer = self.client(peer).command(message, DEADLINE).await;
+        if matches!(answer, Ok(_) | Err(TransportError::Refused(_))) {
+            self.saw(peer);
+        }
+        let answer = answer.map_err(refusal_of)?;
         serde_json::from_slice(&answer).map_err(|error| {
             Refusal::failed(format!("the other host's answer is not understood ({error}); compare versions"))
         })
@@ -51,6 +55,45 @@ pub(crate) fn refusal_of(error: TransportError) -> Refusal {
         ErrorClass::NeedsOperator | ErrorClass::Permanent => Code::Refused,
     };
     Refusal::new(code, error.to_string(), "")
+}
+
+/// When a peer was heard last.
+pub(crate) struct Seen {
+    at: Timestamp,
+    /// What the store knows; it is told only now and then.
+    kept: Timestamp,
+}
+
+/// The store learns after this long that a peer was heard again.
+const SEEN_KEPT: Duration = Duration::from_secs(60);
+
+fn seen_key(peer: HostId) -> String {
+    format!("seen {peer}")
+}
+
+impl Engine {
+    /// A peer has spoken: it answered, or it asked.
+    pub(crate) fn saw(&self, peer: HostId) {
+        let now = clock::now();
+        let mut all = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = all.entry(peer).or_insert(Seen { at: now, kept: Timestamp(0) });
+        seen.at = now;
+        if seen.kept.plus(SEEN_KEPT) <= now {
+            seen.kept = now;
+            drop(all);
+            if let Err(error) = self.store().set_setting(&seen_key(peer), &now.millis().to_string()) {
+                tracing::warn!(%error, "when a peer was seen could not be kept");
+            }
+        }
+    }
+
+    /// When a peer was heard last; none: not yet.
+    #[must_use]
+    pub fn last_seen(&self, peer: HostId) -> Option<Timestamp> {
+        let all = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = || self.store().setting(&seen_key(peer)).ok()??.parse().ok().map(Timestamp);
+        all.get(&peer).map(|seen| seen.at).or_else(kept)
+    }
 }
 
 impl Engine {

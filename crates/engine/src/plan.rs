@@ -61,7 +61,7 @@ impl Engine {
             checks.extend(survey::there(self, relationship.peer, requirements).await?);
         }
         let statistics = self.statistics(record)?;
-        let expected_bytes = record.pending_bytes.or(statistics.average_bytes);
+        let expected_bytes = self.pending_bytes(record).await.or(statistics.average_bytes);
         let speed = statistics.average_bytes.zip(statistics.average_latency);
         let transfer = speed.zip(expected_bytes).map(|((bytes, latency), expected)| {
             let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);

@@ -151,6 +151,7 @@ impl Engine {
         let form = SettingsForm::from(&settings);
         self.ask(relationship.peer, &Request::Settings { relationship: id, epoch, settings: form }).await?;
         self.store().set_settings(relationship.id, &settings).map_err(Refusal::failed)?;
+        self.slot(relationship.id).limiter.set(settings.rate_limit_bytes_per_second);
         self.wake(relationship.id);
         Ok(())
     }

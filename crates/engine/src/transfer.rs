@@ -15,7 +15,7 @@ use bytes::Bytes;
 use domain::{Compression, Lineage};
 use futures_util::{StreamExt, stream};
 use store::Record;
-use transport::{BoxError, DeltaOptions};
+use transport::{BoxError, DeltaAnswer, DeltaOptions};
 use wire::codec::Adaptive;
 use wire::frame::{FRAME_DATA_MAX, end_frame};
 use wire::message::Partial;
@@ -72,6 +72,8 @@ pub(crate) struct Acknowledged {
     pub(crate) lineage: Lineage,
     pub(crate) replica_lineage: Lineage,
     pub(crate) bytes: u64,
+    /// Bytes that went over the link, since it went on last.
+    pub(crate) sent_bytes: u64,
 }
 
 impl Transfer {
@@ -133,8 +135,9 @@ impl Transfer {
         }
     }
 
-    fn judge(&self, total: Total, answer: &[u8]) -> Result<Acknowledged> {
-        let answer: SealedAnswer = serde_json::from_slice(answer).map_err(Refusal::failed)?;
+    fn judge(&self, total: Total, answer: &DeltaAnswer) -> Result<Acknowledged> {
+        let sent_bytes = answer.sent_bytes;
+        let answer: SealedAnswer = serde_json::from_slice(&answer.body).map_err(Refusal::failed)?;
         let replica_lineage = Lineage::from_hex(&answer.lineage);
         let replica_lineage =
             replica_lineage.ok_or_else(|| Refusal::failed("the other host sent no digest"))?;
@@ -143,7 +146,7 @@ impl Transfer {
             let found = format!("the digests differ: {} here, {} there", lineage.to_hex(), answer.lineage);
             return Err(Refusal::new(Code::InDoubt, found, "virt-replica show, on both hosts"));
         }
-        Ok(Acknowledged { lineage, replica_lineage, bytes: total.data_bytes })
+        Ok(Acknowledged { lineage, replica_lineage, bytes: total.data_bytes, sent_bytes })
     }
 
     /// Everything is in the spool: nothing is read again.
@@ -153,7 +156,7 @@ impl Transfer {
         record: &Record,
         kept: &Kept,
         from: Option<&Partial>,
-    ) -> Result<Bytes> {
+    ) -> Result<DeltaAnswer> {
         let at = position(from);
         if at < kept.start || !kept.spool.rewind(at) {
             return Err(Refusal::failed("what was read is not kept any more: the next cycle covers it"));
@@ -172,7 +175,7 @@ impl Transfer {
         record: &Record,
         slot: &Slot,
         from: Option<&Partial>,
-    ) -> Result<(Total, Bytes)> {
+    ) -> Result<(Total, DeltaAnswer)> {
         let source =
             self.source.take().ok_or_else(|| Refusal::failed("the source of the delta is closed"))?;
         let keeps = matches!(self.basis, Basis::Since(_));
@@ -241,12 +244,17 @@ enum Ended {
     /// Everything was read, or reading failed; sending goes on.
     Read(Result<Total>),
     /// The replica answered before everything was read: it has this point already.
-    Answered(Bytes, Result<Total>),
+    Answered(DeltaAnswer, Result<Total>),
     /// The link broke; everything was read nevertheless, or not.
     Broke(Refusal, Option<Total>),
 }
 
-async fn put(engine: &Engine, record: &Record, header: DeltaHeader, spool: SpoolReader) -> Result<Bytes> {
+async fn put(
+    engine: &Engine,
+    record: &Record,
+    header: DeltaHeader,
+    spool: SpoolReader,
+) -> Result<DeltaAnswer> {
     let first: std::result::Result<Bytes, BoxError> = Ok(header.to_bytes());
     let rest = stream::unfold(spool, |spool| async move {
         match spool.pop().await {
@@ -260,7 +268,7 @@ async fn put(engine: &Engine, record: &Record, header: DeltaHeader, spool: Spool
     let options =
         DeltaOptions { limiters: vec![engine.limiter().clone(), vm_limiter], ..DeltaOptions::default() };
     let answer = engine.client(record.relationship.peer).send_delta(body, options).await;
-    answer.map(|answer| answer.body).map_err(refusal_of)
+    answer.map_err(refusal_of)
 }
 
 fn position(from: Option<&Partial>) -> Position {

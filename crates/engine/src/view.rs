@@ -1,10 +1,16 @@
 //! What is shown: health with its reasons, statistics, progress.
 
+use std::time::Duration;
+
 use domain::health::{HealthFacts, assess};
 use domain::{HealthReport, Statistics, Timestamp};
 use store::Record;
 
+use crate::source::checkpoint_name;
 use crate::{Engine, Refusal, Result, clock};
+
+/// Nobody waits longer for a number that is only shown.
+const PENDING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A transfer under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,19 @@ impl Engine {
             thresholds: &record.relationship.settings.thresholds,
             now: clock::now(),
         }))
+    }
+
+    /// Bytes that changed since the newest recovery point, as QEMU's dirty bitmap counts them. Unknown on the replica, while the VM
+    /// is off, and when libvirt does not say.
+    pub async fn pending_bytes(&self, record: &Record) -> Option<u64> {
+        let relationship = &record.relationship;
+        let head = self.store().points(relationship.id).ok()?.pop()?;
+        if !relationship.phase.sends() {
+            return None;
+        }
+        let (vm, checkpoint) = (relationship.vm, checkpoint_name(head.id));
+        let asked = self.hypervisor(move |it| it.changed_bytes(vm, &checkpoint));
+        tokio::time::timeout(PENDING_DEADLINE, asked).await.ok()?.ok()?
     }
 
     /// A transfer under way.

@@ -134,6 +134,9 @@ pub trait Hypervisor: Send + Sync {
     /// disk files go, nothing is merged. No such checkpoint: done.
     fn delete_checkpoint(&self, id: VmId, name: &str) -> Result<()>;
 
+    /// Bytes of all its disks that changed since a checkpoint; none when the VM is off or there is no such checkpoint.
+    fn changed_bytes(&self, id: VmId, checkpoint: &str) -> Result<Option<u64>>;
+
     /// Whether libvirt starts the VM when the host boots.
     fn set_autostart(&self, id: VmId, autostart: bool) -> Result<()>;
 

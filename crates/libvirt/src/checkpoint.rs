@@ -71,6 +71,25 @@ pub(crate) fn names(domain: &Domain, id: VmId) -> Result<Vec<String>> {
     Ok(all.iter().map(Checkpoint::name).collect())
 }
 
+/// Bytes of all disks of a running VM that changed since; none without such a checkpoint, or when libvirt does not count.
+pub(crate) fn changed_bytes(domain: &Domain, id: VmId, name: &str) -> Result<Option<u64>> {
+    let found = match Checkpoint::find(domain, name) {
+        Err(error) if is(&error, ErrorNumber::NoDomainCheckpoint) => return Ok(None),
+        found => found.map_err(|error| of_vm("checkpoint-info", id, &error))?,
+    };
+    let text = found.xml_with_sizes().map_err(|error| of_vm("checkpoint-dumpxml", id, &error))?;
+    sizes(&parse(&text)?)
+}
+
+/// The sum over the disks that take part; none if one of them has no size.
+fn sizes(checkpoint: &Element) -> Result<Option<u64>> {
+    let disks = checkpoint.all("disks").flat_map(|disks| disks.all("disk"));
+    let tracked = disks.filter(|disk| disk.get("checkpoint") == Some("bitmap"));
+    let sizes: Vec<Option<u64>> = tracked.map(|disk| disk.get("size")?.parse().ok()).collect();
+    let sum = sizes.iter().copied().try_fold(0_u64, |sum, size| sum.checked_add(size?));
+    Ok(sum.filter(|_| !sizes.is_empty()))
+}
+
 /// Deletes one of our checkpoints.
 pub(crate) fn delete(domain: &Domain, vm: &VmFacts, name: &str) -> Result<()> {
     if !name.starts_with(CHECKPOINT_PREFIX) {
@@ -114,6 +133,19 @@ fn delete_each(domain: &Domain, vm: &VmFacts, name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changed_bytes_are_summed_and_one_unknown_makes_all_unknown() {
+        let sum = |disks: &str| {
+            sizes(&parse(&format!("<domaincheckpoint><disks>{disks}</disks></domaincheckpoint>")).unwrap())
+                .unwrap()
+        };
+        let one = "<disk name='vda' checkpoint='bitmap' bitmap='a' size='65536'/>";
+        assert_eq!(sum(&format!("{one}<disk name='vdb' checkpoint='bitmap' size='1'/>")), Some(65537));
+        assert_eq!(sum(&format!("{one}<disk name='vdb' checkpoint='no'/>")), Some(65536));
+        assert_eq!(sum(&format!("{one}<disk name='vdb' checkpoint='bitmap'/>")), None);
+        assert_eq!(sum("<disk name='vdb' checkpoint='no'/>"), None);
+    }
 
     #[test]
     fn a_checkpoint_is_described() {

@@ -177,6 +177,14 @@ impl Hypervisor for Libvirt {
         checkpoint::delete(&found, &vm::facts(&found)?, name)
     }
 
+    fn changed_bytes(&self, id: VmId, checkpoint: &str) -> Result<Option<u64>> {
+        let Some(found) = self.find(id)? else { return Ok(None) };
+        if !vm::state(&found, id)?.is_active() {
+            return Ok(None);
+        }
+        checkpoint::changed_bytes(&found, id, checkpoint)
+    }
+
     fn freeze(&self, id: VmId, deadline: Duration) -> Result<u32> {
         agent::freeze(&self.need(id)?, id, deadline)
     }

@@ -112,6 +112,15 @@ impl Checkpoint {
         }
     }
 
+    /// `virDomainCheckpointGetXMLDesc`, with what changed on each disk since; the VM must run.
+    pub(crate) fn xml_with_sizes(&self) -> Raw<String> {
+        let flags = virt_sys::VIR_DOMAIN_CHECKPOINT_XML_SIZE | virt_sys::VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN;
+        // SAFETY: the pointer is live.
+        let text = unsafe { virt_sys::virDomainCheckpointGetXMLDesc(self.0, flags) };
+        // SAFETY: null, or a string that is ours.
+        unsafe { take(text) }
+    }
+
     /// `virDomainCheckpointDelete`.
     pub(crate) fn delete(&self, flags: u32) -> Raw<()> {
         // SAFETY: the pointer is live; deleting does not release our reference.

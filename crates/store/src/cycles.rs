@@ -17,8 +17,10 @@ impl Store {
         };
         let latency_ms = u64::try_from(cycle.latency.as_millis()).unwrap_or(u64::MAX >> 1);
         self.write(|transaction| {
-            let insert = "INSERT INTO cycle VALUES (?1, ?2, ?3, ?4, ?5)";
-            let values = params![id.to_string(), cycle.begun.millis(), latency_ms, cycle.bytes, outcome];
+            let insert = "INSERT INTO cycle VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let begun_ms = cycle.begun.millis();
+            let values =
+                params![id.to_string(), begun_ms, latency_ms, cycle.bytes, outcome, cycle.sent_bytes];
             transaction.execute(insert, values)?;
             let forget = "DELETE FROM cycle WHERE relationship = ?1 AND begun_ms < ?2";
             transaction.execute(forget, params![id.to_string(), forget_before.millis()])?;
@@ -29,13 +31,15 @@ impl Store {
     /// The cycles since then.
     pub fn cycles_since(&self, id: RelationshipId, since: Timestamp) -> Result<Vec<CycleRecord>> {
         let connection = self.connection();
-        let query = "SELECT begun_ms, latency_ms, bytes, outcome FROM cycle WHERE relationship = ?1 AND begun_ms >= ?2";
+        let query = "SELECT begun_ms, latency_ms, bytes, outcome, sent_bytes FROM cycle
+                     WHERE relationship = ?1 AND begun_ms >= ?2";
         let mut statement = connection.prepare(query)?;
         let cycles = statement.query_map(params![id.to_string(), since.millis()], |columns| {
             Ok(CycleRecord {
                 begun: Timestamp(columns.get(0)?),
                 latency: Duration::from_millis(columns.get(1)?),
                 bytes: columns.get(2)?,
+                sent_bytes: columns.get(4)?,
                 outcome: match columns.get::<_, String>(3)?.as_str() {
                     "acknowledged" => CycleOutcome::Acknowledged,
                     "missed" => CycleOutcome::Missed,

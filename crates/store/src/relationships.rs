@@ -27,8 +27,6 @@ pub struct Record {
     pub directory: Option<PathBuf>,
     /// Why the last cycle failed.
     pub last_failure: Option<String>,
-    /// Bytes that the last look found to be waiting.
-    pub pending_bytes: Option<u64>,
     /// Identities of the disk files at the last delta of a VM that was off, as JSON of the engine.
     pub offline_seal: Option<String>,
     /// When the last point was acknowledged or sealed, or nothing had changed.
@@ -172,11 +170,6 @@ impl Store {
         self.update(id, "last_failure", failure)
     }
 
-    /// Bytes that are known to be waiting.
-    pub fn set_pending(&self, id: RelationshipId, bytes: Option<u64>) -> Result<()> {
-        self.update(id, "pending_bytes", bytes)
-    }
-
     /// The disk files as they were at the last delta of a VM that was off.
     pub fn set_offline_seal(&self, id: RelationshipId, seal: Option<&str>) -> Result<()> {
         self.update(id, "offline_seal", seal)
@@ -220,7 +213,6 @@ fn record_of(columns: &Row<'_>) -> Result<Record> {
         home_definition: columns.get("home_definition")?,
         directory: columns.get::<_, Option<String>>("directory")?.map(PathBuf::from),
         last_failure: columns.get("last_failure")?,
-        pending_bytes: columns.get("pending_bytes")?,
         offline_seal: columns.get("offline_seal")?,
         last_synchronized: columns.get::<_, Option<u64>>("last_synchronized_ms")?.map(Timestamp),
         notices: serde_json::from_str(&text("notices")?).map_err(row)?,

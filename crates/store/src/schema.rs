@@ -42,6 +42,9 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 ", "
     CREATE TABLE unfinished (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, header TEXT NOT NULL) STRICT;
+", "
+    ALTER TABLE cycle ADD COLUMN sent_bytes INTEGER;
+    ALTER TABLE relationship DROP COLUMN pending_bytes;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

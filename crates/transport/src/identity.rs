@@ -115,7 +115,7 @@ impl Identity {
     /// Until when the certificate that this host shows is valid; none when it cannot be read.
     #[must_use]
     pub fn expires(&self) -> Option<Timestamp> {
-        validity(&self.keys().current.der).map(|(_, end)| end)
+        expires(&self.keys().current.der)
     }
 
     /// Makes the next key and certificate; the one that is prepared already is kept. Returns the certificate to announce.
@@ -158,6 +158,12 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity").field("fingerprint", &self.fingerprint()).finish_non_exhaustive()
     }
+}
+
+/// Until when a certificate is valid; none when it cannot be read.
+#[must_use]
+pub fn expires(certificate_der: &[u8]) -> Option<Timestamp> {
+    validity(certificate_der).map(|(_, end)| end)
 }
 
 /// First and last instant at which a certificate is valid.

@@ -26,7 +26,7 @@ pub mod version;
 pub use client::{ClientOptions, DeltaAnswer, DeltaOptions, PeerClient, TransferProgress};
 pub use error::{BoxError, ErrorClass, PairingError, Refusal, TransportError};
 pub use fingerprint::Fingerprint;
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, expires};
 pub use invite::{Invite, InviteToken, TokenError};
 pub use limiter::RateLimiter;
 pub use pairing::{Introduction, join};

@@ -38,6 +38,12 @@ impl RateLimiter {
         self.pace().bytes_per_second = bytes_per_second.map(|rate| rate.max(BYTES_PER_SECOND_MIN));
     }
 
+    /// The limit, bytes per second; none: no limit.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        self.pace().bytes_per_second
+    }
+
     /// Whether there is a limit now.
     #[must_use]
     pub fn is_limited(&self) -> bool {

@@ -99,6 +99,7 @@ fn cycles(screen: &Screen, detail: &RelationshipDetail) -> Vec<(&'static str, St
             "Average / maximum size",
             average_of(sum.average_bytes.map(units::size), sum.maximum_bytes.map(units::size)),
         ),
+        ("Average sent", sum.average_sent_bytes.map_or_else(unknown, units::size)),
         (
             "Average / maximum latency",
             average_of(

@@ -43,6 +43,7 @@ fn detail(health: Health) -> RelationshipDetail {
             cycles_missed: 1,
             average_bytes: Some(5 << 20),
             maximum_bytes: Some(64 << 20),
+            average_sent_bytes: Some(2 << 20),
             average_latency_ms: Some(640),
             maximum_latency_ms: Some(4_200),
         },

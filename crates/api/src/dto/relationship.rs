@@ -153,6 +153,9 @@ pub struct Statistics {
     /// Largest size.
     #[serde(default)]
     pub maximum_bytes: Option<u64>,
+    /// Mean size on the wire, compressed as it was.
+    #[serde(default)]
+    pub average_sent_bytes: Option<u64>,
     /// Mean latency.
     #[serde(default)]
     pub average_latency_ms: Option<u64>,
