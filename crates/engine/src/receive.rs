@@ -185,6 +185,7 @@ async fn commit(
     let (definition, files) = (header.domain_xml.clone(), attachments::unpack(&header.attachments)?);
     let (known, layers) = (point.clone(), written.layers);
     let placed = replica::replica_definition(engine, record, &directory, &definition).await?;
+    replica::show(engine, record, &directory, &placed).await?;
     blocking(move || {
         directory.write_definition(&placed).map_err(Refusal::failed)?;
         replica::keep_primary_definition(&directory, &definition)?;

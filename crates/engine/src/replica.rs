@@ -105,6 +105,29 @@ async fn place(
         .await
 }
 
+/// Shows a replica's definition in libvirt when it is another than before.
+pub(crate) async fn show(
+    engine: &Engine,
+    record: &Record,
+    directory: &ReplicaDirectory,
+    placed: &str,
+) -> Result<()> {
+    if std::fs::read_to_string(directory.definition_path()).is_ok_and(|known| known == placed) {
+        return Ok(());
+    }
+    let (vm, placed) = (record.relationship.vm, placed.to_owned());
+    engine
+        .hypervisor(move |it| {
+            // libvirt renames no VM by defining it: the old name goes first.
+            let name = it.read_definition(&placed)?.name;
+            if it.vm(vm)?.is_some_and(|known| known.name != name) {
+                it.undefine(vm)?;
+            }
+            it.define(&placed)
+        })
+        .await
+}
+
 /// Makes the directory of a new replica and shows the VM, shut off and not startable, in libvirt.
 pub(crate) async fn create(
     engine: &Engine,
