@@ -16,6 +16,8 @@ use crate::workload::Client;
 pub const IMAGE_FOLDER: &str = "/var/lib/libvirt/images";
 /// TCP port of the workload in every guest.
 const WORKLOAD_PORT: u16 = 7070;
+/// Where a definition lies while libvirt reads it.
+const DEFINITION: &str = "/run/guest.xml";
 /// Block size of the data that a disk is filled with beforehand.
 const MIB: usize = 1 << 20;
 
@@ -34,6 +36,8 @@ pub struct GuestOptions {
     pub data_mib: usize,
     /// Memory, MiB.
     pub memory_mib: u64,
+    /// UEFI instead of a BIOS, and a TPM.
+    pub uefi_and_tpm: bool,
 }
 
 impl Default for GuestOptions {
@@ -45,6 +49,7 @@ impl Default for GuestOptions {
             second_disk_mib: None,
             data_mib: 0,
             memory_mib: 192,
+            uefi_and_tpm: false,
         }
     }
 }
@@ -90,9 +95,9 @@ impl Lab {
         if let Some(size) = options.second_disk_mib {
             make_disk(host, &options.name, "vdb", size, 0)?;
         }
-        let definition = host.path(format!("/run/{}.xml", options.name))?;
+        let definition = host.path(DEFINITION)?;
         fs::write(&definition, xml(host, options))?;
-        host.virsh(["define", &format!("/run/{}.xml", options.name)])?;
+        host.virsh(["define", DEFINITION])?;
         fs::remove_file(definition)?;
         let workload =
             format!("{}:{WORKLOAD_PORT}", address(options)).parse().context("address of the guest")?;
@@ -124,22 +129,37 @@ fn make_disk(host: &Host, guest: &str, target: &str, size_mib: u64, data_mib: us
     Ok(())
 }
 
+/// End of the tag `<os` with what follows it, machine type, and a device.
+const UEFI_AND_TPM: (&str, &str, &str) = (
+    " firmware='efi'><firmware><feature enabled='no' name='secure-boot'/></firmware>",
+    "q35",
+    "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>",
+);
+
+/// A text inside of XML.
+fn text(plain: &str) -> String {
+    plain.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;").replace('"', "&quot;")
+}
+
 fn xml(host: &Host, options: &GuestOptions) -> String {
-    let GuestOptions { name, number, memory_mib, .. } = options;
+    let GuestOptions { number, memory_mib, .. } = options;
+    let name = &text(&options.name);
+    let hostname: String = options.name.chars().filter(char::is_ascii_alphanumeric).collect();
     let mut disks = disk_xml(name, "vda");
     if options.second_disk_mib.is_some() {
         disks += &disk_xml(name, "vdb");
     }
+    let (firmware, machine, tpm) = if options.uefi_and_tpm { UEFI_AND_TPM } else { (">", "pc", "") };
     format!(
         r#"<domain type='{accel}'>
   <name>{name}</name>
   <memory unit='MiB'>{memory_mib}</memory>
   <vcpu>1</vcpu>
-  <os>
-    <type arch='x86_64' machine='pc'>hvm</type>
+  <os{firmware}
+    <type arch='x86_64' machine='{machine}'>hvm</type>
     <kernel>{BOOT_FOLDER}/vmlinuz</kernel>
     <initrd>{BOOT_FOLDER}/initramfs</initrd>
-    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={name}</cmdline>
+    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={hostname}</cmdline>
   </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>
@@ -153,7 +173,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
     </interface>
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <serial type='file'><source path='/var/log/libvirt/qemu/{name}-console.log'/></serial>
-    <memballoon model='none'/>
+    <memballoon model='none'/>{tpm}
   </devices>
 </domain>
 "#,

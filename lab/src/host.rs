@@ -2,6 +2,7 @@
 //!
 //! NOT aware of the product: daemons are spawned like any program (see [`Host::spawn`]).
 
+mod agent;
 mod config;
 mod daemon;
 

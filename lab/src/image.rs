@@ -23,8 +23,8 @@ const WORKLOAD: &str = include_str!("../guest/workload.rs");
 const RECIPE: u32 = 1;
 
 /// Drivers that the guest needs; what they depend on comes by itself.
-const DRIVERS: [&str; 7] =
-    ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng", "evdev", "button"];
+const DRIVERS: [&str; 8] =
+    ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng", "evdev", "button", "efivarfs"];
 
 /// A bootable pair of files.
 #[derive(Debug, Clone)]

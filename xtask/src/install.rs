@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::program::{output, run, succeeds};
 
 /// Debian packages, with the reason for each.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("gcc", "linker of Rust programs"),
     ("pkg-config", "finds libvirt when building"),
     ("libvirt-dev", "headers that the libvirt crate links against"),
@@ -19,6 +19,9 @@ const PACKAGES: [(&str, &str); 13] = [
     ("libvirt-clients", "virsh"),
     ("qemu-system-x86", "runs the lab's guest"),
     ("qemu-utils", "qemu-img and qemu-nbd"),
+    ("ovmf", "UEFI of the lab's guest"),
+    ("swtpm", "TPM of the lab's guest"),
+    ("swtpm-tools", "makes the state of a new TPM"),
     ("iproute2", "network of the lab"),
     ("nftables", "cuts the link between the lab's hosts"),
     ("util-linux", "namespaces of the lab"),

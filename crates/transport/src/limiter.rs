@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Unused time that may be made up for; keeps the pace even after a short pause.
-const BURST: Duration = Duration::from_millis(50);
+/// Unused time that may be made up for: keeps the pace when the machine is busy and the sender is late for its turn.
+const BURST: Duration = Duration::from_millis(500);
 /// Pieces that a limited stream is cut into, in bytes, so that a slow limit makes short steps.
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
 /// Lowest limit, bytes per second; below it a frame would outlast every deadline.
