@@ -87,6 +87,7 @@ async fn place(
 ) -> Result<String> {
     let settings = record.relationship.settings.clone();
     let (definition, local_definition) = (definition.to_owned(), record.home_definition.clone());
+    let vm = record.relationship.vm;
     let nvram = directory.attachment_path(Attachment::Nvram);
     let has_nvram = nvram.exists();
     engine
@@ -100,7 +101,7 @@ async fn place(
             let mapped = |name: &String| (name.clone(), settings.network_on_peer(name).to_owned());
             let networks = facts.nics.iter().map(|nic| mapped(&nic.source)).collect();
             let nvram = home_nvram.or(has_nvram.then_some(nvram));
-            it.place_definition(&definition, &Placement { disks, networks, nvram, local_definition })
+            it.place_definition(&definition, &Placement { vm, disks, networks, nvram, local_definition })
         })
         .await
 }

@@ -56,8 +56,10 @@ pub struct OpenDisk {
 }
 
 /// Where the parts of a definition live on this host.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Placement {
+    /// Whose definition it must be: one of another VM would replace that VM's own.
+    pub vm: VmId,
     /// Source file of each disk; all are qcow2.
     pub disks: Vec<(DiskTarget, PathBuf)>,
     /// Bridges and libvirt networks by other names here: (name in the definition, name here).

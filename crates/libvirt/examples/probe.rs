@@ -112,9 +112,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     wait(|| Ok(!host.vm_state(id)?.is_some_and(VmState::is_active)))?;
     println!("  {:?}", host.vm_state(id)?);
     let placement = hypervisor::Placement {
+        vm: id,
         disks: vm.disks.iter().map(|disk| (disk.target.clone(), disk.source.clone())).collect(),
         local_definition: Some(vm.definition.clone()),
-        ..Default::default()
+        networks: Vec::new(),
+        nvram: None,
     };
     let placed = host.place_definition(&vm.definition, &placement)?;
     host.define(&placed)?;

@@ -89,6 +89,20 @@ mod tests {
         assert!((3.9..=4.1).contains(&seconds), "4 MiB at 1 MiB/s took {seconds} s");
     }
 
+    #[test]
+    fn a_sender_that_is_late_now_and_then_keeps_the_pace() {
+        let limiter = RateLimiter::new(Some(1 << 20));
+        let begin = Instant::now();
+        let mut now = begin;
+        for piece in 0..64 {
+            let free_at = limiter.reserve(PIECE_BYTES as u64, now).expect("a limit");
+            let late = Duration::from_millis(if piece % 8 == 0 { 300 } else { 0 });
+            now = now.max(free_at) + late;
+        }
+        let seconds = (now - begin).as_secs_f64();
+        assert!((3.9..=4.1).contains(&seconds), "4 MiB at 1 MiB/s took {seconds} s");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_limit_waits_for_nothing() {
         let begin = Instant::now();

@@ -88,10 +88,11 @@ impl Ways {
 
 #[test]
 fn every_way_to_protect_a_vm_does_what_it_says() {
-    const WAYS: [(&str, fn(&mut Ways)); 9] = [
+    const WAYS: [(&str, fn(&mut Ways)); 10] = [
         ("waits for its hour", waits_for_its_hour),
         ("copies at the limit of the VM", copies_at_the_limit_of_the_vm),
         ("compresses as told", compresses_as_told),
+        ("adapts to a slow link", adapts_to_a_slow_link),
         ("keeps the limit of the host", keeps_the_limit_of_the_host_over_a_restart),
         ("knows what is pending", knows_what_is_pending),
         ("shows peers", shows_peers_and_replaces_certificates),
@@ -173,6 +174,15 @@ fn compresses_as_told(ways: &mut Ways) {
         assert!(text.sent * 100 <= text.bytes * sent_max_percent, "{how}: {text:?}");
         assert!(how != "off" || text.sent >= text.bytes, "{text:?}");
     }
+}
+
+/// On a link that is slower than the compressor, from the moment on when its queue is long.
+fn adapts_to_a_slow_link(ways: &mut Ways) {
+    ways.say(&["set", WIDE, "--compression", "adaptive", "--rate-limit", "12MiB/s"]);
+    let text = ways.cycle_of(48, Ways::text);
+    println!("adaptive at 12 MiB/s: {text:?}");
+    assert!(text.sent * 100 < text.bytes * 80, "{text:?}");
+    ways.say(&["set", WIDE, "--rate-limit", "none"]);
 }
 
 fn keeps_the_limit_of_the_host_over_a_restart(ways: &mut Ways) {

@@ -14,6 +14,10 @@ const KINDS: [&str; 2] = ["kvm", "qemu"];
 pub(crate) fn place(definition: &str, placement: &Placement) -> Result<String, HypervisorError> {
     let original = parse(definition)?;
     check_root(&original)?;
+    let id = original.child("uuid").map(Element::text).and_then(|text| text.parse().ok());
+    if id != Some(placement.vm) {
+        return Err(refuse(format!("it is not that of VM {}", placement.vm)));
+    }
     let mut domain = rules::allowed(&original);
     place_os(&mut domain, placement)?;
     domain.retain(|part| part.name != "sysinfo" || part.get("type") == Some("smbios"));

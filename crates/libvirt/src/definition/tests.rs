@@ -19,6 +19,7 @@ fn placement() -> Placement {
         (DiskTarget::new(name).unwrap(), PathBuf::from(path))
     };
     Placement {
+        vm: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
         disks: vec![disk("vda"), disk("sdb")],
         networks: vec![("br0".to_owned(), "br-dr".to_owned())],
         nvram: Some("/replicas/nvram.fd".into()),
@@ -133,21 +134,31 @@ fn what_cannot_be_placed_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_definition_of_another_vm_is_refused() {
+    let other = ORDINARY.replace("<uuid>1", "<uuid>2");
+    assert!(place(&other, &placement()).unwrap_err().to_string().contains("not that of VM"));
+}
+
+#[test]
 fn a_vm_that_comes_home_finds_its_pinning_its_screen_and_its_medium() {
     let placed = place(ORDINARY, &placement()).unwrap();
     for word in ["vcpupin", "hugepages", "5905", "install.iso"] {
         assert!(ORDINARY.contains(word) && !placed.contains(word), "{word}");
     }
+    let backend = "<backend type='emulator' version='2.0'><source type='dir' path='/srv/tpm'/></backend>";
+    let local = ORDINARY.replace("<backend type='emulator' version='2.0'/>", backend);
     let home = Placement {
+        vm: placement().vm,
         disks: vec![
             (DiskTarget::new("vda").unwrap(), "/var/lib/libvirt/images/vm.qcow2".into()),
             (DiskTarget::new("sdb").unwrap(), "/var/lib/libvirt/images/data.qcow2".into()),
         ],
         networks: vec![("br-dr".to_owned(), "br0".to_owned())],
         nvram: Some("/var/lib/libvirt/qemu/nvram/vm_VARS.fd".into()),
-        local_definition: Some(ORDINARY.to_owned()),
+        local_definition: Some(local),
     };
     let returned = place(&placed, &home).unwrap();
+    assert_eq!(read(&returned).unwrap().tpm_state.as_deref(), Some(Path::new("/srv/tpm/tpm2-00.permall")));
     for word in ["vcpupin", "hugepages", "5905", "install.iso", "cpuset='0-3'", "bridge='br0'"] {
         assert!(returned.contains(word), "{word} is not in {returned}");
     }
