@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Host, LOOK_PAUSE};
 
 /// Longest command inside of a guest; its processor is emulated.
-const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 
 impl Host {
     /// Runs a shell script inside a guest, as root; it must succeed. Gives its standard output.
