@@ -60,6 +60,8 @@ pub struct OpenDisk {
 pub struct Placement {
     /// Source file of each disk; all are qcow2.
     pub disks: Vec<(DiskTarget, PathBuf)>,
+    /// Disks that have no copy here and are left out.
+    pub strangers: Vec<DiskTarget>,
     /// Bridges and libvirt networks by other names here: (name in the definition, name here).
     pub networks: Vec<(String, String)>,
     /// Where the UEFI variable store lives, if the VM has one.

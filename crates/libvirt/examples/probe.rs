@@ -112,6 +112,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     wait(|| Ok(!host.vm_state(id)?.is_some_and(VmState::is_active)))?;
     println!("  {:?}", host.vm_state(id)?);
     let placement = hypervisor::Placement {
+        strangers: Vec::new(),
         disks: vm.disks.iter().map(|disk| (disk.target.clone(), disk.source.clone())).collect(),
         local_definition: Some(vm.definition.clone()),
         ..Default::default()
