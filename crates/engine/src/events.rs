@@ -23,6 +23,9 @@ pub(crate) enum Number {
     Reversed = 2005,
     Forced = 2006,
     Interference = 4001,
+    Weakened = 4002,
+    CarriedOver = 4003,
+    Settled = 4004,
 }
 
 impl Number {
@@ -31,6 +34,7 @@ impl Number {
             Number::CycleFailed
             | Number::ResynchronizationRequired
             | Number::FailoverUndone
+            | Number::Weakened
             | Number::Unprotected
             | Number::Forced => EventSeverity::Warning,
             Number::Interference => EventSeverity::Critical,

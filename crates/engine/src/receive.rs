@@ -182,6 +182,8 @@ async fn commit(
         lineage,
         delta_bytes: written.data_bytes,
     };
+    let sizes: Vec<(String, u64)> =
+        header.disks.iter().map(|disk| (disk.target.clone(), disk.virtual_size)).collect();
     let (definition, attachments) = (header.domain_xml.clone(), header.attachments.clone());
     let (known, layers) = (point.clone(), written.layers);
     let placed = replica::replica_definition(engine, record, &directory, &definition).await?;
@@ -189,7 +191,14 @@ async fn commit(
         directory.write_definition(&placed).map_err(Refusal::failed)?;
         replica::keep_primary_definition(&directory, &definition)?;
         replica::keep_attachments(&directory, &attachments)?;
-        directory.add_point(known, &layers).map_err(Refusal::failed)
+        let grown = |manifest: &mut layer::Manifest| {
+            manifest.add_point(known, &layers);
+            for disk in &mut manifest.disks {
+                let now = sizes.iter().find(|(target, _)| target == disk.target.as_str());
+                disk.virtual_size = now.map_or(disk.virtual_size, |(_, size)| *size);
+            }
+        };
+        directory.update(grown).map_err(Refusal::failed)
     })
     .await?;
     engine.reach("delta.listed").await;

@@ -8,7 +8,7 @@ use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ReplicaDirectory, St
 use store::Record;
 
 use crate::source::{checkpoint_name, own_checkpoints, source_file};
-use crate::{Code, Engine, Refusal, Result, blocking};
+use crate::{Code, Engine, Refusal, Result, blocking, visible};
 
 /// The primary's own definition, as it came; the source of every later one.
 const PRIMARY_DEFINITION: &str = "primary.xml";
@@ -127,9 +127,16 @@ async fn place(
                 Firmware::Bios => None,
             });
             let mapped = |name: &String| (name.clone(), settings.network_on_peer(name).to_owned());
+            // Plugged in after replication was enabled: there is no copy of it, and the VM must start without.
+            let known = |target: &DiskTarget| settings.disks.iter().any(|(known, _)| known == target);
+            let strangers =
+                facts.disks.iter().map(|disk| disk.target.clone()).filter(|it| !known(it)).collect();
             let networks = facts.nics.iter().map(|nic| mapped(&nic.source)).collect();
             let nvram = home_nvram.or(has_nvram.then_some(nvram));
-            it.place_definition(&definition, &Placement { disks, networks, nvram, local_definition })
+            it.place_definition(
+                &definition,
+                &Placement { disks, strangers, networks, nvram, local_definition },
+            )
         })
         .await
 }
@@ -177,7 +184,7 @@ pub(crate) async fn create(
     let placed = replica_definition(engine, record, &directory, definition).await?;
     directory.write_definition(&placed).map_err(Refusal::failed)?;
     keep_primary_definition(&directory, definition)?;
-    engine.hypervisor(move |it| it.define(&placed)).await?;
+    visible::define(engine, record.relationship.vm, placed).await?;
     Ok(directory.path().to_owned())
 }
 
@@ -224,7 +231,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
         let directory = directory(record)?;
         let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
         restore_nvram(engine, &directory, &definition).await?;
-        engine.hypervisor(move |it| it.define(&definition)).await?;
+        visible::define(engine, vm, definition).await?;
         if start {
             engine.hypervisor(move |it| it.start(vm, true)).await?;
         }
@@ -317,7 +324,7 @@ pub(crate) async fn demote(engine: &Engine, record: &Record, head: &RecoveryPoin
     let placed = replica_definition(engine, &record, &directory, &definition).await?;
     directory.write_definition(&placed).map_err(Refusal::failed)?;
     directory.update(|manifest| manifest.vm_name.clone_from(&facts.name)).map_err(Refusal::failed)?;
-    engine.hypervisor(move |it| it.define(&placed)).await?;
+    visible::define(engine, vm, placed).await?;
     Ok(directory.path().to_owned())
 }
 
