@@ -3,17 +3,20 @@
 //! `virt-replica-hook OBJECT OPERATION SUBOPERATION EXTRA`, the definition of the VM on standard input. Exit code 0: it may;
 //! 1: it may not, and one line on standard error, which libvirt shows to the person who tried, says why and what to do.
 //!
-//! It is *not* a client of libvirt, which waits for it, nor of the daemon, which may be down. It prints nothing on
-//! standard output, which libvirt would take for a new definition.
+//! It is *not* a client of libvirt, which waits for it. The daemon may be down: it is asked only when the host has come back
+//! from a crash, for the other host may have taken the VM over meanwhile. It prints nothing on standard output, which
+//! libvirt would take for a new definition.
 //!
 //! | what it finds | answer |
 //! |---|---|
 //! | an operation that starts nothing (`reconnect`, `release`, …) | yes, before anything is looked at |
 //! | no database | yes, and a line says so: nothing is protected on this host |
 //! | a database without this VM, or with it as primary | yes |
+//! | as primary, and the host was booted since both sides spoke | what the peer says, through the daemon; if either is silent, the setting `start_when_peer_silent` |
 //! | a VM that belongs to the other host or is being handed over | no |
 //! | a database that cannot be read, or not in time | no: two writers are worse than a VM that starts later |
 
+mod daemon;
 mod definition;
 mod question;
 
@@ -23,6 +26,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use api::dto::StartWord;
 use question::Question;
 use store::{Guard, GuardVerdict, StoreError};
 
@@ -30,6 +34,8 @@ use store::{Guard, GuardVerdict, StoreError};
 const DEADLINE: Duration = Duration::from_secs(2);
 /// The part of it in which the definition must arrive; after that the VM's name has to do.
 const DEFINITION_DEADLINE: Duration = Duration::from_secs(1);
+/// What printing the answer may take.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Where the daemon keeps its state, unless the variable `VIRT_REPLICA_STATE` says otherwise.
 const STATE: &str = "/var/lib/virt-replica/state.db";
 
@@ -42,9 +48,18 @@ fn main() -> ExitCode {
 
     let asked = state.clone();
     let name = question.name.clone();
-    let left = DEADLINE.saturating_sub(begun.elapsed());
-    let answer = match within(left, move || ask(&asked, vm, &name)) {
-        Some(Ok(answer)) => answer,
+    let answer = match within(left(begun), move || ask(&asked, vm, &name)) {
+        Some(Ok(Known::AskPeer(peer))) => {
+            let vm = vm.map_or_else(|| question.name.clone(), |vm| vm.to_string());
+            let silence = format!(
+                "whether VM {} was moved to {peer} while this host was down is not known",
+                question.name
+            );
+            let word =
+                within(left(begun).saturating_sub(LAST_WORDS), move || daemon::may_start(&vm)).flatten();
+            judge(word, silence.replace(char::is_control, " "))
+        }
+        Some(Ok(Known::Answer(answer))) => answer,
         Some(Err(error)) => Answer::No(cannot_tell(&question.name, &error.to_string())),
         None => {
             let cause = format!("{} did not answer within {} s", state.display(), DEADLINE.as_secs());
@@ -70,19 +85,48 @@ enum Answer {
     No(String),
 }
 
-fn ask(state: &Path, vm: Option<domain::VmId>, name: &str) -> Result<Answer, StoreError> {
+/// What the database says.
+enum Known {
+    Answer(Answer),
+    /// The other host must be asked; its name.
+    AskPeer(String),
+}
+
+fn left(begun: Instant) -> Duration {
+    DEADLINE.saturating_sub(begun.elapsed())
+}
+
+/// The daemon's word, or, where nobody knows, the host's setting.
+fn judge(word: Option<StartWord>, silence: String) -> Answer {
+    let silence = match word {
+        Some(StartWord::Allowed) => return Answer::Yes,
+        Some(StartWord::Refused { reason }) => return Answer::No(reason),
+        Some(StartWord::PeerSilent { reason }) => reason,
+        None => silence,
+    };
+    match std::env::var_os("VIRT_REPLICA_PEER_SILENT") {
+        Some(setting) if setting == "refuse" => Answer::No(format!(
+            "{silence}; when the other host answers, start it again; if you know that it runs nowhere else: set \
+             start_when_peer_silent = true in virtreplicad.toml, and systemctl restart virtreplicad"
+        )),
+        _ => Answer::YesBut(silence),
+    }
+}
+
+fn ask(state: &Path, vm: Option<domain::VmId>, name: &str) -> Result<Known, StoreError> {
     let Some(guard) = Guard::open(state)? else {
         let remark =
             format!("there is no {}: nothing is protected on this host, all VMs may start", state.display());
-        return Ok(Answer::YesBut(remark));
+        return Ok(Known::Answer(Answer::YesBut(remark)));
     };
     let verdict = match vm {
         Some(vm) => guard.verdict(vm)?,
         None => guard.verdict_by_name(name)?,
     };
     Ok(match verdict {
-        GuardVerdict::NotProtected | GuardVerdict::Allowed => Answer::Yes,
-        GuardVerdict::Refused(reason) => Answer::No(reason),
+        GuardVerdict::NotProtected | GuardVerdict::Allowed => Known::Answer(Answer::Yes),
+        GuardVerdict::Refused(reason) => Known::Answer(Answer::No(reason)),
+        GuardVerdict::Unconfirmed { peer } => Known::AskPeer(peer),
     })
 }
 

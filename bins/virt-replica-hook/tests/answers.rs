@@ -45,9 +45,15 @@ fn host(path: &Path, phases: &[Phase]) -> Store {
 }
 
 fn hook(state: &Path, name: &str, operation: &str, definition: &str) -> Output {
+    hook_with(state, name, operation, definition, "refuse")
+}
+
+fn hook_with(state: &Path, name: &str, operation: &str, definition: &str, when_silent: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_virt-replica-hook"))
         .args([name, operation, "begin", "-"])
         .env("VIRT_REPLICA_STATE", state)
+        .env("VIRT_REPLICA_SOCKET", state.with_file_name("control.sock"))
+        .env("VIRT_REPLICA_PEER_SILENT", when_silent)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -138,6 +144,35 @@ fn without_a_database_all_start_and_with_a_broken_one_none() {
     let output = hook(&state, "vm\n1", "prepare", &definition(1));
     assert_eq!(output.status.code(), Some(1));
     assert!(one_line(&output).contains("rm /etc/libvirt/hooks/qemu.d/virt-replica"));
+}
+
+#[test]
+fn after_a_boot_and_without_a_daemon_the_setting_decides_in_one_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state.db");
+    let store = host(&state, &[Phase::Replicating]);
+    store.confirm_boot(RelationshipId(id(101)), "an earlier boot").expect("set");
+    for (setting, code) in [("start", 0), ("refuse", 1)] {
+        let output = hook_with(&state, "vm 1", "prepare", &definition(1), setting);
+        assert_eq!(output.status.code(), Some(code), "{setting}");
+        assert!(one_line(&output).contains("is not known"));
+    }
+    // A running VM is never in question.
+    assert_eq!(hook_with(&state, "vm 1", "reconnect", "", "refuse").status.code(), Some(0));
+}
+
+#[test]
+fn a_daemon_that_hangs_does_not_hold_libvirt_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state.db");
+    let store = host(&state, &[Phase::Replicating]);
+    store.confirm_boot(RelationshipId(id(101)), "an earlier boot").expect("set");
+    let _silent = std::os::unix::net::UnixListener::bind(dir.path().join("control.sock")).expect("a socket");
+    let begun = Instant::now();
+    let output = hook_with(&state, "vm 1", "start", &definition(1), "refuse");
+    assert_eq!(output.status.code(), Some(1));
+    // The hook's own limit is 2 s; the rest is for a machine that is busy.
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) run: PathBuf,
     /// Most that one cycle spools to disk.
     pub(crate) spool_max_mib: u64,
+    /// Whether a VM starts when this host came back from a crash and the peer cannot be asked who is primary.
+    pub(crate) start_when_peer_silent: bool,
     /// Limit of all replication traffic.
     pub(crate) rate_limit_mib_per_second: Option<u64>,
 }
@@ -42,6 +44,7 @@ impl Default for Config {
             run: PathBuf::from("/run/virt-replica"),
             state,
             spool_max_mib: 4096,
+            start_when_peer_silent: true,
             rate_limit_mib_per_second: None,
         }
     }
@@ -58,6 +61,11 @@ impl Config {
         toml::from_str(&text).with_context(|| {
             format!("the configuration {}; after mending: virtreplicad --check-config", path.display())
         })
+    }
+
+    /// Where the command line and the start hook find the daemon.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.run.join("control.sock")
     }
 
     /// Addresses that an invite names.

@@ -70,7 +70,7 @@ async fn run(config: Config) -> Result<()> {
     let now = engine::clock::now();
     let identity = Arc::new(Identity::open_or_create(&config.state, &config.host_name, now)?);
     let trust = Arc::new(trust::Trust(store.clone()));
-    let hook = start_guard::install(Path::new(start_guard::HOOK), &config.state.join("state.db"))?;
+    let hook = start_guard::install(Path::new(start_guard::HOOK), &config)?;
     let parts = engine::Config {
         host_name: config.host_name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -100,7 +100,7 @@ async fn run(config: Config) -> Result<()> {
     )
     .await?;
 
-    let socket = config.run.join("control.sock");
+    let socket = config.control_socket();
     let _ = std::fs::remove_file(&socket);
     let listener =
         UnixListener::bind(&socket).with_context(|| format!("the control socket {}", socket.display()))?;

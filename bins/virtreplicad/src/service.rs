@@ -8,7 +8,7 @@ use api::dto::{self, Answer, Done};
 use api::{Caller, Code, Problem, Reply, Service};
 use choreography::Options;
 use domain::{Compression, Frequency, HostId, OperationId, Role, Settings, Thresholds, Timestamp};
-use engine::{EnableRequest, Engine, Plan, Refusal, ReverseRequest};
+use engine::{EnableRequest, Engine, Plan, Refusal, ReverseRequest, StartWord};
 use store::{EventSeverity, Peer, Record};
 use transport::{Fingerprint, Identity, Introduction, Invite, TrustStore};
 
@@ -193,6 +193,16 @@ impl Service for Daemon {
             Ok(dto::RelationshipDetail {
                 pending_bytes,
                 ..views::detail(&self.engine, &record).map_err(problem)?
+            })
+        })
+    }
+
+    fn may_start(&self, vm: String) -> Reply<'_, dto::StartWord> {
+        Box::pin(async move {
+            Ok(match self.engine.may_start(&self.find(&vm)?).await.map_err(problem)? {
+                StartWord::Allowed => dto::StartWord::Allowed,
+                StartWord::Refused(reason) => dto::StartWord::Refused { reason },
+                StartWord::PeerSilent(reason) => dto::StartWord::PeerSilent { reason },
             })
         })
     }

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use crate::dto::{
     Answer, CancelRequest, Check, Done, EnableRequest, Event, EventQuery, HostChange, HostView, Invitation,
     InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
 };
 use crate::problem::{Code, Problem};
 
@@ -96,6 +96,11 @@ impl Client {
     /// `show`
     pub async fn relationship(&self, vm: &str) -> Result<RelationshipDetail> {
         self.read(&of_vm(vm, "")).await
+    }
+
+    /// What the start hook asks.
+    pub async fn may_start(&self, vm: &str) -> Result<StartWord> {
+        self.read(&of_vm(vm, "/may-start")).await
     }
 
     /// `enable`

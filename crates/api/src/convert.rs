@@ -139,7 +139,7 @@ impl dto::Reason {
                 "A planned failover is not finished".to_owned(),
                 Some("virt-replica operation list".to_owned()),
             ),
-            Reason::Interference { what, cure } => (what.clone(), Some(cure.clone())),
+            Reason::Interference(notice) => (notice.what.clone(), Some(notice.cure.clone())),
         };
         dto::Reason { severity: reason.severity().into(), text, cure }
     }

@@ -19,7 +19,7 @@ pub use peer::{Invitation, InviteRequest, JoinRequest, Peer};
 pub use plan::{Answer, Check, Done, Plan};
 pub use relationship::{
     DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail, RelationshipSummary,
-    Statistics,
+    StartWord, Statistics,
 };
 pub use settings::{
     Compression, DiskSelection, EnableRequest, RateLimit, RemoveRequest, ReplicaFate, ReverseRequest,

@@ -41,6 +41,7 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/peers/{peer}/remove", post(peer_remove))
         .route("/relationships", get(relationships).post(enable))
         .route("/relationships/{vm}", get(relationship).post(change))
+        .route("/relationships/{vm}/may-start", get(may_start))
         .route("/relationships/{vm}/pause", post(pause))
         .route("/relationships/{vm}/resume", post(resume))
         .route("/relationships/{vm}/remove", post(remove))
@@ -137,6 +138,10 @@ async fn relationships(State(service): Shared) -> Answered {
 
 async fn relationship(State(service): Shared, Path(vm): Path<String>) -> Answered {
     json(service.relationship(vm).await?)
+}
+
+async fn may_start(State(service): Shared, Path(vm): Path<String>) -> Answered {
+    json(service.may_start(vm).await?)
 }
 
 async fn operations(State(service): Shared) -> Answered {

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use crate::dto::{
     Answer, CancelRequest, Check, Done, EnableRequest, Event, EventQuery, HostChange, HostView, Invitation,
     InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
 };
 use crate::problem::Problem;
 
@@ -50,6 +50,8 @@ pub trait Service: Send + Sync + 'static {
     fn relationships(&self) -> Reply<'_, Vec<RelationshipSummary>>;
     /// `show`
     fn relationship(&self, vm: String) -> Reply<'_, RelationshipDetail>;
+    /// What the start hook asks; answers within its two seconds.
+    fn may_start(&self, vm: String) -> Reply<'_, StartWord>;
     /// `operation list`, the newest first.
     fn operations(&self) -> Reply<'_, Vec<OperationView>>;
     /// `operation show`; polled while one is under way, so it must be cheap.

@@ -6,7 +6,7 @@ use api::dto::{
     Answer, CancelRequest, Check, Compression, DiskSelection, Done, EnableRequest, Event, EventQuery, Health,
     HostChange, HostView, Invitation, InviteRequest, JoinRequest, Mode, OperationView, Peer, Plan,
     PlannedFailoverRequest, RateLimit, RelationshipDetail, RelationshipSummary, RemoveRequest, ReplicaFate,
-    ReverseRequest, SettingsChange,
+    ReverseRequest, SettingsChange, StartWord,
 };
 use api::{Caller, Client, Code, Problem, Reply, Service};
 
@@ -59,6 +59,9 @@ impl Service for Recorder {
     }
     fn relationship(&self, vm: String) -> Reply<'_, RelationshipDetail> {
         Box::pin(async move { Err(Problem::not_found("VM", &vm, "virt-replica list")) })
+    }
+    fn may_start(&self, vm: String) -> Reply<'_, StartWord> {
+        self.refuse(format!("may_start {vm}"))
     }
     fn operations(&self) -> Reply<'_, Vec<OperationView>> {
         Box::pin(async { Ok(vec![]) })

@@ -18,6 +18,17 @@ pub enum Health {
     Critical,
 }
 
+/// Something that was noticed on a host: what, how bad it is, and the way out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// Warning or Critical.
+    pub severity: Health,
+    /// What was noticed.
+    pub what: String,
+    /// The command that cures it.
+    pub cure: String,
+}
+
 /// Why health is not Normal. One fact each; `cure` names the way out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reason {
@@ -61,13 +72,8 @@ pub enum Reason {
     },
     /// A handover is open.
     OperationUnfinished,
-    /// The VM's copy on the replica was touched or the VM vanished; what was noticed, in words.
-    Interference {
-        /// What was noticed.
-        what: String,
-        /// The command that cures it.
-        cure: String,
-    },
+    /// Somebody did something to the VM or its copy that weakens protection.
+    Interference(Notice),
 }
 
 impl Reason {
@@ -75,10 +81,10 @@ impl Reason {
     #[must_use]
     pub fn severity(&self) -> Health {
         match self {
-            Reason::CannotSend { .. }
-            | Reason::Resynchronization { .. }
-            | Reason::PausedOnReplica
-            | Reason::Interference { .. } => Health::Critical,
+            Reason::CannotSend { .. } | Reason::Resynchronization { .. } | Reason::PausedOnReplica => {
+                Health::Critical
+            }
+            Reason::Interference(notice) => notice.severity,
             Reason::PausedOnPrimary
             | Reason::CyclesMissed { .. }
             | Reason::NotSynchronized { .. }
@@ -105,8 +111,8 @@ pub struct HealthFacts<'a> {
     pub last_failure: Option<&'a str>,
     /// A handover is open.
     pub operation_open: bool,
-    /// Things noticed on this host, as (what, cure).
-    pub interference: &'a [(String, String)],
+    /// Things noticed on this host.
+    pub interference: &'a [Notice],
     /// The cycles of the monitoring interval.
     pub statistics: &'a Statistics,
     /// When health turns.
@@ -132,9 +138,7 @@ pub fn assess(facts: &HealthFacts<'_>) -> HealthReport {
     if let Some(cause) = facts.last_failure {
         reasons.push(Reason::CannotSend { cause: cause.to_owned() });
     }
-    for (what, cure) in facts.interference {
-        reasons.push(Reason::Interference { what: what.clone(), cure: cure.clone() });
-    }
+    reasons.extend(facts.interference.iter().cloned().map(Reason::Interference));
     let (on_primary, on_replica) = match role {
         Role::Primary => (facts.paused_since.is_some(), facts.paused_on_peer),
         Role::Replica => (facts.paused_on_peer, facts.paused_since.is_some()),
@@ -223,6 +227,10 @@ mod tests {
         check(|facts| facts.paused_on_peer = true, Health::Critical);
         check(|facts| facts.last_failure = Some("link down"), Health::Critical);
         check(|facts| facts.phase = &Phase::InitialReplication, Health::Warning);
+        for severity in [Health::Warning, Health::Critical] {
+            let noticed = [Notice { severity, what: String::new(), cure: String::new() }];
+            check(|facts| facts.interference = Box::leak(Box::new(noticed)), severity);
+        }
         check(|facts| facts.phase = &Phase::Unprotected { since: Timestamp(1) }, Health::Warning);
     }
 

@@ -15,7 +15,7 @@ pub mod time;
 
 pub use attachment::Attachment;
 pub use checks::{Check, CheckName, Verdict};
-pub use health::{Health, HealthReport, Reason};
+pub use health::{Health, HealthReport, Notice, Reason};
 pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, VmId};
 pub use point::{Consistency, Lineage, RecoveryPoint};
 pub use relationship::{Phase, Relationship, Role};

@@ -2,19 +2,20 @@
 //! sealed it let go of what it stood on. If the link breaks, the delta goes on where it stopped (`transfer`); if anything else
 //! fails, the new checkpoint goes and the next cycle covers more.
 
-use domain::{Consistency, DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPoint, Settings, Timestamp};
-use hypervisor::{VmFacts, VmState};
+use domain::{Consistency, DiskTarget, Epoch, Lineage, Notice, Phase, PointId, RecoveryPoint, Timestamp};
+use hypervisor::{Obstacle, VmFacts, VmState};
 use store::Record;
 use uuid::Uuid;
+use wire::DeltaHeader;
 use wire::delta::DeltaDisk;
 use wire::message::form::{consistency_from_name, consistency_name};
 use wire::message::{Answer, Beliefs, Partial, Request, Unfinished};
-use wire::{DeltaHeader, envelope_digest};
 
 use crate::attachments::Envelope;
 use crate::basis::{self, Basis};
 use crate::events::Number;
-use crate::files::FileIdentity;
+use crate::notice;
+use crate::seal::{self, Seal};
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
 use crate::transfer::{Acknowledged, Transfer};
 use crate::{Code, Engine, Refusal, Result, clock};
@@ -41,7 +42,7 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
     let beliefs = beliefs(engine, record, unfinished).await?;
     let their_head = beliefs.head.map(RecoveryPoint::try_from).transpose()?;
     let vm = relationship.vm;
-    let facts = engine.hypervisor(move |it| it.vm(vm)).await?.ok_or_else(|| {
+    let facts = engine.vm(record).await?.ok_or_else(|| {
         let found = format!("VM {:?} is not defined on this host any more", relationship.vm_name);
         Refusal::new(
             Code::Refused,
@@ -49,7 +50,7 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
             "define it again (virsh define), or end its replication: virt-replica remove",
         )
     })?;
-    check_disks(&facts, &relationship.settings)?;
+    check_vm(&facts, record)?;
     let disks: Vec<DiskTarget> = relationship.settings.replicated_disks().cloned().collect();
 
     let history = engine.store().points(relationship.id).map_err(Refusal::failed)?;
@@ -58,6 +59,9 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         Epoch::new(beliefs.epoch).ok_or_else(|| Refusal::failed("the other host sent epoch 0"))?;
     let decision =
         basis::decide((relationship.epoch, their_epoch), &history, their_head.as_ref(), &checkpoints);
+    if their_epoch > relationship.epoch {
+        engine.store().supersede(relationship.id, their_epoch).map_err(Refusal::failed)?;
+    }
     let decision = decision
         .map_err(|error| Refusal::new(Code::InDoubt, error.to_string(), "virt-replica show on both hosts"))?;
     if let Some(adopted) = &decision.adopt {
@@ -136,21 +140,22 @@ fn announce_resynchronization(engine: &Engine, record: &Record, cause: &str) -> 
     Ok(())
 }
 
-/// A disk that came, went or became something else is noticed before any byte moves.
-fn check_disks(facts: &VmFacts, settings: &Settings) -> Result<()> {
-    let known = |target: &DiskTarget| settings.disks.iter().any(|(known, _)| known == target);
-    if let Some(new) = facts.disks.iter().find(|disk| !known(&disk.target)) {
-        let found = format!("disk {} was added to the VM after replication was enabled", new.target);
-        return Err(Refusal::new(Code::Refused, found, "detach it, or remove and enable replication anew"));
+/// A VM that libvirt will not track, and a disk that came, went or became something else, are noticed before any byte moves.
+fn check_vm(facts: &VmFacts, record: &Record) -> Result<()> {
+    let relationship = &record.relationship;
+    let mut notices = Vec::new();
+    if facts.obstacles.contains(&Obstacle::NotPersistent) {
+        notices.push(notice::not_persistent(&facts.name));
     }
-    settings.replicated_disks().try_for_each(|target| source_file(facts, target).map(drop))
-}
-
-/// What the last delta carried beside the disks, and how their files looked when the VM was off: none while it ran.
-#[derive(PartialEq, serde::Serialize, serde::Deserialize)]
-struct Seal {
-    envelope: String,
-    files: Vec<FileIdentity>,
+    // Health has warned of these. What is handed over must be whole.
+    if relationship.phase == Phase::Yielding {
+        notices.extend(notice::added_disks(facts, &relationship.settings));
+        notices.extend(notice::strayed_disks(record, facts)?);
+    }
+    if let Some(Notice { what, cure, .. }) = notices.into_iter().next() {
+        return Err(Refusal::new(Code::Refused, what, cure));
+    }
+    relationship.settings.replicated_disks().try_for_each(|target| source_file(facts, target).map(drop))
 }
 
 struct Attempt<'a> {
@@ -248,56 +253,50 @@ impl Attempt<'_> {
         Ok(done)
     }
 
-    /// Of a VM that is off: the bitmaps stay as they are. They hold at least what changed, and no write adds to them.
+    /// Of a VM that is off. Programs of QEMU write into its bitmaps as QEMU itself does; whatever else leaves a disk behind
+    /// has no bitmap of the head, for each head has its own.
     async fn offline(&self, checkpoints: &[PointId]) -> Result<Synchronized> {
-        let (engine, id) = (self.engine, self.record.relationship.id);
-        let point = PointId(Uuid::now_v7());
+        let (engine, relationship) = (self.engine, &self.record.relationship);
+        let (id, point) = (relationship.id, PointId(Uuid::now_v7()));
         let bitmaps: Vec<String> = match &self.basis {
             Basis::Since(base) => {
-                if let Some(head) = self.unchanged_since_last_time()? {
-                    engine.store().set_synchronized(id, clock::now()).map_err(Refusal::failed)?;
-                    let replica_lineage =
-                        self.their_head.as_ref().map_or(head.lineage, |theirs| theirs.lineage);
-                    return Ok(Synchronized { head, replica_lineage, bytes: 0, sent_bytes: 0 });
+                if let Some(unchanged) = self.unchanged_since_last_time()? {
+                    return Ok(unchanged);
                 }
+                seal::expect_one_bitmap(&self.facts, &self.disks).await?;
                 checkpoints.iter().skip_while(|it| *it != base).map(|it| checkpoint_name(*it)).collect()
             }
             Basis::Initial | Basis::Whole { .. } => {
-                // Tracking begins before the first byte is read; the image lock keeps the VM off meanwhile.
                 self.drop_checkpoints(checkpoints.iter().copied()).await;
-                let (vm, name, disks) = (self.facts.id, checkpoint_name(point), self.disks.clone());
-                engine.hypervisor(move |it| it.create_checkpoint_offline(vm, &name, &disks)).await?;
                 Vec::new()
             }
         };
-        let source = source::open_offline(engine, &self.facts, &self.disks, &bitmaps, &self.basis).await?;
-        let head = engine.store().points(id).map_err(Refusal::failed)?.pop();
-        let synchronized = match (source.is_empty(), head, &self.their_head) {
-            (true, Some(head), Some(theirs))
-                if matches!(self.basis, Basis::Since(_))
-                    && head.id == theirs.id
-                    && self.sent_before().is_some_and(|seal| seal.envelope == self.envelope.digest) =>
-            {
-                source.close(engine).await;
-                engine.store().set_synchronized(id, clock::now()).map_err(Refusal::failed)?;
-                Synchronized { head, replica_lineage: theirs.lineage, bytes: 0, sent_bytes: 0 }
-            }
-            _ => self.send(source, point, self.consistency_of_off()).await?,
+        // In a handover the demotion ends all tracking, and the guest waits for us.
+        let tracks = relationship.phase != Phase::Yielding || bitmaps.is_empty();
+        if tracks {
+            // Tracking begins before the first byte is read; the image lock keeps the VM off meanwhile.
+            let (vm, name, disks) = (self.facts.id, checkpoint_name(point), self.disks.clone());
+            engine.hypervisor(move |it| it.create_checkpoint_offline(vm, &name, &disks)).await?;
+        }
+        let source = source::open_offline(engine, &self.facts, &self.disks, &bitmaps, &self.basis).await;
+        let sent = match source {
+            Ok(source) => self.send(source, point, self.consistency_of_off()).await,
+            Err(error) => Err(error),
         };
-        self.remember(self.envelope.digest.clone(), self.identities()?)?;
-        Ok(synchronized)
-    }
-
-    fn sent_before(&self) -> Option<Seal> {
-        self.record.offline_seal.as_deref().and_then(|seal| serde_json::from_str(seal).ok())
-    }
-
-    fn remember(&self, envelope: String, files: Vec<FileIdentity>) -> Result<()> {
-        let seal = serde_json::to_string(&Seal { envelope, files }).map_err(Refusal::failed)?;
-        self.engine
-            .store()
-            .set_offline_seal(self.record.relationship.id, Some(&seal))
-            .map_err(Refusal::failed)
+        let done = match &sent {
+            Ok(_) => checkpoints,
+            // It can go on, and then these are the checkpoints that it needs.
+            Err(_) if engine.slot(id).unfinished().is_some() => &[],
+            Err(_) => &[point],
+        };
+        if tracks {
+            self.drop_checkpoints(done.iter().copied()).await;
+        }
+        if sent.is_ok() {
+            let seal = Seal::now(&self.facts, &self.disks, &self.envelope)?.to_text()?;
+            engine.store().set_offline_seal(id, Some(&seal)).map_err(Refusal::failed)?;
+        }
+        sent
     }
 
     fn consistency_of_off(&self) -> Consistency {
@@ -307,16 +306,21 @@ impl Attempt<'_> {
         }
     }
 
-    fn identities(&self) -> Result<Vec<FileIdentity>> {
-        let files = self.disks.iter().map(|target| source_file(&self.facts, target));
-        files.map(|file| FileIdentity::of(&file?).map_err(Refusal::failed)).collect()
-    }
-
-    fn unchanged_since_last_time(&self) -> Result<Option<RecoveryPoint>> {
-        let head = self.engine.store().points(self.record.relationship.id).map_err(Refusal::failed)?.pop();
-        let same_head = head.as_ref().map(|head| head.id) == self.their_head.as_ref().map(|theirs| theirs.id);
-        let now = Seal { envelope: self.envelope.digest.clone(), files: self.identities()? };
-        Ok(if same_head && self.sent_before() == Some(now) { head } else { None })
+    /// What is to be answered when nobody touched the VM since the last delta; an event tells when somebody did.
+    fn unchanged_since_last_time(&self) -> Result<Option<Synchronized>> {
+        let (engine, id) = (self.engine, self.record.relationship.id);
+        let Some(before) = Seal::before(self.record) else { return Ok(None) };
+        let now = Seal::now(&self.facts, &self.disks, &self.envelope)?;
+        if before.files != now.files {
+            let text = "a disk was written to while the VM was off; what changed travels now";
+            engine.event(Number::CarriedOver, &self.facts.name, text);
+            engine.store().set_offline_seal(id, None).map_err(Refusal::failed)?;
+        }
+        let head = engine.store().points(id).map_err(Refusal::failed)?.pop();
+        let common = head.zip(self.their_head.as_ref()).filter(|(ours, theirs)| ours.id == theirs.id);
+        let Some((head, theirs)) = common.filter(|_| before == now) else { return Ok(None) };
+        engine.store().set_synchronized(id, clock::now()).map_err(Refusal::failed)?;
+        Ok(Some(Synchronized { head, replica_lineage: theirs.lineage, bytes: 0, sent_bytes: 0 }))
     }
 
     async fn drop_checkpoints(&self, points: impl Iterator<Item = PointId>) {
@@ -367,11 +371,6 @@ impl Attempt<'_> {
             delta_bytes: acknowledged.bytes,
         };
         engine.reach("cycle.acknowledged").await;
-        // A delta that went on carries the envelope of the day when it began.
-        let envelope = envelope_digest(&header.domain_xml, &header.attachments);
-        if self.sent_before().is_none_or(|seal| seal.envelope != envelope) {
-            self.remember(envelope, Vec::new())?;
-        }
         engine.store().add_point(id, &head, clock::now()).map_err(Refusal::failed)?;
         let Acknowledged { replica_lineage, bytes, sent_bytes, .. } = acknowledged;
         Ok(Synchronized { head, replica_lineage, bytes, sent_bytes })

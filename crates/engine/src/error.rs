@@ -69,7 +69,11 @@ impl From<hypervisor::HypervisorError> for Refusal {
             (_, ErrorClass::NeedsOperator) => Code::Refused,
             (_, ErrorClass::Permanent) => Code::Failed,
         };
-        Refusal::new(code, error.to_string(), "")
+        let cure = match error {
+            HypervisorError::Busy { .. } => "wait until it has ended, or end it: virsh domjobabort VM",
+            _ => "",
+        };
+        Refusal::new(code, error.to_string(), cure)
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) enum Number {
     CertificateExpires = 3001,
     CertificateReplaced = 3002,
     Interference = 4001,
+    Weakened = 4002,
+    CarriedOver = 4003,
+    Settled = 4004,
 }
 
 impl Number {
@@ -33,6 +36,7 @@ impl Number {
             Number::CycleFailed
             | Number::ResynchronizationRequired
             | Number::FailoverUndone
+            | Number::Weakened
             | Number::Unprotected
             | Number::Forced
             | Number::CertificateExpires => EventSeverity::Warning,

@@ -180,8 +180,7 @@ impl Run<'_> {
     }
 
     async fn state(&self) -> Result<VmState> {
-        let vm = self.record.relationship.vm;
-        let state = self.engine.hypervisor(move |it| it.vm_state(vm)).await?;
+        let state = self.engine.vm_state(&self.record).await?;
         state.ok_or_else(|| Refusal::failed("the VM is not defined on this host any more"))
     }
 

@@ -88,14 +88,16 @@ impl Incoming {
             let target = DiskTarget::new(&disk.target).map_err(Refusal::failed)?;
             let first = header.parent.is_none();
             let (name, spec) = layer_of(directory, &target, first, header.ordinal, header.point)?;
-            if spec.virtual_size != disk.virtual_size {
-                let found = format!(
-                    "disk {target} has {} bytes now and had {} when replication was enabled",
-                    disk.virtual_size, spec.virtual_size
-                );
-                let cure = "resize it back, or remove and enable replication anew";
+            // A disk that grew reads as zeroes behind its old end, on both sides. One that shrank has lost bytes that the
+            // layers below still have, and would show them again if it grew.
+            if spec.virtual_size > disk.virtual_size {
+                let (was, now) = (spec.virtual_size, disk.virtual_size);
+                let found = format!("disk {target} shrank from {was} to {now} bytes");
+                let cure =
+                    format!("virsh blockresize VM {target} {was}B, or remove and enable replication anew");
                 return Err(Refusal::new(Code::Refused, found, cure));
             }
+            let spec = LayerSpec { virtual_size: disk.virtual_size, ..spec };
             Ok(IncomingDisk { folder: directory.disk_folder(&target), target, name, spec })
         });
         Ok(Incoming { disks: disks.collect::<Result<_>>()?, point: header.point })

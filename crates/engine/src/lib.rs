@@ -12,6 +12,7 @@ mod attachments;
 pub mod basis;
 mod certificates;
 pub mod clock;
+mod confirm;
 mod cycle;
 mod error;
 mod events;
@@ -21,6 +22,7 @@ mod handover;
 mod hold;
 mod incoming;
 mod listen;
+mod notice;
 mod owner;
 mod peer;
 mod plan;
@@ -28,11 +30,14 @@ mod protect;
 mod receive;
 mod replica;
 mod report;
+mod seal;
+mod seen;
 mod source;
 mod spool;
 mod survey;
 mod transfer;
 mod view;
+mod visible;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -41,13 +46,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
-use hypervisor::{Hypervisor, HypervisorError};
+use hypervisor::{Happening, Hypervisor, HypervisorError};
 use peer::Seen;
 use store::{Record, Store};
 use tokio::sync::Notify;
 use transport::{Identity, PeerClient, RateLimiter, TrustStore};
 
 pub use certificates::CERTIFICATE_LOOK;
+pub use confirm::StartWord;
 pub use error::{Code, Refusal, Result};
 pub use plan::Plan;
 pub use protect::{EnableRequest, ReverseRequest};
@@ -159,7 +165,32 @@ impl Engine {
             }
             owner::spawn(self, record.relationship.id);
         }
+        tokio::spawn(self.clone().listen_to_hypervisor());
         Ok(())
+    }
+
+    /// What happens to a VM wakes its owner at once. Owners look by themselves as well: an event that is lost costs seconds.
+    async fn listen_to_hypervisor(self) {
+        loop {
+            let engine = self.clone();
+            let notify = Box::new(move |happening| engine.happened(happening));
+            match self.hypervisor(move |it| it.watch(notify)).await {
+                Ok(()) => return,
+                Err(_) => tokio::time::sleep(owner::LOOK).await,
+            }
+        }
+    }
+
+    fn happened(&self, happening: Happening) {
+        let concerned = match happening {
+            Happening::Lifecycle(vm) | Happening::Definition(vm) => {
+                self.store().relationship_by_vm(vm).map(|found| found.into_iter().collect())
+            }
+            Happening::Reconnected => self.store().relationships(),
+        };
+        for record in concerned.unwrap_or_default() {
+            self.wake(record.relationship.id);
+        }
     }
 
     /// The state of this host.

@@ -153,16 +153,7 @@ impl Engine {
             paused_since: None,
             settings: Settings::try_from(settings)?,
         };
-        let mut record = Record {
-            relationship,
-            paused_on_peer: false,
-            home_definition: None,
-            directory: None,
-            last_failure: None,
-            offline_seal: None,
-            last_synchronized: None,
-            notices: Vec::new(),
-        };
+        let mut record = Record::new(relationship);
         let size = |disk: &wire::message::DiskRequirement| {
             Ok((domain::DiskTarget::new(&disk.target).map_err(Refusal::failed)?, disk.virtual_size))
         };

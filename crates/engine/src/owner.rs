@@ -7,10 +7,11 @@ use domain::{CycleOutcome, CycleRecord, Phase, RelationshipId, Role, Timestamp};
 use store::Record;
 
 use crate::events::Number;
+use crate::notice::notice;
 use crate::{Code, Engine, Refusal, Result, clock, cycle, handover, replica};
 
 /// Longest sleep: what nobody tells us is noticed after this.
-const LOOK: Duration = Duration::from_secs(5);
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
 /// First wait after a cycle failed; it doubles up to the frequency.
 const RETRY: Duration = Duration::from_secs(2);
 /// Cycles are kept for statistics at least this long.
@@ -54,7 +55,10 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
     if let Some((operation, _)) = engine.store().open_operation(id).map_err(Refusal::failed)? {
         return handover::drive(engine, &operation).await;
     }
-    notice(engine, record).await?;
+    if notice(engine, record).await? {
+        // Turned off: what it wrote last travels at once.
+        memory.last_begun = None;
+    }
     match (record.relationship.role(), &record.relationship.phase) {
         (Role::Replica, Phase::Receiving) => {
             let slot = engine.slot(id);
@@ -89,9 +93,30 @@ async fn replicate(engine: &Engine, record: &Record, memory: &mut Memory) -> Res
     let begun = (clock::now(), Instant::now());
     count_missed(engine, record, memory, frequency)?;
     memory.last_begun = Some(begun.1);
-    let result = cycle::run(engine, record).await;
+    let result = watched(engine, record, cycle::run(engine, record)).await;
     settle(engine, record, memory, begun, result)?;
     Ok(Duration::from_millis(50))
+}
+
+/// A first copy takes hours: what happens to the VM meanwhile is noticed all the same.
+async fn watched<T>(engine: &Engine, record: &Record, cycle: impl Future<Output = T>) -> T {
+    let (id, slot) = (record.relationship.id, engine.slot(record.relationship.id));
+    let looks = async {
+        loop {
+            let _ = tokio::time::timeout(LOOK, slot.wake.notified()).await;
+            let looked = match engine.record(id) {
+                Ok(record) => notice(engine, &record).await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = looked {
+                tracing::debug!(relationship = %id, %error, "will look again");
+            }
+        }
+    };
+    tokio::select! {
+        done = cycle => done,
+        never = looks => never,
+    }
 }
 
 /// Cycles whose time passed while the one before still ran.
@@ -161,33 +186,6 @@ fn settle(
             memory.failures += 1;
             store.set_failure(id, Some(&error.to_string())).map_err(Refusal::failed)?;
         }
-    }
-    Ok(())
-}
-
-/// What an administrator did behind our back, noticed and answered.
-async fn notice(engine: &Engine, record: &Record) -> Result<()> {
-    let (id, vm, name) = (record.relationship.id, record.relationship.vm, &record.relationship.vm_name);
-    let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
-    let mut notices = Vec::new();
-    match (record.relationship.role(), state) {
-        (_, None) => notices.push((
-            format!("VM {name:?} is not defined on this host any more"),
-            "define it again (virsh define), or end the relationship: virt-replica remove".to_owned(),
-        )),
-        (Role::Replica, Some(state)) if state.is_active() => notices.push((
-            format!(
-                "the replica of VM {name:?} runs on this host although the other host is primary: two writers"
-            ),
-            "shut it down here at once; what it wrote is not replicated".to_owned(),
-        )),
-        _ => {}
-    }
-    if notices != record.notices {
-        if let Some((what, _)) = notices.first() {
-            engine.event(Number::Interference, name, what.clone());
-        }
-        engine.store().set_notices(id, &notices).map_err(Refusal::failed)?;
     }
     Ok(())
 }

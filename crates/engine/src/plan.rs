@@ -32,8 +32,7 @@ impl Engine {
     pub async fn plan_failover(&self, record: &Record) -> Result<Plan> {
         let relationship = &record.relationship;
         let mut checks = Vec::new();
-        let vm = relationship.vm;
-        let facts = self.hypervisor(move |it| it.vm(vm)).await?;
+        let facts = self.vm(record).await?;
         let facts = facts
             .ok_or_else(|| Refusal::new(Code::NotFound, "the VM is not defined here", "virsh list --all"))?;
         checks.extend(survey::reach(self, relationship.peer).await);

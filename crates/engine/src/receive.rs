@@ -15,7 +15,7 @@ use wire::{DeltaHeader, FrameDecoder, FrameKind, Item};
 
 use crate::incoming::{Incoming, Written, arrived};
 use crate::transfer::SealedAnswer;
-use crate::{Code, Engine, Refusal, Result, Slot, attachments, blocking, clock, replica};
+use crate::{Code, Engine, Refusal, Result, Slot, attachments, blocking, clock, replica, visible};
 
 /// Frames between the network and the disk; each holds up to 1 MiB.
 const FRAMES_WAITING: usize = 8;
@@ -182,15 +182,24 @@ async fn commit(
         lineage,
         delta_bytes: written.data_bytes,
     };
+    let sizes: Vec<(String, u64)> =
+        header.disks.iter().map(|disk| (disk.target.clone(), disk.virtual_size)).collect();
     let (definition, files) = (header.domain_xml.clone(), attachments::unpack(&header.attachments)?);
     let (known, layers) = (point.clone(), written.layers);
     let placed = replica::replica_definition(engine, record, &directory, &definition).await?;
-    replica::show(engine, record, &directory, &placed).await?;
+    visible::show(engine, record, &directory, &placed).await?;
     blocking(move || {
         directory.write_definition(&placed).map_err(Refusal::failed)?;
         replica::keep_primary_definition(&directory, &definition)?;
         attachments::keep(&directory, &files)?;
-        directory.add_point(known, &layers).map_err(Refusal::failed)
+        let grown = |manifest: &mut layer::Manifest| {
+            manifest.add_point(known, &layers);
+            for disk in &mut manifest.disks {
+                let now = sizes.iter().find(|(target, _)| target == disk.target.as_str());
+                disk.virtual_size = now.map_or(disk.virtual_size, |(_, size)| *size);
+            }
+        };
+        directory.update(grown).map_err(Refusal::failed)
     })
     .await?;
     engine.reach("delta.listed").await;

@@ -8,7 +8,7 @@ use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ReplicaDirectory, St
 use store::Record;
 
 use crate::source::{checkpoint_name, own_checkpoints, source_file};
-use crate::{Code, Engine, Refusal, Result, attachments, blocking};
+use crate::{Code, Engine, Refusal, Result, attachments, blocking, visible};
 
 /// The primary's own definition, as it came; the source of every later one.
 const PRIMARY_DEFINITION: &str = "primary.xml";
@@ -99,32 +99,16 @@ async fn place(
                 Firmware::Bios => None,
             });
             let mapped = |name: &String| (name.clone(), settings.network_on_peer(name).to_owned());
+            // Plugged in after replication was enabled: there is no copy of it, and the VM must start without.
+            let known = |target: &DiskTarget| settings.disks.iter().any(|(known, _)| known == target);
+            let strangers =
+                facts.disks.iter().map(|disk| disk.target.clone()).filter(|it| !known(it)).collect();
             let networks = facts.nics.iter().map(|nic| mapped(&nic.source)).collect();
             let nvram = home_nvram.or(has_nvram.then_some(nvram));
-            it.place_definition(&definition, &Placement { vm, disks, networks, nvram, local_definition })
-        })
-        .await
-}
-
-/// Shows a replica's definition in libvirt when it is another than before.
-pub(crate) async fn show(
-    engine: &Engine,
-    record: &Record,
-    directory: &ReplicaDirectory,
-    placed: &str,
-) -> Result<()> {
-    if std::fs::read_to_string(directory.definition_path()).is_ok_and(|known| known == placed) {
-        return Ok(());
-    }
-    let (vm, placed) = (record.relationship.vm, placed.to_owned());
-    engine
-        .hypervisor(move |it| {
-            // libvirt renames no VM by defining it: the old name goes first.
-            let name = it.read_definition(&placed)?.name;
-            if it.vm(vm)?.is_some_and(|known| known.name != name) {
-                it.undefine(vm)?;
-            }
-            it.define(&placed)
+            it.place_definition(
+                &definition,
+                &Placement { vm, disks, strangers, networks, nvram, local_definition },
+            )
         })
         .await
 }
@@ -172,7 +156,7 @@ pub(crate) async fn create(
     let placed = replica_definition(engine, record, &directory, definition).await?;
     directory.write_definition(&placed).map_err(Refusal::failed)?;
     keep_primary_definition(&directory, definition)?;
-    engine.hypervisor(move |it| it.define(&placed)).await?;
+    visible::define(engine, record.relationship.vm, placed).await?;
     Ok(directory.path().to_owned())
 }
 
@@ -219,7 +203,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
         let directory = directory(record)?;
         let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
         attachments::restore(engine, &directory, &definition).await?;
-        engine.hypervisor(move |it| it.define(&definition)).await?;
+        visible::define(engine, vm, definition).await?;
         if start {
             engine.hypervisor(move |it| it.start(vm, true)).await?;
         }
@@ -297,7 +281,7 @@ pub(crate) async fn demote(engine: &Engine, record: &Record, head: &RecoveryPoin
     let placed = replica_definition(engine, &record, &directory, &definition).await?;
     directory.write_definition(&placed).map_err(Refusal::failed)?;
     directory.update(|manifest| manifest.vm_name.clone_from(&facts.name)).map_err(Refusal::failed)?;
-    engine.hypervisor(move |it| it.define(&placed)).await?;
+    visible::define(engine, vm, placed).await?;
     Ok(directory.path().to_owned())
 }
 

@@ -157,11 +157,6 @@ impl Source {
         self.disks.iter().map(|disk| disk.data.total()).sum()
     }
 
-    /// Whether nothing changed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.disks.iter().all(|disk| disk.data.is_empty() && disk.zero.is_empty())
-    }
-
     /// Whether it is the job of a running VM, which stays open as long as it is wanted.
     pub(crate) fn is_live(&self) -> bool {
         self.job.is_some()

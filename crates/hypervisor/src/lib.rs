@@ -62,6 +62,8 @@ pub struct Placement {
     pub vm: VmId,
     /// Source file of each disk; all are qcow2.
     pub disks: Vec<(DiskTarget, PathBuf)>,
+    /// Disks that have no copy here and are left out.
+    pub strangers: Vec<DiskTarget>,
     /// Bridges and libvirt networks by other names here: (name in the definition, name here).
     pub networks: Vec<(String, String)>,
     /// Where the UEFI variable store lives, if the VM has one.

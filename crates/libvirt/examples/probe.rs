@@ -113,6 +113,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("  {:?}", host.vm_state(id)?);
     let placement = hypervisor::Placement {
         vm: id,
+        strangers: Vec::new(),
         disks: vm.disks.iter().map(|disk| (disk.target.clone(), disk.source.clone())).collect(),
         local_definition: Some(vm.definition.clone()),
         networks: Vec::new(),

@@ -16,8 +16,9 @@ use crate::definition::tree::{Element, parse};
 use crate::error::{is, of_vm};
 use crate::{checkpoint, raw};
 
-/// A cancelled job vanishes when QEMU has closed its files; a stalled scratch disk may hold that up.
-const END_LIMIT: Duration = Duration::from_secs(20);
+/// A cancelled job vanishes when QEMU has closed its files; a stalled scratch disk may hold that up. So may libvirt: when the
+/// guest agent connects while a job is open, its one thread for QEMU's events waits 30 s for a lock that the job has.
+const END_LIMIT: Duration = Duration::from_secs(45);
 /// Pause between two looks whether it vanished.
 const END_PAUSE: Duration = Duration::from_millis(5);
 /// Name of the dirty bitmap in the exports.

@@ -8,9 +8,10 @@
 //! The epoch never goes back, and a word about an epoch that has passed changes nothing.
 
 use choreography::{Entry, Mark, Operation};
-use domain::{Epoch, OperationId, Phase, Role};
+use domain::{Epoch, OperationId, Phase, RelationshipId, Role};
 use rusqlite::{Transaction, params};
 
+use crate::boot::boot_id;
 use crate::error::StoreError;
 use crate::operations::{append, expect_alone, insert_operation, read_operation};
 use crate::relationships::{standing, write_phase};
@@ -133,6 +134,19 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The other side has a higher epoch: this copy is stale and may not run, whatever this side believed. For ever, unless
+    /// this side's epoch rises to it.
+    pub fn supersede(&self, id: RelationshipId, by: Epoch) -> Result<()> {
+        self.write(|transaction| {
+            let update = "UPDATE relationship SET superseded_by = max(coalesce(superseded_by, 0), ?2),
+                          may_run = may_run AND ?2 <= epoch WHERE id = ?1";
+            transaction.execute(update, params![id.to_string(), by.number()])?;
+            Ok(())
+        })
+    }
+}
+
 /// Whether this host promised to refuse the operation.
 pub(crate) fn is_abandoned(transaction: &Transaction<'_>, id: OperationId) -> Result<bool> {
     let query = "SELECT EXISTS (SELECT 1 FROM abandoned WHERE operation = ?1)";
@@ -157,10 +171,11 @@ fn expect_epoch(operation: &Operation, known: Epoch) -> Result<()> {
     Err(StoreError::Epoch { operation: operation.id, proposed: operation.proposed_epoch, known })
 }
 
-/// The only statement that changes an epoch. The seal of disk files belongs to the role that ends.
+/// The only statement that changes an epoch. The seal of disk files belongs to the role that ends; both sides just spoke.
 fn raise_epoch(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
-    let update = "UPDATE relationship SET epoch = ?2, offline_seal = NULL WHERE id = ?1 AND epoch < ?2";
+    let update = "UPDATE relationship SET epoch = ?2, offline_seal = NULL, seen = NULL, confirmed_boot = ?3
+                  WHERE id = ?1 AND epoch < ?2";
     let id = operation.relationship.to_string();
-    transaction.execute(update, params![id, operation.proposed_epoch.number()])?;
+    transaction.execute(update, params![id, operation.proposed_epoch.number(), boot_id()])?;
     Ok(())
 }

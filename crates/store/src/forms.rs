@@ -1,6 +1,6 @@
-//! How this crate writes what the wire never carries: phases, and the JSON around all forms.
+//! How this crate writes what the wire never carries: phases, notices, and the JSON around all forms.
 
-use domain::{Phase, Timestamp};
+use domain::{Health, Notice, Phase, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -44,6 +44,32 @@ pub(crate) fn phase_from_text(text: &str) -> Result<Phase> {
         PhaseForm::Receiving => Phase::Receiving,
         PhaseForm::Stopped { since_ms } => Phase::Stopped { since: Timestamp(since_ms) },
     })
+}
+
+#[derive(Serialize, Deserialize)]
+struct NoticeForm {
+    critical: bool,
+    what: String,
+    cure: String,
+}
+
+pub(crate) fn notices_to_text(notices: &[Notice]) -> String {
+    let form = |Notice { severity, what, cure }: &Notice| NoticeForm {
+        critical: *severity == Health::Critical,
+        what: what.clone(),
+        cure: cure.clone(),
+    };
+    to_json(&notices.iter().map(form).collect::<Vec<_>>())
+}
+
+pub(crate) fn notices_from_text(text: &str) -> Result<Vec<Notice>> {
+    let forms: Vec<NoticeForm> = serde_json::from_str(text).map_err(row)?;
+    let notice = |NoticeForm { critical, what, cure }| Notice {
+        severity: if critical { Health::Critical } else { Health::Warning },
+        what,
+        cure,
+    };
+    Ok(forms.into_iter().map(notice).collect())
 }
 
 pub(crate) fn to_json(value: &impl Serialize) -> String {

@@ -11,10 +11,11 @@ use std::time::Duration;
 use domain::{Phase, VmId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use crate::boot::boot_id;
 use crate::forms::phase_from_text;
 use crate::{Result, StoreError};
 
-pub use script::hook_script;
+pub use script::{HookSettings, hook_script};
 
 /// How long the guard waits for a database that is just being recovered; below the two seconds that a hook has.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
@@ -31,6 +32,11 @@ pub enum GuardVerdict {
     NotProtected,
     /// This side is primary.
     Allowed,
+    /// This side is primary as far as it knows, and has not spoken with the other since the host came back.
+    Unconfirmed {
+        /// Name of the other host.
+        peer: String,
+    },
     /// This side may not run the VM: one line for the person who tried.
     Refused(String),
 }
@@ -63,28 +69,48 @@ impl Guard {
         if self.connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 0 {
             return Ok(GuardVerdict::NotProtected);
         }
+        let confirmed = if self.knows_boots()? { "r.confirmed_boot IS ?2" } else { "?2 IS ?2" };
         let query = format!(
-            "SELECT r.may_run, r.phase, r.vm_name, coalesce(p.name, r.peer) FROM relationship r
-             LEFT JOIN peer p ON p.host = r.peer WHERE {which} ORDER BY r.may_run LIMIT 1"
+            "SELECT r.may_run, r.phase, r.vm_name, coalesce(p.name, r.peer), {confirmed} FROM relationship r
+             LEFT JOIN peer p ON p.host = r.peer WHERE {which} ORDER BY r.may_run, 5 LIMIT 1"
         );
-        let found = self.connection.query_row(&query, [value], |row| {
+        let found = self.connection.query_row(&query, [value, boot_id()], |row| {
             let (phase, name, peer): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok((row.get::<_, bool>(0)?, phase, name, peer))
+            Ok((row.get::<_, bool>(0)?, phase, name, peer, row.get::<_, bool>(4)?))
         });
         Ok(match found.optional()? {
             None => GuardVerdict::NotProtected,
-            Some((true, ..)) => GuardVerdict::Allowed,
-            Some((false, phase, name, peer)) => {
+            Some((true, _, _, _, true)) => GuardVerdict::Allowed,
+            Some((true, _, _, peer, false)) => GuardVerdict::Unconfirmed { peer: one_line(&peer) },
+            Some((false, phase, name, peer, _)) => {
                 GuardVerdict::Refused(one_line(&reason(phase_from_text(&phase).ok().as_ref(), &name, &peer)))
             }
         })
     }
+
+    /// Whether the daemon of this database writes down in which boot it spoke with the peers.
+    fn knows_boots(&self) -> Result<bool> {
+        let query =
+            "SELECT EXISTS (SELECT 1 FROM pragma_table_info('relationship') WHERE name = 'confirmed_boot')";
+        Ok(self.connection.query_row(query, [], |row| row.get(0))?)
+    }
+}
+
+/// What is said about a copy that the other host has overtaken, in one line.
+#[must_use]
+pub fn stale_copy(name: &str, peer: &str) -> String {
+    one_line(&format!(
+        "VM {name} belongs to {peer}, which took it over later than this host knows; starting the old copy here would make \
+         two writers. To see it, on {peer}: virt-replica show {}",
+        script::quoted(name)
+    ))
 }
 
 /// Where the VM runs and what to do. A phase that this version cannot read is a replica's: it may not run.
 fn reason(phase: Option<&Phase>, name: &str, peer: &str) -> String {
     let vm = script::quoted(name);
     match phase {
+        Some(phase) if phase.may_run() => stale_copy(name, peer),
         Some(Phase::Yielding) => format!(
             "VM {name} is being handed over to {peer} and runs on neither host until that is settled. \
              To see and settle it: virt-replica operation list"

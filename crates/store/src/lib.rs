@@ -4,6 +4,7 @@
 //! distrusts them alike. What is *not* here: decisions, and the chains of layers (a replica directory explains itself).
 
 mod authority;
+mod boot;
 mod cycles;
 mod error;
 mod events;
@@ -26,9 +27,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use uuid::Uuid;
 
 pub use authority::{AbandonVerdict, HandOverVerdict};
+pub use boot::boot_id;
 pub use error::StoreError;
 pub use events::{Event, EventSeverity};
-pub use guard::{Guard, GuardVerdict, hook_script};
+pub use guard::{Guard, GuardVerdict, HookSettings, hook_script, stale_copy};
 pub use peers::{InviteVerdict, Peer};
 pub use relationships::Record;
 

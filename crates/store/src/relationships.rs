@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::{Epoch, HostId, Phase, Relationship, RelationshipId, Settings, Timestamp, VmId};
+use domain::{Epoch, HostId, Notice, Phase, Relationship, RelationshipId, Settings, Timestamp, VmId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use uuid::Uuid;
 use wire::message::form::SettingsForm;
 
+use crate::boot::boot_id;
 use crate::error::{StoreError, row};
-use crate::forms::{phase_from_text, phase_to_text, to_json};
+use crate::forms::{notices_from_text, notices_to_text, phase_from_text, phase_to_text, to_json};
 use crate::operations::open_operation_id;
 use crate::{Result, Store};
 
@@ -31,13 +32,40 @@ pub struct Record {
     pub offline_seal: Option<String>,
     /// When the last point was acknowledged or sealed, or nothing had changed.
     pub last_synchronized: Option<Timestamp>,
-    /// What was noticed on this host, as (what, cure).
-    pub notices: Vec<(String, String)>,
+    /// What was noticed on this host.
+    pub notices: Vec<Notice>,
+    /// The VM as it was seen last, as JSON of the engine.
+    pub seen: Option<String>,
+    /// The boot of this host in which the other side last said that no higher epoch exists.
+    pub confirmed_boot: Option<String>,
+    /// The other side's epoch, when it was found to be higher: this side's copy is stale.
+    pub superseded_by: Option<Epoch>,
+}
+
+impl Record {
+    /// The record of a relationship that has just begun.
+    #[must_use]
+    pub fn new(relationship: Relationship) -> Record {
+        Record {
+            relationship,
+            paused_on_peer: false,
+            home_definition: None,
+            directory: None,
+            last_failure: None,
+            offline_seal: None,
+            last_synchronized: None,
+            notices: Vec::new(),
+            seen: None,
+            confirmed_boot: None,
+            superseded_by: None,
+        }
+    }
 }
 
 /// Writes the phase and what the start hook reads; whether it may change is the caller's word.
 pub(crate) fn write_phase(transaction: &Transaction<'_>, id: RelationshipId, phase: &Phase) -> Result<()> {
-    let update = "UPDATE relationship SET phase = ?2, may_run = ?3 WHERE id = ?1";
+    let update = "UPDATE relationship SET phase = ?2,
+                  may_run = ?3 AND coalesce(superseded_by, 0) <= epoch WHERE id = ?1";
     let values = params![id.to_string(), phase_to_text(phase), phase.may_run()];
     changed_one(transaction.execute(update, values)?, id)
 }
@@ -64,8 +92,8 @@ impl Store {
     pub fn insert_relationship(&self, new: &Relationship, directory: Option<&PathBuf>) -> Result<()> {
         self.write(|transaction| {
             let insert =
-                "INSERT INTO relationship (id, vm, vm_name, peer, epoch, phase, may_run, settings, directory)
-                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                "INSERT INTO relationship (id, vm, vm_name, peer, epoch, phase, may_run, settings, directory,
+                          confirmed_boot) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
             let inserted = transaction.execute(
                 insert,
                 params![
@@ -77,7 +105,8 @@ impl Store {
                     phase_to_text(&new.phase),
                     new.phase.may_run(),
                     to_json(&SettingsForm::from(&new.settings)),
-                    directory.map(|path| path.display().to_string())
+                    directory.map(|path| path.display().to_string()),
+                    boot_id()
                 ],
             );
             inserted.map_err(StoreError::duplicate)?;
@@ -180,9 +209,19 @@ impl Store {
         self.update(id, "last_synchronized_ms", at.millis())
     }
 
-    /// What was noticed, all of it, as (what, cure).
-    pub fn set_notices(&self, id: RelationshipId, notices: &[(String, String)]) -> Result<()> {
-        self.update(id, "notices", to_json(&notices))
+    /// What was noticed, all of it.
+    pub fn set_notices(&self, id: RelationshipId, notices: &[Notice]) -> Result<()> {
+        self.update(id, "notices", notices_to_text(notices))
+    }
+
+    /// The VM as it was seen just now.
+    pub fn set_seen(&self, id: RelationshipId, seen: &str) -> Result<()> {
+        self.update(id, "seen", seen)
+    }
+
+    /// The other side said, in this boot of the host, that it knows no higher epoch.
+    pub fn confirm_boot(&self, id: RelationshipId, boot: &str) -> Result<()> {
+        self.update(id, "confirmed_boot", boot)
     }
 
     fn update(&self, id: RelationshipId, column: &'static str, value: impl rusqlite::ToSql) -> Result<()> {
@@ -215,6 +254,9 @@ fn record_of(columns: &Row<'_>) -> Result<Record> {
         last_failure: columns.get("last_failure")?,
         offline_seal: columns.get("offline_seal")?,
         last_synchronized: columns.get::<_, Option<u64>>("last_synchronized_ms")?.map(Timestamp),
-        notices: serde_json::from_str(&text("notices")?).map_err(row)?,
+        notices: notices_from_text(&text("notices")?)?,
+        seen: columns.get("seen")?,
+        confirmed_boot: columns.get("confirmed_boot")?,
+        superseded_by: columns.get::<_, Option<u64>>("superseded_by")?.and_then(Epoch::new),
     })
 }

@@ -1,7 +1,7 @@
 //! The tables, as numbered migrations: a fresh database is the sum of all of them.
 //!
-//! The start hook of any version reads `relationship.vm`, `vm_name`, `peer`, `phase`, `may_run` and `peer.host`, `name`: no
-//! migration takes those away or gives them another meaning.
+//! The start hook of any version reads `relationship.vm`, `vm_name`, `peer`, `phase`, `may_run` and `peer.host`, `name`, and
+//! where it exists `confirmed_boot`: no migration takes those away or gives them another meaning.
 
 use std::time::Duration;
 
@@ -45,6 +45,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 ", "
     ALTER TABLE cycle ADD COLUMN sent_bytes INTEGER;
     ALTER TABLE relationship DROP COLUMN pending_bytes;
+    ALTER TABLE relationship ADD COLUMN seen TEXT;
+    ALTER TABLE relationship ADD COLUMN confirmed_boot TEXT;
+    ALTER TABLE relationship ADD COLUMN superseded_by INTEGER;
+    UPDATE relationship SET notices = '[]';
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -28,6 +28,8 @@ for place in var/lib/libvirt var/lib/virt-replica; do
     [ -e "$FOLDER/disk/$place" ] || { mkdir -p "$FOLDER/disk/${place%/*}"; cp -a "/$place" "$FOLDER/disk/$place"; }
     mount --bind "$FOLDER/disk/$place" "/$place"
 done
+cat /proc/sys/kernel/random/uuid > /run/boot_id    # each power-on is a boot
+mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
 chmod 711 /var/lib/virt-replica    # QEMU runs as libvirt-qemu and must reach the layers
 mkdir -p /etc/virt-replica /run/virt-replica
 # QEMU's user must be able to open what libvirtd as root can, or libvirtd distrusts its knowledge of QEMU and asks again

@@ -44,7 +44,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         ],
     ),
     ("virt-replica", &["api"]),
-    ("virt-replica-hook", &["domain", "store"]),
+    ("virt-replica-hook", &["api", "domain", "store"]),
     // for people who work on it
     ("lab", &["api"]),
     ("model", &["choreography", "domain"]),

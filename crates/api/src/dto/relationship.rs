@@ -211,3 +211,21 @@ pub struct RecoveryPointView {
     /// Digest of the whole history up to here, hexadecimal.
     pub lineage: String,
 }
+
+/// May the VM start on this host? What libvirt's start hook asks when the host has come back from a crash.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum StartWord {
+    /// It may.
+    Allowed,
+    /// It may not: one line for the person who tried.
+    Refused {
+        /// Where it runs and what to do.
+        reason: String,
+    },
+    /// The other host does not answer; the host's configuration decides.
+    PeerSilent {
+        /// One line.
+        reason: String,
+    },
+}

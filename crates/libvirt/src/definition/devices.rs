@@ -15,6 +15,11 @@ const NETWORK_NAME_MAX: usize = 128;
 pub(super) fn place(devices: &mut Element, placement: &Placement) -> Result<(), HypervisorError> {
     devices.content.retain(|content| matches!(content, Content::Element(_)));
     devices.retain(can_live_here);
+    let stranger = |device: &Element| {
+        let target = device.child_attribute("target", "dev").unwrap_or_default();
+        device.name == "disk" && placement.strangers.iter().any(|it| it.as_str() == target)
+    };
+    devices.retain(|device| !stranger(device));
     for device in devices.children_mut() {
         match device.name.as_str() {
             "disk" => place_disk(device, placement)?,

@@ -21,6 +21,7 @@ fn placement() -> Placement {
     Placement {
         vm: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
         disks: vec![disk("vda"), disk("sdb")],
+        strangers: Vec::new(),
         networks: vec![("br0".to_owned(), "br-dr".to_owned())],
         nvram: Some("/replicas/nvram.fd".into()),
         local_definition: None,
@@ -36,6 +37,18 @@ fn an_ordinary_vm_keeps_what_the_guest_sees() {
         same(&place(&placed, &placement_again()).unwrap(), &placed).unwrap(),
         "placing twice is placing once"
     );
+}
+
+#[test]
+fn a_disk_without_a_copy_is_left_out_only_when_it_is_said_to_be_one() {
+    let [known, stranger] = ["vda", "sdb"].map(|name| DiskTarget::new(name).unwrap());
+    let without = |strangers| {
+        let disks = placement().disks.into_iter().filter(|(target, _)| *target == known).collect();
+        place(ORDINARY, &Placement { disks, strangers, ..placement() })
+    };
+    assert!(without(Vec::new()).is_err());
+    let placed = read(&without(vec![stranger]).unwrap()).unwrap();
+    assert_eq!(placed.disks.iter().map(|disk| &disk.target).collect::<Vec<_>>(), [&known]);
 }
 
 /// The second time the networks have our names already.
@@ -149,6 +162,7 @@ fn a_vm_that_comes_home_finds_its_pinning_its_screen_and_its_medium() {
     let local = ORDINARY.replace("<backend type='emulator' version='2.0'/>", backend);
     let home = Placement {
         vm: placement().vm,
+        strangers: Vec::new(),
         disks: vec![
             (DiskTarget::new("vda").unwrap(), "/var/lib/libvirt/images/vm.qcow2".into()),
             (DiskTarget::new("sdb").unwrap(), "/var/lib/libvirt/images/data.qcow2".into()),

@@ -2,13 +2,28 @@
 
 use std::path::Path;
 
-/// The text of the script. It runs `binary`, the hook program, which reads the database `state`.
+/// What the hook program is told by the script.
+#[derive(Clone, Copy, Debug)]
+pub struct HookSettings<'a> {
+    /// The hook program.
+    pub binary: &'a Path,
+    /// The database.
+    pub state: &'a Path,
+    /// The daemon's control socket.
+    pub socket: &'a Path,
+    /// Whether a VM starts when the host came back from a crash and the peer cannot be asked.
+    pub start_when_peer_silent: bool,
+}
+
+/// The text of the script. It runs the hook program, which reads the database.
 ///
 /// libvirt kills a running VM when a hook fails at `reconnect`, so that only questions about a start reach the program. A
 /// program that is gone, because the package was removed, stops no VM; one that is there and fails does.
 #[must_use]
-pub fn hook_script(binary: &Path, state: &Path) -> String {
-    let (binary, state) = (quoted(&binary.to_string_lossy()), quoted(&state.to_string_lossy()));
+pub fn hook_script(settings: HookSettings<'_>) -> String {
+    let word = |path: &Path| quoted(&path.to_string_lossy());
+    let (binary, state, socket) = (word(settings.binary), word(settings.state), word(settings.socket));
+    let silent = if settings.start_when_peer_silent { "start" } else { "refuse" };
     format!(
         r#"#!/bin/sh
 # Written by virtreplicad, again at each of its starts: changes here are lost.
@@ -19,7 +34,9 @@ prepare | start | migrate | restore) ;;
 esac
 [ -e {binary} ] || exit 0
 VIRT_REPLICA_STATE={state}
-export VIRT_REPLICA_STATE
+VIRT_REPLICA_SOCKET={socket}
+VIRT_REPLICA_PEER_SILENT={silent}
+export VIRT_REPLICA_STATE VIRT_REPLICA_SOCKET VIRT_REPLICA_PEER_SILENT
 exec {binary} "$@"
 "#
     )

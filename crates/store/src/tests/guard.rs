@@ -1,9 +1,9 @@
 //! The guard refuses whatever may not run, in one line, with nobody else awake.
 
-use domain::{Phase, Relationship, Timestamp, VmId};
+use domain::{Epoch, Phase, Relationship, Timestamp, VmId};
 
-use super::{id, relationship, store};
-use crate::{Guard, GuardVerdict, Store, hook_script};
+use super::{id, primary, relationship, store};
+use crate::{Guard, GuardVerdict, HookSettings, Store, boot_id, hook_script};
 
 fn guard(dir: &tempfile::TempDir) -> Guard {
     Guard::open(&dir.path().join("state.db")).expect("it opens").expect("there is one")
@@ -67,6 +67,38 @@ fn nothing_is_protected_where_there_is_no_database_and_a_broken_one_is_an_error(
 }
 
 #[test]
+fn a_role_from_before_the_last_boot_is_in_question_until_the_peer_has_spoken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = primary(&dir);
+    let (id, vm) = (relationship().id, relationship().vm);
+    let verdict = || guard(&dir).verdict(vm).expect("a verdict");
+    assert_eq!(verdict(), GuardVerdict::Allowed, "both sides spoke when it began");
+    store.confirm_boot(id, "an earlier boot").expect("set");
+    assert!(matches!(verdict(), GuardVerdict::Unconfirmed { .. }));
+    store.confirm_boot(id, boot_id()).expect("set");
+    assert_eq!(verdict(), GuardVerdict::Allowed);
+}
+
+#[test]
+fn a_copy_that_was_overtaken_stays_refused_whatever_its_phase_becomes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = primary(&dir);
+    let (id, vm) = (relationship().id, relationship().vm);
+    let refused = || match guard(&dir).verdict(vm).expect("a verdict") {
+        GuardVerdict::Refused(line) => line.contains("virt-replica show"),
+        _ => false,
+    };
+    store.supersede(id, Epoch::FIRST).expect("not higher");
+    assert!(!refused(), "its own epoch overtakes nobody");
+    store.supersede(id, Epoch::FIRST.next()).expect("set");
+    store.supersede(id, Epoch::FIRST).expect("an older word");
+    assert!(refused());
+    store.set_phase(id, &Phase::Unprotected { since: Timestamp(1) }).expect("set");
+    store.confirm_boot(id, boot_id()).expect("set");
+    assert!(refused());
+}
+
+#[test]
 fn the_unknown_vm_is_not_protected() {
     let dir = tempfile::tempdir().expect("a directory");
     let _store = store(&dir);
@@ -79,7 +111,12 @@ fn the_script_asks_about_starts_only_and_passes_the_answer_on() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("a directory");
     let (binary, script) = (dir.path().join("it's a hook"), dir.path().join("script"));
-    let text = hook_script(&binary, &dir.path().join("state of 'it'.db"));
+    let text = hook_script(HookSettings {
+        binary: &binary,
+        state: &dir.path().join("state of 'it'.db"),
+        socket: &dir.path().join("socket of 'it'"),
+        start_when_peer_silent: false,
+    });
     std::fs::write(&script, text).expect("a script");
     let run = |operation: &str| {
         let shell =
@@ -88,13 +125,14 @@ fn the_script_asks_about_starts_only_and_passes_the_answer_on() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert_eq!(run("prepare").0, Some(0), "the program is gone: nothing is stopped");
-    std::fs::write(&binary, "#!/bin/sh\necho \"$1 $2 $3 $4 $VIRT_REPLICA_STATE\" >&2\nexit 1\n")
+    std::fs::write(&binary, "#!/bin/sh\necho \"$1 $2 $3 $4 $VIRT_REPLICA_STATE $VIRT_REPLICA_SOCKET $VIRT_REPLICA_PEER_SILENT\" >&2\nexit 1\n")
         .expect("a program");
     std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("a mode");
     for operation in ["prepare", "start", "migrate", "restore"] {
         let (code, said) = run(operation);
         assert_eq!(code, Some(1));
         assert!(said.starts_with(&format!("vm {operation} begin - ")) && said.contains("state of 'it'.db"));
+        assert!(said.trim_end().ends_with("socket of 'it' refuse"), "{said}");
     }
     for operation in ["reconnect", "release", "stopped", "started", "attach", "anything"] {
         assert_eq!(run(operation), (Some(0), String::new()));

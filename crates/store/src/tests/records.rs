@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use choreography::{Mark, Outcome, Step};
 use domain::{
-    Consistency, CycleOutcome, CycleRecord, Epoch, HostId, Lineage, OperationId, Phase, PointId,
-    RecoveryPoint, Relationship, RelationshipId, Timestamp, VmId,
+    Consistency, CycleOutcome, CycleRecord, Epoch, Health, HostId, Lineage, Notice, OperationId, Phase,
+    PointId, RecoveryPoint, Relationship, RelationshipId, Timestamp, VmId,
 };
 
 use super::{entry, id, operation, relationship, store};
@@ -62,12 +62,17 @@ fn every_setter_is_durable_and_none_speaks_of_a_relationship_that_is_not_there()
     before.set_failure(ID, Some("the link")).expect("set");
     before.set_offline_seal(ID, Some("{}")).expect("set");
     before.set_synchronized(ID, Timestamp(9)).expect("set");
-    before.set_notices(ID, &[("what".into(), "cure".into())]).expect("set");
+    let notice = |severity| Notice { severity, what: "what".into(), cure: "cure".into() };
+    let notices = [notice(Health::Warning), notice(Health::Critical)];
+    before.set_notices(ID, &notices).expect("set");
+    before.set_seen(ID, "{}").expect("set");
+    before.confirm_boot(ID, "a boot").expect("set");
     let expected = before.relationship(ID).expect("a read").expect("a row");
     std::mem::forget(before);
     let store = store(&dir);
     assert_eq!(store.relationship(ID).expect("a read"), Some(expected.clone()));
-    assert_eq!(expected.notices.len(), 1);
+    assert_eq!(expected.notices, notices);
+    assert_eq!(expected.confirmed_boot.as_deref(), Some("a boot"));
 
     store.remove_relationship(ID).expect("removed");
     store.remove_relationship(ID).expect("repeated");

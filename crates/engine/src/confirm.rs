@@ -1,0 +1,87 @@
+//! A primary that comes back from a crash asks the other host whether it was overtaken meanwhile.
+//!
+//! What was agreed before a boot is taken for granted no more (see `store::boot_id`): the owner asks until there is an
+//! answer, and libvirt's start hook asks through here when somebody starts the VM before that.
+
+use std::time::Duration;
+
+use domain::{Epoch, Health, Notice, Role};
+use store::Record;
+use wire::message::{Answer, Request};
+
+use crate::notice::word;
+use crate::{Code, Engine, Refusal, Result};
+
+/// The start hook has two seconds for everything.
+const DEADLINE: Duration = Duration::from_millis(1_200);
+
+/// May this side run the VM?
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StartWord {
+    /// The other host knows no higher epoch, or was asked in this boot before.
+    Allowed,
+    /// The other host has overtaken this one: one line for the person who tried.
+    Refused(String),
+    /// The other host does not answer: one line.
+    PeerSilent(String),
+}
+
+impl Engine {
+    /// Asks the other host, unless it was asked in this boot already.
+    pub async fn may_start(&self, record: &Record) -> Result<StartWord> {
+        let relationship = &record.relationship;
+        let (id, name) = (relationship.id, &relationship.vm_name);
+        let peer = self.peer_name(record);
+        if record.superseded_by.is_some_and(|by| by > relationship.epoch) {
+            return Ok(StartWord::Refused(store::stale_copy(name, &peer)));
+        }
+        if relationship.role() == Role::Replica {
+            return Ok(StartWord::Refused(format!("VM {name} is a replica here and belongs to {peer}")));
+        }
+        if record.confirmed_boot.as_deref() == Some(store::boot_id()) {
+            return Ok(StartWord::Allowed);
+        }
+        let request =
+            Request::Beliefs { relationship: id.0, epoch: relationship.epoch.number(), unfinished: None };
+        let answer = tokio::time::timeout(DEADLINE, self.ask(relationship.peer, &request)).await;
+        match answer.unwrap_or_else(|_| Err(Refusal::unavailable("it does not answer", ""))) {
+            Ok(Answer::Beliefs(theirs)) if theirs.epoch > relationship.epoch.number() => {
+                let by = Epoch::new(theirs.epoch).unwrap_or(relationship.epoch);
+                self.store().supersede(id, by).map_err(Refusal::failed)?;
+                Ok(StartWord::Refused(store::stale_copy(name, &peer)))
+            }
+            // A host that has forgotten the relationship has not overtaken it.
+            Ok(Answer::Beliefs(_)) | Err(Refusal { code: Code::NotFound, .. }) => {
+                self.store().confirm_boot(id, store::boot_id()).map_err(Refusal::failed)?;
+                Ok(StartWord::Allowed)
+            }
+            Ok(_) => Err(Refusal::failed("the other host answered something else than its beliefs")),
+            Err(_) => Ok(StartWord::PeerSilent(format!(
+                "this host came back, and {peer} was not heard since: whether VM {name} was moved there is not known"
+            ))),
+        }
+    }
+
+    pub(crate) fn peer_name(&self, record: &Record) -> String {
+        let peer = record.relationship.peer;
+        let found = self.store().peer(peer).ok().flatten();
+        found.map_or_else(|| peer.to_string(), |peer| peer.name)
+    }
+
+    /// What health has to say about it.
+    pub(crate) async fn role_notice(&self, record: &Record) -> Result<Option<Notice>> {
+        let name = &record.relationship.vm_name;
+        Ok(match self.may_start(record).await? {
+            StartWord::Allowed => None,
+            StartWord::Refused(what) => Some(Notice {
+                severity: Health::Critical,
+                what,
+                cure: format!("if it runs here, shut it down here at once: virsh shutdown {}", word(name)),
+            }),
+            StartWord::PeerSilent(what) => {
+                let cure = format!("virt-replica peer test {}", word(&self.peer_name(record)));
+                Some(Notice { severity: Health::Critical, what, cure })
+            }
+        })
+    }
+}
