@@ -1,6 +1,7 @@
 //! Guests of the lab: disk, definition, and where to reach what runs inside.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ pub struct GuestOptions {
     pub data_mib: usize,
     /// Memory, MiB.
     pub memory_mib: u64,
+    /// A qcow2 image, as seen from outside, that becomes the disk `sda`: the guest has no driver for its bus and never
+    /// touches it, so that its content can be changed from outside while the guest runs. The file is moved.
+    pub untouched_disk: Option<PathBuf>,
 }
 
 impl Default for GuestOptions {
@@ -45,6 +49,7 @@ impl Default for GuestOptions {
             second_disk_mib: None,
             data_mib: 0,
             memory_mib: 192,
+            untouched_disk: None,
         }
     }
 }
@@ -90,6 +95,10 @@ impl Lab {
         if let Some(size) = options.second_disk_mib {
             make_disk(host, &options.name, "vdb", size, 0)?;
         }
+        if let Some(image) = &options.untouched_disk {
+            let place = host.on_disk(&format!("{IMAGE_FOLDER}/{}-sda.qcow2", options.name));
+            fs::rename(image, place).context("the image and the lab must lie on one file system")?;
+        }
         let definition = host.path(format!("/run/{}.xml", options.name))?;
         fs::write(&definition, xml(host, options))?;
         host.virsh(["define", &format!("/run/{}.xml", options.name)])?;
@@ -126,9 +135,12 @@ fn make_disk(host: &Host, guest: &str, target: &str, size_mib: u64, data_mib: us
 
 fn xml(host: &Host, options: &GuestOptions) -> String {
     let GuestOptions { name, number, memory_mib, .. } = options;
-    let mut disks = disk_xml(name, "vda");
+    let mut disks = disk_xml(name, "vda", "virtio");
     if options.second_disk_mib.is_some() {
-        disks += &disk_xml(name, "vdb");
+        disks += &disk_xml(name, "vdb", "virtio");
+    }
+    if options.untouched_disk.is_some() {
+        disks += &disk_xml(name, "sda", "sata");
     }
     format!(
         r#"<domain type='{accel}'>
@@ -162,12 +174,12 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
     )
 }
 
-fn disk_xml(guest: &str, target: &str) -> String {
+fn disk_xml(guest: &str, target: &str, bus: &str) -> String {
     format!(
         "    <disk type='file' device='disk'>
       <driver name='qemu' type='qcow2' discard='unmap'/>
       <source file='{IMAGE_FOLDER}/{guest}-{target}.qcow2'/>
-      <target dev='{target}' bus='virtio'/>
+      <target dev='{target}' bus='{bus}'/>
     </disk>
 "
     )
