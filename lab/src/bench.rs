@@ -31,6 +31,8 @@ pub use memory::Peak;
 
 /// An emulated guest boots in some five seconds; beside other work it takes longer.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// While the guest shuts down, what is left to send is written; its own shutdown of half a second is too short for that.
+const LINGER_SECONDS: u64 = 3;
 /// Disk of the larger guest: so many times the first, content included.
 const LARGER: usize = 4;
 
@@ -129,6 +131,7 @@ impl Bench {
         let options = GuestOptions {
             name: name.to_owned(),
             number,
+            linger_seconds: LINGER_SECONDS,
             untouched_disk: Some(disk),
             ..GuestOptions::default()
         };

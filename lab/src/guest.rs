@@ -35,6 +35,8 @@ pub struct GuestOptions {
     pub data_mib: usize,
     /// Memory, MiB.
     pub memory_mib: u64,
+    /// How long the guest takes to shut down beyond what it needs, seconds: like one whose services stop slowly.
+    pub linger_seconds: u64,
     /// A qcow2 image, as seen from outside, that becomes the disk `sda`: the guest has no driver for its bus and never
     /// touches it, so that its content can be changed from outside while the guest runs. The file is moved.
     pub untouched_disk: Option<PathBuf>,
@@ -49,6 +51,7 @@ impl Default for GuestOptions {
             second_disk_mib: None,
             data_mib: 0,
             memory_mib: 192,
+            linger_seconds: 0,
             untouched_disk: None,
         }
     }
@@ -134,7 +137,7 @@ fn make_disk(host: &Host, guest: &str, target: &str, size_mib: u64, data_mib: us
 }
 
 fn xml(host: &Host, options: &GuestOptions) -> String {
-    let GuestOptions { name, number, memory_mib, .. } = options;
+    let GuestOptions { name, number, memory_mib, linger_seconds, .. } = options;
     let mut disks = disk_xml(name, "vda", "virtio");
     if options.second_disk_mib.is_some() {
         disks += &disk_xml(name, "vdb", "virtio");
@@ -151,7 +154,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{BOOT_FOLDER}/vmlinuz</kernel>
     <initrd>{BOOT_FOLDER}/initramfs</initrd>
-    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={name}</cmdline>
+    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={name} vr.linger={linger_seconds}</cmdline>
   </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>

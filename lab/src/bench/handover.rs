@@ -1,5 +1,5 @@
-//! Planned failover with 64 MiB left to send: they are written when the last round before the shutdown is over, so that
-//! only the final sync can carry them.
+//! Planned failover with 64 MiB left to send: they are written while the guest shuts down, after the last round of
+//! pre-sync, so that only the final sync can carry them.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
