@@ -11,7 +11,7 @@ mod copy;
 mod cycle;
 mod dirty;
 mod handover;
-mod memory;
+mod usage;
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::product::{HOSTS, Product};
 pub use copy::Copies;
 pub use cycle::CycleFigure;
 pub use handover::HandoverFigure;
-pub use memory::Peak;
+pub use usage::Usage;
 
 /// An emulated guest boots in some five seconds; beside other work it takes longer.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -45,13 +45,15 @@ pub struct Benchmark {
     pub data_mib: u64,
     /// Copies by each tool, and cycles.
     pub rounds: usize,
+    /// Nothing but the initial copies, for work on their speed.
+    pub copies_only: bool,
 }
 
 impl Benchmark {
     /// What the targets are stated for.
-    pub const FULL: Benchmark = Benchmark { disk_mib: 4096, data_mib: 1700, rounds: 3 };
+    pub const FULL: Benchmark = Benchmark { disk_mib: 4096, data_mib: 1700, rounds: 3, copies_only: false };
     /// To see that it works.
-    pub const QUICK: Benchmark = Benchmark { disk_mib: 1024, data_mib: 400, rounds: 1 };
+    pub const QUICK: Benchmark = Benchmark { disk_mib: 1024, data_mib: 400, rounds: 1, copies_only: false };
 }
 
 /// What was measured.
@@ -67,8 +69,8 @@ pub struct Figures {
     pub cycles: Vec<CycleFigure>,
     /// Planned failovers, of the disk and of the larger one.
     pub handovers: Vec<HandoverFigure>,
-    /// Resident memory during the initial copies.
-    pub peaks: Vec<Peak>,
+    /// Memory and processor time of both daemons during the initial copies.
+    pub usage: Vec<Usage>,
 }
 
 /// Two hosts with the product on them, and what is measured there.
@@ -109,12 +111,17 @@ impl Bench {
         let guest = Subject { guest, disk_bytes };
         let data_bytes = content::data_bytes(&raw)?;
         say("initial copies, and the same disk by nbdcopy");
-        let mut peaks = Vec::new();
-        let copies = copy::measure(self, &guest, &mut peaks)?;
+        let mut usage = Vec::new();
+        let copies = copy::measure(self, &guest, &mut usage)?;
+        let mut figures =
+            Figures { disk_bytes, data_bytes, copies, cycles: Vec::new(), handovers: Vec::new(), usage };
+        if self.options.copies_only {
+            return Ok(figures);
+        }
         say("cycles");
-        let cycles = cycle::measure(self, &guest)?;
+        figures.cycles = cycle::measure(self, &guest)?;
         say("planned failover, there and back");
-        let mut handovers = handover::measure(self, &guest)?;
+        figures.handovers = handover::measure(self, &guest)?;
         self.retire(&guest)?;
 
         say(&format!("the same with a disk {LARGER} times as large"));
@@ -122,9 +129,9 @@ impl Bench {
         std::fs::remove_file(&raw)?;
         let guest = self.start_guest("larger", 51, image)?;
         let larger = Subject { guest, disk_bytes: disk_bytes * LARGER as u64 };
-        peaks.push(copy::initial(self, &larger)?.peak);
-        handovers.extend(handover::measure(self, &larger)?);
-        Ok(Figures { disk_bytes, data_bytes, copies, cycles, handovers, peaks })
+        figures.usage.push(copy::initial(self, &larger)?.usage);
+        figures.handovers.extend(handover::measure(self, &larger)?);
+        Ok(figures)
     }
 
     fn start_guest(&self, name: &str, number: u8, disk: std::path::PathBuf) -> Result<Guest> {

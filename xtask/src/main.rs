@@ -37,6 +37,9 @@ enum Command {
         /// A smaller disk and fewer rounds, to see that it works
         #[arg(long)]
         quick: bool,
+        /// Only the initial copies, for work on their speed
+        #[arg(long)]
+        copies_only: bool,
     },
     /// Two libvirt hosts on this machine, to play with
     #[command(subcommand)]
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Install => install::everything()?,
-        Command::Bench { quick } => bench::run(quick)?,
+        Command::Bench { quick, copies_only } => bench::run(quick, copies_only)?,
         Command::Demo { keep } => demo::run(keep)?,
         Command::Lab(command) => return lab_commands::run(command),
         Command::Test { no_lab: true, .. } => test::everything(test::LabCases::None)?,

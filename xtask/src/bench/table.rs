@@ -22,7 +22,16 @@ pub(super) fn rows(figures: &Figures) -> Vec<Value> {
         row("initial copy against nbdcopy", ours / theirs, Some(INITIAL_COPY_RATIO_MAX), "×"),
     ];
     let cycles: Vec<f64> = figures.cycles.iter().map(|cycle| cycle.seconds).collect();
-    rows.push(row("cycle with 1 % dirty", median(&cycles), Some(CYCLE_SECONDS_MAX), "s"));
+    let processor: Vec<f64> = figures
+        .usage
+        .iter()
+        .filter(|it| it.disk_bytes == figures.disk_bytes)
+        .map(|it| it.primary_cpu_seconds + it.replica_cpu_seconds)
+        .collect();
+    rows.push(row("initial copy, processor time of both daemons", median(&processor), None, "s"));
+    if !cycles.is_empty() {
+        rows.push(row("cycle with 1 % dirty", median(&cycles), Some(CYCLE_SECONDS_MAX), "s"));
+    }
     for handover in &figures.handovers {
         let what = format!(
             "guest off to resumed, disk {:.0} GiB, {:.0} MiB left, from {}",
@@ -32,12 +41,12 @@ pub(super) fn rows(figures: &Figures) -> Vec<Value> {
         );
         rows.push(row(&what, handover.seconds, Some(HANDOVER_SECONDS_MAX), "s"));
     }
-    let mut disks: Vec<u64> = figures.peaks.iter().map(|peak| peak.disk_bytes).collect();
+    let mut disks: Vec<u64> = figures.usage.iter().map(|it| it.disk_bytes).collect();
     disks.dedup();
     for disk in disks {
-        let peaks = figures.peaks.iter().filter(|peak| peak.disk_bytes == disk);
+        let copies = figures.usage.iter().filter(|it| it.disk_bytes == disk);
         let most =
-            peaks.fold((0, 0), |most, it| (most.0.max(it.primary_bytes), most.1.max(it.replica_bytes)));
+            copies.fold((0, 0), |most, it| (most.0.max(it.primary_bytes), most.1.max(it.replica_bytes)));
         for (side, bytes) in [("primary", most.0), ("replica", most.1)] {
             let what = format!("memory of the {side}'s daemon, disk {:.0} GiB", disk as f64 / MIB / 1024.0);
             rows.push(row(&what, bytes as f64 / MIB, Some(MEMORY_MIB_MAX), "MiB"));
