@@ -33,6 +33,8 @@ pub struct Copies {
     pub ours_cycle: Vec<f64>,
     /// nbdcopy, with `--flush`.
     pub nbdcopy: Vec<f64>,
+    /// Processor time of nbdcopy and its server.
+    pub nbdcopy_cpu: Vec<f64>,
 }
 
 /// One initial copy of ours.
@@ -51,7 +53,9 @@ pub(super) fn measure(bench: &Bench, guest: &Subject, usage: &mut Vec<Usage>) ->
             bench.product.run(&bench.lab, HOSTS[0], &words)?;
         }
         touch_memory(bench, guest)?;
-        copies.nbdcopy.push(nbdcopy(bench, guest)?);
+        let (seconds, cpu_seconds) = nbdcopy(bench, guest)?;
+        copies.nbdcopy.push(seconds);
+        copies.nbdcopy_cpu.push(cpu_seconds);
         touch_memory(bench, guest)?;
         let ours = initial(bench, guest)?;
         compare(bench, guest)?;
@@ -64,12 +68,12 @@ pub(super) fn measure(bench: &Bench, guest: &Subject, usage: &mut Vec<Usage>) ->
 
 /// Protects a guest, and measures until its first point is acknowledged.
 pub(super) fn initial(bench: &Bench, guest: &Subject) -> Result<Initial> {
-    let before = usage::begin(bench)?;
+    let before = usage::begin(bench, guest)?;
     let begun_ms = now_ms();
     let words = ["enable", guest.name(), "--peer", HOSTS[1], "--frequency", RARELY, "--yes"];
     bench.product.run(&bench.lab, HOSTS[0], &words)?;
     let completed_ms = wait_completed(bench, guest, begun_ms)?;
-    let usage = usage::since(bench, &before, guest.disk_bytes)?;
+    let usage = usage::since(bench, guest, &before)?;
     let (count, cycle_ms, _) = bench.cycles(HOSTS[0], guest)?;
     ensure!(count == 1, "{count} cycles instead of the initial copy alone");
     let seconds = (completed_ms - begun_ms) as f64 / 1000.0;
@@ -116,7 +120,7 @@ fn image(guest: &Subject) -> String {
 }
 
 /// The other tool: `qemu-nbd` offers the disk of the running VM for reading, nbdcopy fetches it.
-fn nbdcopy(bench: &Bench, guest: &Subject) -> Result<f64> {
+fn nbdcopy(bench: &Bench, guest: &Subject) -> Result<(f64, f64)> {
     let (source, target) = (bench.lab.host(HOSTS[0]), bench.lab.host(HOSTS[1]));
     let address = source.address();
     let image = format!("driver=qcow2,force-share=on,file.driver=file,file.filename={}", image(guest));
@@ -129,14 +133,16 @@ fn nbdcopy(bench: &Bench, guest: &Subject) -> Result<f64> {
         std::thread::sleep(Duration::from_millis(50));
     }
     let copy = "/var/lib/virt-replica/nbdcopy.raw";
-    let begun = Instant::now();
+    let children = || usage::cpu_seconds(std::process::id(), usage::CHILDREN);
+    let (begun, before) = (Instant::now(), children()?);
     target.exec(["nbdcopy", "--flush", &uri, copy])?;
     let seconds = begun.elapsed().as_secs_f64();
-    target.exec(["rm", copy])?;
     let pid = server.pid();
+    let cpu_seconds = children()? - before + usage::cpu_seconds(pid, usage::OWN)?;
+    target.exec(["rm", copy])?;
     server.signal(crate::Signal::TERM)?;
     wait_gone(pid, SIGTERM_LIMIT)?;
-    Ok(seconds)
+    Ok((seconds, cpu_seconds))
 }
 
 fn now_ms() -> u64 {

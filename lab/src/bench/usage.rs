@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::Bench;
+use super::{Bench, Subject};
+use crate::process;
 use crate::product::HOSTS;
 
 /// The most memory that both daemons held, and the processor time that they took.
@@ -19,27 +20,31 @@ pub struct Usage {
     pub primary_cpu_seconds: f64,
     /// The same of the one that received.
     pub replica_cpu_seconds: f64,
+    /// The same of the QEMU that was read from.
+    pub qemu_cpu_seconds: f64,
 }
 
-/// Processor time before: of the primary's and of the replica's daemon.
-pub(super) struct Before([f64; 2]);
+/// Processor time before: of the primary's daemon, the replica's, and QEMU.
+pub(super) struct Before([f64; 3]);
 
 /// Forgets earlier peaks.
-pub(super) fn begin(bench: &Bench) -> Result<Before> {
+pub(super) fn begin(bench: &Bench, guest: &Subject) -> Result<Before> {
     for host in HOSTS {
         std::fs::write(format!("/proc/{}/clear_refs", pid(bench, host)?), "5")?;
     }
-    Ok(Before([cpu_seconds(bench, HOSTS[0])?, cpu_seconds(bench, HOSTS[1])?]))
+    now(bench, guest).map(Before)
 }
 
 /// The usage since.
-pub(super) fn since(bench: &Bench, before: &Before, disk_bytes: u64) -> Result<Usage> {
+pub(super) fn since(bench: &Bench, guest: &Subject, before: &Before) -> Result<Usage> {
+    let cpu = now(bench, guest)?;
     Ok(Usage {
-        disk_bytes,
+        disk_bytes: guest.disk_bytes,
         primary_bytes: peak_bytes(bench, HOSTS[0])?,
         replica_bytes: peak_bytes(bench, HOSTS[1])?,
-        primary_cpu_seconds: cpu_seconds(bench, HOSTS[0])? - before.0[0],
-        replica_cpu_seconds: cpu_seconds(bench, HOSTS[1])? - before.0[1],
+        primary_cpu_seconds: cpu[0] - before.0[0],
+        replica_cpu_seconds: cpu[1] - before.0[1],
+        qemu_cpu_seconds: cpu[2] - before.0[2],
     })
 }
 
@@ -50,12 +55,25 @@ fn peak_bytes(bench: &Bench, host: &str) -> Result<u64> {
     Ok(kib << 10)
 }
 
-/// User and system time of all threads.
-fn cpu_seconds(bench: &Bench, host: &str) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid(bench, host)?))?;
+fn now(bench: &Bench, guest: &Subject) -> Result<[f64; 3]> {
+    let marker = format!("guest={},", guest.name());
+    let is_qemu = |words: &[String]| words.iter().any(|word| word.starts_with(&marker));
+    let qemu = process::all().into_iter().find(|(_, words)| is_qemu(words)).context("the guest's QEMU")?.0;
+    let daemons = [pid(bench, HOSTS[0])?, pid(bench, HOSTS[1])?];
+    Ok([cpu_seconds(daemons[0], OWN)?, cpu_seconds(daemons[1], OWN)?, cpu_seconds(qemu, OWN)?])
+}
+
+/// Fields of `/proc/PID/stat` behind the name: user and system time of the process with all its threads.
+pub(super) const OWN: usize = 11;
+/// The same of children that have ended and were waited for.
+pub(super) const CHILDREN: usize = 13;
+
+/// Processor time of a process.
+pub(super) fn cpu_seconds(pid: u32, field: usize) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit(") ").next().context("stat")?;
-    let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|it| it.parse::<u64>().ok()).sum();
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    let ticks = after_name.split(' ').skip(field).take(2).filter_map(|it| it.parse::<u64>().ok());
+    Ok(ticks.sum::<u64>() as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 fn pid(bench: &Bench, host: &str) -> Result<u32> {

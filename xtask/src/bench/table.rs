@@ -26,9 +26,10 @@ pub(super) fn rows(figures: &Figures) -> Vec<Value> {
         .usage
         .iter()
         .filter(|it| it.disk_bytes == figures.disk_bytes)
-        .map(|it| it.primary_cpu_seconds + it.replica_cpu_seconds)
+        .map(|it| it.primary_cpu_seconds + it.replica_cpu_seconds + it.qemu_cpu_seconds)
         .collect();
-    rows.push(row("initial copy, processor time of both daemons", median(&processor), None, "s"));
+    rows.push(row("initial copy, processor time of both daemons and QEMU", median(&processor), None, "s"));
+    rows.push(row("nbdcopy, processor time with qemu-nbd", median(&copies.nbdcopy_cpu), None, "s"));
     if !cycles.is_empty() {
         rows.push(row("cycle with 1 % dirty", median(&cycles), Some(CYCLE_SECONDS_MAX), "s"));
     }
