@@ -4,6 +4,10 @@ export PATH=/bin
 action=poweroff
 for word in "$@"; do [ "$word" = -r ] && action=reboot; done
 echo "lab: going down ($action)" > /dev/console
+# vr.linger=SECONDS comes from the domain's kernel command line: a guest with services that take their time to stop.
+for word in $(cat /proc/cmdline); do
+    case "$word" in vr.linger=*) sleep "${word#vr.linger=}" ;; esac
+done
 kill "$(cat /run/workload.pid)"
 usleep 100000
 sync

@@ -17,7 +17,11 @@ pub struct Binaries {
 
 /// Finds the programs; `cargo xtask test` builds them before it runs the lab cases.
 pub fn binaries() -> Result<Binaries> {
-    let folder = build_folder()?;
+    binaries_in(&build_folder()?)
+}
+
+/// The programs of another build, such as those in `target/release`.
+pub fn binaries_in(folder: &Path) -> Result<Binaries> {
     let find = |name: &str| {
         let path = folder.join(name);
         if !path.exists() {

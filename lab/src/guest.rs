@@ -1,6 +1,7 @@
 //! Guests of the lab: disk, definition, and where to reach what runs inside.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,11 @@ pub struct GuestOptions {
     pub memory_mib: u64,
     /// UEFI instead of a BIOS, and a TPM.
     pub uefi_and_tpm: bool,
+    /// How long the guest takes to shut down beyond what it needs, seconds: like one whose services stop slowly.
+    pub linger_seconds: u64,
+    /// A qcow2 image, as seen from outside, that becomes the disk `sda`: the guest has no driver for its bus and never
+    /// touches it, so that its content can be changed from outside while the guest runs. The file is moved.
+    pub untouched_disk: Option<PathBuf>,
 }
 
 impl Default for GuestOptions {
@@ -50,6 +56,8 @@ impl Default for GuestOptions {
             data_mib: 0,
             memory_mib: 192,
             uefi_and_tpm: false,
+            linger_seconds: 0,
+            untouched_disk: None,
         }
     }
 }
@@ -94,6 +102,10 @@ impl Lab {
         make_disk(host, &options.name, "vda", options.disk_mib, options.data_mib)?;
         if let Some(size) = options.second_disk_mib {
             make_disk(host, &options.name, "vdb", size, 0)?;
+        }
+        if let Some(image) = &options.untouched_disk {
+            let place = host.on_disk(&format!("{IMAGE_FOLDER}/{}-sda.qcow2", options.name));
+            fs::rename(image, place).context("the image and the lab must lie on one file system")?;
         }
         let definition = host.path(DEFINITION)?;
         fs::write(&definition, xml(host, options))?;
@@ -142,12 +154,15 @@ fn text(plain: &str) -> String {
 }
 
 fn xml(host: &Host, options: &GuestOptions) -> String {
-    let GuestOptions { number, memory_mib, .. } = options;
+    let GuestOptions { number, memory_mib, linger_seconds, .. } = options;
     let name = &text(&options.name);
     let hostname: String = options.name.chars().filter(char::is_ascii_alphanumeric).collect();
-    let mut disks = disk_xml(name, "vda");
+    let mut disks = disk_xml(name, "vda", "virtio");
     if options.second_disk_mib.is_some() {
-        disks += &disk_xml(name, "vdb");
+        disks += &disk_xml(name, "vdb", "virtio");
+    }
+    if options.untouched_disk.is_some() {
+        disks += &disk_xml(name, "sda", "sata");
     }
     let (firmware, machine, tpm) = if options.uefi_and_tpm { UEFI_AND_TPM } else { (">", "pc", "") };
     format!(
@@ -159,7 +174,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
     <type arch='x86_64' machine='{machine}'>hvm</type>
     <kernel>{BOOT_FOLDER}/vmlinuz</kernel>
     <initrd>{BOOT_FOLDER}/initramfs</initrd>
-    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={hostname}</cmdline>
+    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={hostname} vr.linger={linger_seconds}</cmdline>
   </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>
@@ -182,12 +197,12 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
     )
 }
 
-fn disk_xml(guest: &str, target: &str) -> String {
+fn disk_xml(guest: &str, target: &str, bus: &str) -> String {
     format!(
         "    <disk type='file' device='disk'>
       <driver name='qemu' type='qcow2' discard='unmap'/>
       <source file='{IMAGE_FOLDER}/{guest}-{target}.qcow2'/>
-      <target dev='{target}' bus='virtio'/>
+      <target dev='{target}' bus='{bus}'/>
     </disk>
 "
     )

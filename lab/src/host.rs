@@ -91,6 +91,11 @@ impl Host {
         Ok(self.machine()?.path(inside))
     }
 
+    /// Where a path below `/var/lib/libvirt` or `/var/lib/virt-replica` really lies on the machine's disk.
+    pub(crate) fn on_disk(&self, inside: &str) -> PathBuf {
+        self.folder.join("disk").join(inside.trim_start_matches('/'))
+    }
+
     /// Processes, mounts and network of the host.
     pub fn machine(&self) -> Result<&Namespace> {
         self.machine.as_ref().with_context(|| format!("{} is powered off", self.name))

@@ -64,6 +64,11 @@ impl Lab {
         &self.options.name
     }
 
+    /// Folder of the lab's files on the machine; it goes when the lab goes down.
+    pub fn folder(&self) -> std::path::PathBuf {
+        self.options.folder()
+    }
+
     /// A host by its name.
     ///
     /// # Panics

@@ -18,6 +18,7 @@
 //! ```
 //! It is NOT a simulation: libvirtd, QEMU, the network and the disks are the real ones, in namespaces of their own.
 
+mod bench;
 mod binaries;
 mod guest;
 mod hold;
@@ -35,7 +36,8 @@ mod run;
 mod sides;
 mod workload;
 
-pub use binaries::{Binaries, binaries};
+pub use bench::{Benchmark, Copies, CycleFigure, Figures, HandoverFigure, Usage, run as benchmark};
+pub use binaries::{Binaries, binaries, binaries_in};
 pub use guest::{Guest, GuestOptions, IMAGE_FOLDER};
 pub use hold::Hold;
 pub use host::{Daemon, Host};

@@ -28,7 +28,12 @@ fn index(host: &str) -> usize {
 impl Product {
     /// Starts a daemon on each host, lets libvirt learn of the start guard, and pairs the hosts.
     pub fn up(lab: &mut Lab) -> Result<Product> {
-        let mut product = Product { binaries: binaries()?, daemons: vec![None, None] };
+        Self::up_with(lab, binaries()?)
+    }
+
+    /// The same with programs of another build.
+    pub fn up_with(lab: &mut Lab, binaries: Binaries) -> Result<Product> {
+        let mut product = Product { binaries, daemons: vec![None, None] };
         for host in HOSTS {
             let machine = lab.host(host);
             let config = format!("advertise = [\"{}\"]\n", machine.address());
@@ -68,6 +73,11 @@ impl Product {
         Ok(())
     }
 
+    /// The daemon of a host, while it runs.
+    pub fn daemon(&self, host: &str) -> Option<&Daemon> {
+        self.daemons[index(host)].as_ref()
+    }
+
     /// `kill -9` of a host's daemon.
     pub fn kill(&mut self, host: &str) -> Result<()> {
         match self.daemons[index(host)].take() {
@@ -87,6 +97,13 @@ impl Product {
     pub fn run(&self, lab: &Lab, host: &str, words: &[&str]) -> Result<String> {
         let program = self.binaries.virt_replica.to_str().context("a plain path")?;
         lab.host(host).exec([program].into_iter().chain(words.iter().copied()))
+    }
+
+    /// The command line on a host, to be run aside.
+    pub fn command(&self, lab: &Lab, host: &str, words: &[&str]) -> Result<std::process::Command> {
+        let mut command = lab.host(host).command(&self.binaries.virt_replica)?;
+        command.args(words);
+        Ok(command)
     }
 
     /// The same, whatever it ends with: (exit code, everything it printed).

@@ -29,6 +29,9 @@ const PACKAGES: [(&str, &str); 16] = [
     ("procps", "tests look at running programs"),
 ];
 
+/// What the benchmark is measured beside.
+const RIVALS: [(&str, &str); 1] = [("libnbd-bin", "nbdcopy, which the benchmark compares with")];
+
 /// Packages that Debian 12 has too old a version of, so that they come from its backports.
 const NEWER: [&str; 6] = [
     "libvirt-dev",
@@ -47,7 +50,17 @@ pub(crate) fn everything() -> Result<()> {
 
 /// Debian packages that are missing.
 pub(crate) fn packages() -> Result<()> {
-    let missing: Vec<&(&str, &str)> = PACKAGES.iter().filter(|(name, _)| !installed(name)).collect();
+    ensure_installed(&PACKAGES)
+}
+
+/// The same, with what the benchmark is measured beside.
+pub(crate) fn packages_and_rivals() -> Result<()> {
+    packages()?;
+    ensure_installed(&RIVALS)
+}
+
+fn ensure_installed(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&(&str, &str)> = packages.iter().filter(|(name, _)| !installed(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 //!
 //! NOT part of the product. Each command installs what it needs first (see `install`), so a bare Debian machine will do.
 
+mod bench;
 mod demo;
 mod install;
 mod lab_commands;
@@ -30,6 +31,15 @@ enum Command {
         /// Leave the lab up afterwards and print how to use it
         #[arg(long)]
         keep: bool,
+    },
+    /// Measures the release build on two hosts, beside another tool; table and target/bench/report.json
+    Bench {
+        /// A smaller disk and fewer rounds, to see that it works
+        #[arg(long)]
+        quick: bool,
+        /// Only the initial copies, for work on their speed
+        #[arg(long)]
+        copies_only: bool,
     },
     /// Two libvirt hosts on this machine, to play with
     #[command(subcommand)]
@@ -60,6 +70,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Install => install::everything()?,
+        Command::Bench { quick, copies_only } => bench::run(quick, copies_only)?,
         Command::Demo { keep } => demo::run(keep)?,
         Command::Lab(command) => return lab_commands::run(command),
         Command::Test { no_lab: true, .. } => test::everything(test::LabCases::None)?,

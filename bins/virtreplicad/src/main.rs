@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together and runs them. What is *not* here: decisions.
 
+mod allocator;
 mod choices;
 mod config;
 mod operations;
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
         println!("{} is fine", arguments.config.display());
         return Ok(());
     }
+    allocator::prepare();
     start_logging();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("threads")?;
     runtime.block_on(run(config))

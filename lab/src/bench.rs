@@ -1,0 +1,171 @@
+//! The benchmark: the real product on two hosts, measured beside another tool over the same link in the same run.
+//!
+//! ```text
+//! make the disk ─► (nbdcopy, initial copy) × rounds ─► cycles ─► handovers there and back ─► the same with a larger disk
+//! ```
+//! NOT a test: a missed target is a figure, not a failure. Only what makes a figure worthless fails: a copy that differs,
+//! a cycle that carried something else, a handover that had nothing left to send.
+
+mod content;
+mod copy;
+mod cycle;
+mod dirty;
+mod handover;
+mod usage;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::binaries::Binaries;
+use crate::guest::{Guest, GuestOptions};
+use crate::lab::Lab;
+use crate::options::LabOptions;
+use crate::product::{HOSTS, Product};
+
+pub use copy::Copies;
+pub use cycle::CycleFigure;
+pub use handover::HandoverFigure;
+pub use usage::Usage;
+
+/// An emulated guest boots in some five seconds; beside other work it takes longer.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// While the guest shuts down, what is left to send is written; its own shutdown of half a second is too short for that.
+const LINGER_SECONDS: u64 = 3;
+/// Disk of the larger guest: so many times the first, content included.
+const LARGER: usize = 4;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Benchmark {
+    /// Virtual size of the disk, MiB.
+    pub disk_mib: u64,
+    /// Its content, MiB.
+    pub data_mib: u64,
+    /// Copies by each tool, and cycles.
+    pub rounds: usize,
+    /// Nothing but the initial copies, for work on their speed.
+    pub copies_only: bool,
+}
+
+impl Benchmark {
+    /// What the targets are stated for.
+    pub const FULL: Benchmark = Benchmark { disk_mib: 4096, data_mib: 1700, rounds: 3, copies_only: false };
+    /// To see that it works.
+    pub const QUICK: Benchmark = Benchmark { disk_mib: 1024, data_mib: 400, rounds: 1, copies_only: false };
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    /// Virtual size of the disk, bytes.
+    pub disk_bytes: u64,
+    /// What of it holds data, bytes.
+    pub data_bytes: u64,
+    /// Initial copies, ours and the other tool's.
+    pub copies: Copies,
+    /// Cycles with one hundredth of the disk changed.
+    pub cycles: Vec<CycleFigure>,
+    /// Planned failovers, of the disk and of the larger one.
+    pub handovers: Vec<HandoverFigure>,
+    /// Memory and processor time of both daemons during the initial copies.
+    pub usage: Vec<Usage>,
+}
+
+/// Two hosts with the product on them, and what is measured there.
+struct Bench {
+    lab: Lab,
+    product: Product,
+    options: Benchmark,
+}
+
+/// A guest whose disk is measured.
+struct Subject {
+    guest: Guest,
+    disk_bytes: u64,
+}
+
+impl Subject {
+    fn name(&self) -> &str {
+        &self.guest.name
+    }
+}
+
+/// Brings a lab up, measures, and takes it down. `say` is told what happens.
+pub fn run(options: Benchmark, binaries: Binaries, say: impl Fn(&str)) -> Result<Figures> {
+    let mut lab = Lab::up(LabOptions::named("bench"))?;
+    let product = Product::up_with(&mut lab, binaries)?;
+    let bench = Bench { lab, product, options };
+    let figures = bench.measure(&say);
+    bench.lab.down()?;
+    figures
+}
+
+impl Bench {
+    fn measure(&self, say: &impl Fn(&str)) -> Result<Figures> {
+        say("making the disk");
+        let raw = content::make(&self.lab.folder(), &self.options)?;
+        let disk_bytes = self.options.disk_mib << 20;
+        let guest = self.start_guest("bench", 50, content::to_qcow2(&[&raw])?)?;
+        let guest = Subject { guest, disk_bytes };
+        let data_bytes = content::data_bytes(&raw)?;
+        say("initial copies, and the same disk by nbdcopy");
+        let mut usage = Vec::new();
+        let copies = copy::measure(self, &guest, &mut usage)?;
+        let mut figures =
+            Figures { disk_bytes, data_bytes, copies, cycles: Vec::new(), handovers: Vec::new(), usage };
+        if self.options.copies_only {
+            return Ok(figures);
+        }
+        say("cycles");
+        figures.cycles = cycle::measure(self, &guest)?;
+        say("planned failover, there and back");
+        figures.handovers = handover::measure(self, &guest)?;
+        self.retire(&guest)?;
+
+        say(&format!("the same with a disk {LARGER} times as large"));
+        let image = content::to_qcow2(&[raw.as_path(); LARGER])?;
+        std::fs::remove_file(&raw)?;
+        let guest = self.start_guest("larger", 51, image)?;
+        let larger = Subject { guest, disk_bytes: disk_bytes * LARGER as u64 };
+        figures.usage.push(copy::initial(self, &larger)?.usage);
+        figures.handovers.extend(handover::measure(self, &larger)?);
+        Ok(figures)
+    }
+
+    fn start_guest(&self, name: &str, number: u8, disk: std::path::PathBuf) -> Result<Guest> {
+        let options = GuestOptions {
+            name: name.to_owned(),
+            number,
+            linger_seconds: LINGER_SECONDS,
+            untouched_disk: Some(disk),
+            ..GuestOptions::default()
+        };
+        let guest = self.lab.define_guest(HOSTS[0], &options)?;
+        let host = self.lab.host(HOSTS[0]);
+        host.virsh(["start", name])?;
+        guest.wait_workload(&self.lab, BOOT_LIMIT)?;
+        // Without the agent a shutdown would wait for it in vain.
+        host.wait_agent(name, BOOT_LIMIT)?;
+        Ok(guest)
+    }
+
+    /// Ends replication of a guest that is at home again, and the guest with its disks.
+    fn retire(&self, guest: &Subject) -> Result<()> {
+        self.product.run(&self.lab, HOSTS[0], &["remove", guest.name(), "--delete-replica", "--yes"])?;
+        let host = self.lab.host(HOSTS[0]);
+        host.virsh(["destroy", guest.name()])?;
+        host.virsh(["undefine", guest.name(), "--checkpoints-metadata"])?;
+        host.sh(&format!("rm {}/{}-*", crate::IMAGE_FOLDER, guest.name())).map(drop)
+    }
+
+    /// How many cycles were acknowledged, and what they took and carried together: (cycles, milliseconds, bytes).
+    fn cycles(&self, host: &str, guest: &Subject) -> Result<(u64, u64, u64)> {
+        let shown = self.product.json(&self.lab, host, &["show", guest.name()])?;
+        let number = |name: &str| shown.pointer(&format!("/statistics/{name}")).and_then(|it| it.as_u64());
+        let count = number("cycles_acknowledged").context("a count of cycles")?;
+        let mean = |name| number(name).unwrap_or(0) * count;
+        Ok((count, mean("average_latency_ms"), mean("average_bytes")))
+    }
+}

@@ -1,0 +1,107 @@
+//! From figures to rows: what was measured, the target, and whether it is met.
+
+use lab::Figures;
+use serde_json::{Value, json};
+
+const INITIAL_COPY_RATIO_MAX: f64 = 1.3;
+const CYCLE_SECONDS_MAX: f64 = 0.7;
+const HANDOVER_SECONDS_MAX: f64 = 2.5;
+const MEMORY_MIB_MAX: f64 = 150.0;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// One row as JSON: `what`, `measured`, `target` (none: for comparison only), `unit`, `met`.
+pub(super) fn rows(figures: &Figures) -> Vec<Value> {
+    let copies = &figures.copies;
+    let (ours, theirs) = (median(&copies.ours), median(&copies.nbdcopy));
+    let speed = |seconds: f64| figures.data_bytes as f64 / MIB / seconds;
+    let mut rows = vec![
+        row(&format!("nbdcopy --flush, {:.0} MiB/s", speed(theirs)), theirs, None, "s"),
+        row(&format!("initial copy, enable to acknowledged, {:.0} MiB/s", speed(ours)), ours, None, "s"),
+        row("initial copy, the cycle alone", median(&copies.ours_cycle), None, "s"),
+        row("initial copy against nbdcopy", ours / theirs, Some(INITIAL_COPY_RATIO_MAX), "×"),
+    ];
+    let cycles: Vec<f64> = figures.cycles.iter().map(|cycle| cycle.seconds).collect();
+    let processor: Vec<f64> = figures
+        .usage
+        .iter()
+        .filter(|it| it.disk_bytes == figures.disk_bytes)
+        .map(|it| it.primary_cpu_seconds + it.replica_cpu_seconds + it.qemu_cpu_seconds)
+        .collect();
+    rows.push(row("initial copy, processor time of both daemons and QEMU", median(&processor), None, "s"));
+    rows.push(row("nbdcopy, processor time with qemu-nbd", median(&copies.nbdcopy_cpu), None, "s"));
+    if !cycles.is_empty() {
+        rows.push(row("cycle with 1 % dirty", median(&cycles), Some(CYCLE_SECONDS_MAX), "s"));
+    }
+    for handover in &figures.handovers {
+        let what = format!(
+            "guest off to resumed, disk {:.0} GiB, {:.0} MiB left, from {}",
+            handover.disk_bytes as f64 / MIB / 1024.0,
+            handover.final_sync_bytes as f64 / MIB,
+            handover.from
+        );
+        rows.push(row(&what, handover.seconds, Some(HANDOVER_SECONDS_MAX), "s"));
+    }
+    let mut disks: Vec<u64> = figures.usage.iter().map(|it| it.disk_bytes).collect();
+    disks.dedup();
+    for disk in disks {
+        let copies = figures.usage.iter().filter(|it| it.disk_bytes == disk);
+        let most =
+            copies.fold((0, 0), |most, it| (most.0.max(it.primary_bytes), most.1.max(it.replica_bytes)));
+        for (side, bytes) in [("primary", most.0), ("replica", most.1)] {
+            let what = format!("memory of the {side}'s daemon, disk {:.0} GiB", disk as f64 / MIB / 1024.0);
+            rows.push(row(&what, bytes as f64 / MIB, Some(MEMORY_MIB_MAX), "MiB"));
+        }
+    }
+    rows
+}
+
+fn row(what: &str, measured: f64, target: Option<f64>, unit: &str) -> Value {
+    let measured = (measured * 1000.0).round() / 1000.0;
+    json!({ "what": what, "measured": measured, "target": target, "unit": unit, "met": target.map(|it| measured <= it) })
+}
+
+/// The middle one; of an even number the worse of the two in the middle.
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The rows as a table that Markdown understands too.
+pub(super) fn render(rows: &[Value]) -> String {
+    let mut lines =
+        vec![line(["what", "measured", "target", "met"]), line([&"-".repeat(68), "---:", "---:", "---"])];
+    for row in rows {
+        let number = |name: &str| {
+            row[name].as_f64().map(|it| format!("{it:.2} {}", row["unit"].as_str().unwrap_or("")))
+        };
+        let met = row["met"].as_bool().map_or("", |met| if met { "yes" } else { "NO" });
+        let cells = (number("measured").unwrap_or_default(), number("target").unwrap_or_default());
+        lines.push(line([row["what"].as_str().unwrap_or_default(), &cells.0, &cells.1, met]));
+    }
+    lines.join("\n")
+}
+
+fn line([what, measured, target, met]: [&str; 4]) -> String {
+    format!("| {what:<68} | {measured:>10} | {target:>10} | {met:<3} |")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{median, render, row};
+
+    #[test]
+    fn the_median_of_an_even_number_is_not_flattering_and_a_missed_target_is_shown() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[1.0, 2.0]), 2.0);
+        let shown = render(&[
+            row("a", 1.31, Some(1.3), "×"),
+            row("b", 1.3, Some(1.3), "×"),
+            row("c", 9.0, None, "s"),
+        ]);
+        let met: Vec<&str> =
+            shown.lines().skip(2).filter_map(|line| line.rsplit('|').nth(1)).map(str::trim).collect();
+        assert_eq!(met, ["NO", "yes", ""]);
+    }
+}
