@@ -34,6 +34,8 @@ pub struct GuestOptions {
     pub data_mib: usize,
     /// Memory, MiB.
     pub memory_mib: u64,
+    /// Has no guest agent, and does not notice the power button.
+    pub deaf: bool,
 }
 
 impl Default for GuestOptions {
@@ -45,6 +47,7 @@ impl Default for GuestOptions {
             second_disk_mib: None,
             data_mib: 0,
             memory_mib: 192,
+            deaf: false,
         }
     }
 }
@@ -126,6 +129,8 @@ fn make_disk(host: &Host, guest: &str, target: &str, size_mib: u64, data_mib: us
 
 fn xml(host: &Host, options: &GuestOptions) -> String {
     let GuestOptions { name, number, memory_mib, .. } = options;
+    let agent = "    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\n";
+    let (agent, words) = if options.deaf { ("", " module_blacklist=button") } else { (agent, "") };
     let mut disks = disk_xml(name, "vda");
     if options.second_disk_mib.is_some() {
         disks += &disk_xml(name, "vdb");
@@ -139,7 +144,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{BOOT_FOLDER}/vmlinuz</kernel>
     <initrd>{BOOT_FOLDER}/initramfs</initrd>
-    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={name}</cmdline>
+    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={name}{words}</cmdline>
   </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>
@@ -151,8 +156,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
       <source bridge='br0'/>
       <model type='virtio'/>
     </interface>
-    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
-    <serial type='file'><source path='/var/log/libvirt/qemu/{name}-console.log'/></serial>
+{agent}    <serial type='file'><source path='/var/log/libvirt/qemu/{name}-console.log'/></serial>
     <memballoon model='none'/>
   </devices>
 </domain>

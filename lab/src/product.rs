@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what the product does inside: the answers are the JSON that a person gets with `--json`.
 
+use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -49,8 +50,15 @@ impl Product {
 
     /// Starts the daemon of a host and waits until it answers.
     pub fn start(&mut self, host: &Host) -> Result<()> {
+        self.start_with(host, &[])
+    }
+
+    /// The same with more in its environment, each as `NAME=VALUE`.
+    pub fn start_with(&mut self, host: &Host, environment: &[&str]) -> Result<()> {
         let holds = format!("VIRT_REPLICA_HOLDS={HOLDS}");
-        let words = ["env".as_ref(), holds.as_ref(), self.binaries.virtreplicad.as_os_str()];
+        let environment = environment.iter().map(OsStr::new).chain([OsStr::new(&holds)]);
+        let words = [OsStr::new("env")].into_iter().chain(environment);
+        let words = words.chain([self.binaries.virtreplicad.as_os_str()]);
         let daemon = host.spawn("virtreplicad", words)?;
         self.daemons[index(host.name())] = Some(daemon);
         let begun = Instant::now();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::program::{output, run, succeeds};
 
 /// Debian packages, with the reason for each.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("gcc", "linker of Rust programs"),
     ("pkg-config", "finds libvirt when building"),
     ("libvirt-dev", "headers that the libvirt crate links against"),
@@ -24,6 +24,7 @@ const PACKAGES: [(&str, &str); 13] = [
     ("util-linux", "namespaces of the lab"),
     ("e2fsprogs", "file system of the guest's disk"),
     ("procps", "tests look at running programs"),
+    ("libfaketime", "tests let the clocks of the lab's hosts differ"),
 ];
 
 /// Packages that Debian 12 has too old a version of, so that they come from its backports.
