@@ -44,6 +44,8 @@ pub struct GuestOptions {
     /// A qcow2 image, as seen from outside, that becomes the disk `sda`: the guest has no driver for its bus and never
     /// touches it, so that its content can be changed from outside while the guest runs. The file is moved.
     pub untouched_disk: Option<PathBuf>,
+    /// Has no guest agent, and does not notice the power button.
+    pub deaf: bool,
 }
 
 impl Default for GuestOptions {
@@ -58,6 +60,7 @@ impl Default for GuestOptions {
             uefi_and_tpm: false,
             linger_seconds: 0,
             untouched_disk: None,
+            deaf: false,
         }
     }
 }
@@ -157,6 +160,8 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
     let GuestOptions { number, memory_mib, linger_seconds, .. } = options;
     let name = &text(&options.name);
     let hostname: String = options.name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let agent = "    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\n";
+    let (agent, words) = if options.deaf { ("", " module_blacklist=button") } else { (agent, "") };
     let mut disks = disk_xml(name, "vda", "virtio");
     if options.second_disk_mib.is_some() {
         disks += &disk_xml(name, "vdb", "virtio");
@@ -174,7 +179,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
     <type arch='x86_64' machine='{machine}'>hvm</type>
     <kernel>{BOOT_FOLDER}/vmlinuz</kernel>
     <initrd>{BOOT_FOLDER}/initramfs</initrd>
-    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={hostname} vr.linger={linger_seconds}</cmdline>
+    <cmdline>console=ttyS0 loglevel=4 mitigations=off nokaslr panic=-1 vr.address={address}/{PREFIX} vr.name={hostname} vr.linger={linger_seconds}{words}</cmdline>
   </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>
@@ -186,8 +191,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
       <source bridge='br0'/>
       <model type='virtio'/>
     </interface>
-    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
-    <serial type='file'><source path='/var/log/libvirt/qemu/{name}-console.log'/></serial>
+{agent}    <serial type='file'><source path='/var/log/libvirt/qemu/{name}-console.log'/></serial>
     <memballoon model='none'/>{tpm}
   </devices>
 </domain>

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what the product does inside: the answers are the JSON that a person gets with `--json`.
 
+use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -54,8 +55,15 @@ impl Product {
 
     /// Starts the daemon of a host and waits until it answers.
     pub fn start(&mut self, host: &Host) -> Result<()> {
+        self.start_with(host, &[])
+    }
+
+    /// The same with more in its environment, each as `NAME=VALUE`.
+    pub fn start_with(&mut self, host: &Host, environment: &[&str]) -> Result<()> {
         let holds = format!("VIRT_REPLICA_HOLDS={HOLDS}");
-        let words = ["env".as_ref(), holds.as_ref(), self.binaries.virtreplicad.as_os_str()];
+        let environment = environment.iter().map(OsStr::new).chain([OsStr::new(&holds)]);
+        let words = [OsStr::new("env")].into_iter().chain(environment);
+        let words = words.chain([self.binaries.virtreplicad.as_os_str()]);
         let daemon = host.spawn("virtreplicad", words)?;
         self.daemons[index(host.name())] = Some(daemon);
         let begun = Instant::now();
@@ -97,13 +105,6 @@ impl Product {
     pub fn run(&self, lab: &Lab, host: &str, words: &[&str]) -> Result<String> {
         let program = self.binaries.virt_replica.to_str().context("a plain path")?;
         lab.host(host).exec([program].into_iter().chain(words.iter().copied()))
-    }
-
-    /// The command line on a host, to be run aside.
-    pub fn command(&self, lab: &Lab, host: &str, words: &[&str]) -> Result<std::process::Command> {
-        let mut command = lab.host(host).command(&self.binaries.virt_replica)?;
-        command.args(words);
-        Ok(command)
     }
 
     /// The same, whatever it ends with: (exit code, everything it printed).

@@ -47,17 +47,6 @@ fn without_reverse_the_vm_is_visibly_unprotected_until_reversed_by_hand() {
 }
 
 #[test]
-fn a_vm_that_was_turned_off_is_refused_with_the_cure_and_nothing_changed() {
-    let Protected { lab, product, .. } = protected("off").unwrap();
-    lab.host(HOSTS[0]).virsh(["destroy", VM]).unwrap();
-    let (code, said) = product.attempt(&lab, HOSTS[0], &["planned-failover", VM, "--yes"]).unwrap();
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("not shut down") && said.contains("start the VM"), "{said}");
-    assert_eq!(product.json(&lab, HOSTS[0], &["show", VM]).unwrap()["mode"], "primary");
-    lab.down().unwrap();
-}
-
-#[test]
 fn replication_goes_on_by_itself_after_either_daemon_was_killed() {
     let Protected { lab, mut product, .. } = protected("killed").unwrap();
     for host in HOSTS {

@@ -77,7 +77,7 @@ async fn open_operation(
 
 fn other_host(to: &str, detail: &RelationshipDetail) -> Problem {
     let summary = &detail.summary;
-    let vm = api::shell_word(&summary.vm);
+    let vm = api::vm_argument(&summary.vm);
     Problem::new(
         Code::Refused,
         "Refused",
@@ -87,7 +87,7 @@ fn other_host(to: &str, detail: &RelationshipDetail) -> Problem {
         ),
     )
     .with_cure(format!(
-        "virt-replica planned-failover {vm} --to {}",
+        "virt-replica planned-failover --to {} {vm}",
         api::shell_word(&summary.replica_server)
     ))
 }

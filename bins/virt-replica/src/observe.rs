@@ -108,7 +108,7 @@ fn not_in_time(detail: &RelationshipDetail, timeout_seconds: u64) -> Problem {
     let problem = Problem::new(Code::Failed, "Not protected yet", detail_text);
     match detail.reasons.first().and_then(|reason| reason.cure.clone()) {
         Some(cure) => problem.with_cure(cure),
-        None => problem.with_cure(format!("virt-replica show {}", api::shell_word(&summary.vm))),
+        None => problem.with_cure(format!("virt-replica show {}", api::vm_argument(&summary.vm))),
     }
 }
 

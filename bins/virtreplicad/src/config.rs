@@ -59,7 +59,8 @@ impl Config {
             Err(error) => return Err(error).with_context(|| format!("the configuration {}", path.display())),
         };
         toml::from_str(&text).with_context(|| {
-            format!("the configuration {}; after mending: virtreplicad --check-config", path.display())
+            let path = path.display();
+            format!("the configuration {path} is not accepted; mend it, then: virtreplicad --check-config --config {path}")
         })
     }
 

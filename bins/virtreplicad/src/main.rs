@@ -149,11 +149,11 @@ fn prepare_directories(config: &Config) -> Result<()> {
     for directory in [&sockets, &config.scratch] {
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o1777))?;
     }
-    // Storage that lost its marker is an unmounted file system: it is refused, not made anew.
-    let declared = config.state.join("storage-declared");
-    if !declared.exists() {
+    // Storage that lost its marker is an unmounted file system: it is refused, not made anew. Another path is new storage.
+    let (declared, storage) = (config.state.join("storage-declared"), config.storage.display().to_string());
+    if !std::fs::read_to_string(&declared).is_ok_and(|known| known == storage) {
         Storage::initialise(&config.storage)?;
-        std::fs::write(&declared, config.storage.display().to_string())?;
+        std::fs::write(&declared, storage)?;
     }
     Ok(())
 }

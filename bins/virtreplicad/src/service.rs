@@ -75,13 +75,23 @@ impl Daemon {
         self.engine.find(vm).map_err(problem)
     }
 
+    /// A relationship that is about to be changed: not while an operation of it is open.
+    fn find_idle(&self, vm: &str) -> Result<Record, Problem> {
+        let record = self.find(vm)?;
+        self.engine.must_be_idle(&record).map_err(problem)?;
+        Ok(record)
+    }
+
     fn peer(&self, named: &str) -> Result<Peer, Problem> {
         let peers = self.engine.store().peers().map_err(failed)?;
         let means = |peer: &Peer| peer.name == named || peer.host.to_string() == named;
         peers
             .into_iter()
             .find(means)
-            .ok_or_else(|| Problem::not_found("peer", named, "virt-replica peer list"))
+            .ok_or_else(|| {
+                let cure = "virt-replica peer list; to pair with it: virt-replica peer invite there, then virt-replica peer join here";
+                Problem::not_found("peer", named, cure)
+            })
     }
 
     fn shown_peer(&self, peer: &Peer) -> dto::Peer {
@@ -129,6 +139,10 @@ impl Daemon {
     }
 
     async fn enable_request(&self, request: &dto::EnableRequest) -> Result<EnableRequest, Problem> {
+        if request.storage.is_some() {
+            let cure = "set `storage` in /etc/virt-replica/virtreplicad.toml of the replica server, and restart virtreplicad there";
+            return Err(invalid("one replica cannot be kept elsewhere than the others yet").with_cure(cure));
+        }
         let named = request.vm.clone();
         let vms = self.engine.hypervisor(|it| it.vms()).await.map_err(problem)?;
         let vm = vms.into_iter().find(|vm| vm.name == named || vm.id.to_string() == named);
@@ -358,6 +372,9 @@ impl Service for Daemon {
     ) -> Reply<'_, Answer<dto::RelationshipSummary>> {
         Box::pin(async move {
             let wanted = self.enable_request(&request).await?;
+            if let Some(record) = self.engine.enabled_already(&wanted) {
+                return Ok(Answer::Done(views::summary(&self.engine, &record).map_err(problem)?));
+            }
             let plan = self.engine.plan_enable(&wanted).await.map_err(problem)?;
             let summary = vec![
                 format!("VM {} will be replicated to {}.", request.vm, request.peer),
@@ -385,7 +402,7 @@ impl Service for Daemon {
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::RelationshipDetail>> {
         Box::pin(async move {
-            let record = self.find(&vm)?;
+            let record = self.find_idle(&vm)?;
             let settings = changed(&record.relationship.settings, &change)?;
             if dry_run {
                 return Ok(Answer::Planned(dto::Plan::of([
@@ -399,7 +416,7 @@ impl Service for Daemon {
 
     fn pause(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
         Box::pin(async move {
-            let record = self.find(&vm)?;
+            let record = self.find_idle(&vm)?;
             if dry_run {
                 return Ok(Answer::Planned(dto::Plan::of([
                     "No cycle will begin until `resume`; changes are still tracked.",
@@ -412,7 +429,7 @@ impl Service for Daemon {
 
     fn resume(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
         Box::pin(async move {
-            let record = self.find(&vm)?;
+            let record = self.find_idle(&vm)?;
             if dry_run {
                 return Ok(Answer::Planned(dto::Plan::of([
                     "Cycles will go on; the first carries what changed meanwhile.",
@@ -431,7 +448,7 @@ impl Service for Daemon {
         dry_run: bool,
     ) -> Reply<'_, Answer<Done>> {
         Box::pin(async move {
-            let record = self.find(&vm)?;
+            let record = self.find_idle(&vm)?;
             let delete = request.replica == dto::ReplicaFate::Delete;
             if dry_run {
                 let fate =
@@ -514,7 +531,7 @@ impl Service for Daemon {
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::RelationshipSummary>> {
         Box::pin(async move {
-            let record = self.find(&vm)?;
+            let record = self.find_idle(&vm)?;
             let mut settings = record.relationship.settings.clone();
             if let Some(seconds) = request.frequency_seconds {
                 settings.frequency = Frequency::from_seconds(seconds).map_err(invalid)?;

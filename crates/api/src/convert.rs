@@ -104,76 +104,18 @@ impl dto::Reason {
     /// A reason in words, with the command for this VM where one helps.
     #[must_use]
     pub fn of(reason: &domain::Reason, vm: &str) -> dto::Reason {
-        use domain::Reason;
-        let vm = shell_word(vm);
-        let (text, cure) = match reason {
-            Reason::CannotSend { cause } => (format!("The last cycle failed: {cause}"), None),
-            Reason::Resynchronization { cause } => {
-                (format!("Changes were not tracked ({cause}); the disks are resynchronized"), None)
+        let text = match reason {
+            domain::Reason::Unprotected { since } => {
+                format!("The VM is unprotected since {}: it was failed over without reverse", instant(*since))
             }
-            Reason::PausedOnReplica => (
-                "Replication is paused on the replica server".to_owned(),
-                Some(format!("on the replica server: virt-replica resume {vm}")),
-            ),
-            Reason::PausedOnPrimary => (
-                "Replication is paused on the primary server".to_owned(),
-                Some(format!("on the primary server: virt-replica resume {vm}")),
-            ),
-            Reason::CyclesMissed { percent, percent_max } => {
-                (format!("{percent} % of the cycles were missed, more than {percent_max} %"), None)
-            }
-            Reason::NotSynchronized { age: Some(age) } => {
-                (format!("Nothing was synchronized for {}", in_words(*age)), None)
-            }
-            Reason::NotSynchronized { age: None } => ("Nothing was synchronized yet".to_owned(), None),
-            Reason::Slow { average } => (format!("A cycle takes {} on average", in_words(*average)), None),
-            Reason::InitialReplicationUnfinished => ("Initial replication is not finished".to_owned(), None),
-            Reason::Unprotected { since } => (
-                format!(
-                    "The VM is unprotected since {}: it was failed over without reverse",
-                    instant(*since)
-                ),
-                Some(format!("on the host that runs the VM: virt-replica reverse {vm}")),
-            ),
-            Reason::OperationUnfinished => (
-                "A planned failover is not finished".to_owned(),
-                Some("virt-replica operation list".to_owned()),
-            ),
-            Reason::Interference(notice) => (notice.what.clone(), Some(notice.cure.clone())),
+            other => other.words(),
         };
+        let cure = reason.cure(vm);
         dto::Reason { severity: reason.severity().into(), text, cure }
     }
-}
-
-/// `name` so that a shell reads it as one word.
-#[must_use]
-pub fn shell_word(name: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_.:@%+=".contains(c);
-    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
-        return name.to_owned();
-    }
-    format!("'{}'", name.replace('\'', r"'\''"))
-}
-
-fn in_words(time: std::time::Duration) -> String {
-    units::duration(millis(time))
 }
 
 /// An instant in UTC: health travels between hosts and time zones.
 fn instant(at: domain::Timestamp) -> String {
     units::instant(at.millis(), &jiff::tz::TimeZone::UTC)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cure_can_be_pasted_whatever_the_vm_is_called() {
-        assert_eq!(shell_word("testVM01"), "testVM01");
-        assert_eq!(shell_word("it's a/VM"), r"'it'\''s a/VM'");
-        assert_eq!(shell_word(""), "''");
-        assert_eq!(shell_word("-rf"), "'-rf'");
-        assert_eq!(shell_word("数据库"), "数据库");
-    }
 }

@@ -14,7 +14,7 @@ pub mod service;
 pub mod units;
 
 pub use client::Client;
-pub use convert::shell_word;
+pub use domain::{shell_word, vm_argument};
 pub use problem::{Code, Problem};
 pub use router::{router, serve};
 pub use service::{Caller, Reply, Service};

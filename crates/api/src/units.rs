@@ -22,13 +22,7 @@ pub fn size(bytes: u64) -> String {
 /// A duration given in milliseconds: `0.8 s`, `2 min 03 s`, `1 h 05 min`, `3 d 04 h`.
 #[must_use]
 pub fn duration(millis: u64) -> String {
-    let seconds = millis / 1000;
-    match seconds {
-        0..60 => format!("{}.{} s", seconds, millis % 1000 / 100),
-        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {:02} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
+    domain::words::duration(std::time::Duration::from_millis(millis))
 }
 
 /// A frequency or another round time in whole seconds: `30 s`, `5 min`, `1 h`, else seconds.

@@ -6,6 +6,7 @@ use crate::relationship::{Phase, Role};
 use crate::settings::Thresholds;
 use crate::statistics::Statistics;
 use crate::time::Timestamp;
+use crate::words;
 
 /// The worst of the reasons.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -92,6 +93,59 @@ impl Reason {
             | Reason::InitialReplicationUnfinished
             | Reason::Unprotected { .. }
             | Reason::OperationUnfinished => Health::Warning,
+        }
+    }
+}
+
+impl Reason {
+    /// The reason in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Reason::CannotSend { cause } => format!("The last cycle failed: {cause}"),
+            Reason::Resynchronization { cause } => {
+                format!("Changes were not tracked ({cause}); the disks are resynchronized")
+            }
+            Reason::PausedOnReplica => "Replication is paused on the replica server".to_owned(),
+            Reason::PausedOnPrimary => "Replication is paused on the primary server".to_owned(),
+            Reason::CyclesMissed { percent, percent_max } => {
+                format!("{percent} % of the cycles were missed, more than {percent_max} %")
+            }
+            Reason::NotSynchronized { age: Some(age) } => {
+                format!("Nothing was synchronized for {}", words::duration(*age))
+            }
+            Reason::NotSynchronized { age: None } => "Nothing was synchronized yet".to_owned(),
+            Reason::Slow { average } => format!("A cycle takes {} on average", words::duration(*average)),
+            Reason::InitialReplicationUnfinished => "Initial replication is not finished".to_owned(),
+            Reason::Unprotected { .. } => {
+                "The VM is unprotected: it was failed over without reverse".to_owned()
+            }
+            Reason::OperationUnfinished => "A planned failover is not finished".to_owned(),
+            Reason::Interference(notice) => notice.what.clone(),
+        }
+    }
+
+    /// The command that cures it, for the VM of this name; none: it cures itself, or the words say what to do.
+    #[must_use]
+    pub fn cure(&self, vm_name: &str) -> Option<String> {
+        let vm = words::vm_argument(vm_name);
+        match self {
+            Reason::PausedOnReplica => Some(format!("on the replica server: virt-replica resume {vm}")),
+            Reason::PausedOnPrimary => Some(format!("on the primary server: virt-replica resume {vm}")),
+            Reason::Unprotected { .. } => {
+                Some(format!("on the host that runs the VM: virt-replica reverse {vm}"))
+            }
+            Reason::InitialReplicationUnfinished => Some(format!("virt-replica wait {vm}")),
+            Reason::OperationUnfinished => Some("virt-replica operation list".to_owned()),
+            Reason::Interference(notice) => Some(notice.cure.clone()),
+            Reason::CyclesMissed { percent, .. } => Some(format!(
+                "when the cause (virt-replica events) is gone, accept it: virt-replica set --missed-cycles-max {} {vm}",
+                percent.min(&100)
+            )),
+            Reason::Slow { .. } => Some(format!("accept it: virt-replica set --latency-max TIME {vm}")),
+            Reason::CannotSend { .. } | Reason::Resynchronization { .. } | Reason::NotSynchronized { .. } => {
+                None
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod relationship;
 pub mod settings;
 pub mod statistics;
 pub mod time;
+pub mod words;
 
 pub use attachment::Attachment;
 pub use checks::{Check, CheckName, Verdict};
@@ -22,3 +23,4 @@ pub use relationship::{Phase, Relationship, Role};
 pub use settings::{Compression, DiskChoice, Frequency, Settings, Thresholds};
 pub use statistics::{CycleOutcome, CycleRecord, Statistics};
 pub use time::Timestamp;
+pub use words::{shell_word, vm_argument};

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Between what was found and the cure, where both stand in one text.
+pub(crate) const CURE: &str = "; cure: ";
+
 /// The kind of a refusal or failure; it decides the exit code of the command line and the HTTP status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
@@ -50,7 +53,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)?;
-        if self.cure.is_empty() { Ok(()) } else { write!(f, " Cure: {}", self.cure) }
+        if self.cure.is_empty() { Ok(()) } else { write!(f, "{CURE}{}", self.cure) }
     }
 }
 

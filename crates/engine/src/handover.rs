@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use choreography::next::next;
 use choreography::{Entry, Mark, Next, Operation, Outcome, Side, Step, StepState, fold};
-use domain::{OperationId, Phase, RecoveryPoint};
+use domain::{OperationId, Phase, RecoveryPoint, vm_argument};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record};
 use wire::message::form::{EntryForm, OperationForm, PointForm, SettingsForm};
@@ -12,7 +12,7 @@ use wire::message::{Answer, Request};
 
 use crate::events::Number;
 use crate::hold::Moment;
-use crate::plan::{FORCED, no_operation};
+use crate::plan::{FORCED, no_operation, unclean};
 use crate::report::{Report, evidence};
 use crate::{Code, Engine, Refusal, Result, clock, cycle, replica};
 
@@ -198,34 +198,23 @@ impl Run<'_> {
                     };
                     return Ok(words.into());
                 }
-                VmState::ShutOff(reason) => {
-                    let found = format!(
-                        "the VM went off without shutting down ({reason:?}): data in flight may be lost"
-                    );
-                    return Err(Refusal::new(
-                        Code::Refused,
-                        found,
-                        "start the VM, see that it is well, and try again",
-                    ));
-                }
-                VmState::Paused => {
-                    return Err(Refusal::new(
-                        Code::Refused,
-                        "the VM is paused",
-                        "virsh resume, then try again",
-                    ));
-                }
                 VmState::Running => {}
+                state => {
+                    let (found, cure) = unclean(state, &self.record.relationship.vm_name);
+                    return Err(Refusal::new(Code::Refused, found, cure));
+                }
             }
             if begun.elapsed() > self.operation.options.shutdown_timeout {
                 let limit = self.operation.options.shutdown_timeout.as_secs();
                 let found =
                     format!("the guest did not shut down within {limit} s; it runs on, protected as before");
-                return Err(Refusal::new(
-                    Code::Refused,
-                    found,
-                    "shut it down from inside, or give it longer: --shutdown-timeout",
-                ));
+                let cure = format!(
+                    "shut it down from inside and repeat the command, or give it longer: virt-replica planned-failover \
+                     --shutdown-timeout {}s {}",
+                    limit.saturating_mul(2).max(60),
+                    vm_argument(&self.record.relationship.vm_name)
+                );
+                return Err(Refusal::new(Code::Refused, found, cure));
             }
             if !asked_agent {
                 asked_agent = true;

@@ -178,6 +178,10 @@ impl Engine {
             }
             Err(error) => {
                 self.store().remove_relationship(id).map_err(Refusal::failed)?;
+                let path = replica::storage(self)?.replica_path(&record.relationship.vm_name, id);
+                if let Ok(half_made) = layer::ReplicaDirectory::open(&path) {
+                    half_made.remove().map_err(Refusal::failed)?;
+                }
                 Err(error)
             }
         }

@@ -4,10 +4,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{HostId, Timestamp};
+use domain::{HostId, Timestamp, shell_word};
 use transport::{ClientOptions, ErrorClass, PeerClient, TransportError};
 use wire::message::{Answer, Request};
 
+use crate::error::CURE;
 use crate::{Code, Engine, Refusal, Result, clock};
 
 /// Long enough for a question that makes the peer look at libvirt and its disks.
@@ -30,11 +31,56 @@ impl Engine {
         if matches!(answer, Ok(_) | Err(TransportError::Refused(_))) {
             self.saw(peer);
         }
-        let answer = answer.map_err(refusal_of)?;
+        let answer = answer.map_err(|error| {
+            let refusal = refusal_of(error);
+            match refusal.code {
+                Code::Unavailable if refusal.cure.is_empty() => {
+                    Refusal { cure: reach_cure(&self.name_of(peer)), ..refusal }
+                }
+                _ => refusal,
+            }
+        })?;
         serde_json::from_slice(&answer).map_err(|error| {
             Refusal::failed(format!("the other host's answer is not understood ({error}); compare versions"))
         })
     }
+
+    /// The other host's clock, when it answers at all; otherwise why not, as the transport tells it.
+    pub(crate) async fn clock_of(&self, peer: HostId) -> std::result::Result<Option<u64>, TransportError> {
+        let message = serde_json::to_vec(&Request::Hello {}).unwrap_or_default().into();
+        let answer = self.client(peer).command(message, DEADLINE).await?;
+        Ok(match serde_json::from_slice(&answer) {
+            Ok(Answer::Hello { clock_ms, .. }) => Some(clock_ms),
+            _ => None,
+        })
+    }
+
+    /// A verb that needs the other host is refused before it changes anything when that host does not answer.
+    pub async fn must_answer(&self, peer: HostId) -> Result<()> {
+        match self.ask(peer, &Request::Hello {}).await {
+            Err(silent) if silent.code == Code::Unavailable => Err(Refusal {
+                code: Code::Refused,
+                detail: format!("nothing was changed: {}", silent.detail),
+                ..silent
+            }),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// The name of a peer, for people.
+    pub(crate) fn name_of(&self, peer: HostId) -> String {
+        let peers = self.store().peers().unwrap_or_default();
+        peers
+            .into_iter()
+            .find(|known| known.host == peer)
+            .map_or_else(|| peer.to_string(), |known| known.name)
+    }
+}
+
+/// What to type when a host does not answer.
+pub(crate) fn reach_cure(name: &str) -> String {
+    let name = shell_word(name);
+    format!("on {name}: systemctl start virtreplicad; then here: virt-replica peer test {name}")
 }
 
 /// What the other host said, or why it said nothing.
@@ -48,7 +94,9 @@ pub(crate) fn refusal_of(error: TransportError) -> Refusal {
             "unavailable" => Code::Unavailable,
             _ => Code::Failed,
         };
-        return Refusal::new(code, refusal.message.clone(), "");
+        // The other host wrote both into one message, as `Refusal` shows itself.
+        let (detail, cure) = refusal.message.split_once(CURE).unwrap_or((&refusal.message, ""));
+        return Refusal::new(code, detail, cure);
     }
     let code = match error.class() {
         ErrorClass::Transient => Code::Unavailable,

@@ -2,7 +2,7 @@
 
 use choreography::next::{CannotCancel, may_cancel, resting_state};
 use choreography::{Mark, Operation, Options, RestingState, Side, Step, fold};
-use domain::{Check, CheckName, Health, OperationId, Phase};
+use domain::{Check, CheckName, OperationId, Phase, Reason, vm_argument};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record, StoreError};
 use uuid::Uuid;
@@ -36,37 +36,70 @@ impl Engine {
         let facts = facts
             .ok_or_else(|| Refusal::new(Code::NotFound, "the VM is not defined here", "virsh list --all"))?;
         checks.extend(survey::reach(self, relationship.peer).await);
-        let health = self.health(record)?;
-        let normal = health.health == Health::Normal && relationship.phase == Phase::Replicating;
-        checks.push(Check::when(CheckName::HealthNormal, normal, || {
-            let found = format!(
-                "health is {:?}: {:?}; state: {}",
-                health.health,
-                health.reasons,
-                relationship.phase.words()
-            );
-            (found, format!("virt-replica show {}", relationship.vm_name))
-        }));
+        let reached = checks.iter().all(|check| check.holds() || check.name == CheckName::ClocksAgree);
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
+        checks.push(self.healthy(record, open.is_some())?);
         checks.push(Check::when(CheckName::NoOtherOperation, open.is_none(), || {
             let id = open.as_ref().map(|(operation, _)| operation.id.to_string()).unwrap_or_default();
             (format!("operation {id} is under way"), format!("virt-replica operation show {id}"))
         }));
-        checks.push(power_state(facts.state));
-        checks.extend(survey::own_vm(&facts));
-        if checks.first().is_some_and(Check::holds) {
-            let id = Some(relationship.id.0);
-            let requirements = survey::requirements(self, &facts, &relationship.settings, id).await?;
-            checks.extend(survey::there(self, relationship.peer, requirements).await?);
-        }
+        checks.push(power_state(facts.state, &relationship.vm_name));
+        checks.extend(survey::own_vm(&facts, &relationship.settings));
+        checks.push(survey::hook(self));
         let statistics = self.statistics(record)?;
         let expected_bytes = self.pending_bytes(record).await.or(statistics.average_bytes);
+        if reached {
+            let id = Some(relationship.id.0);
+            let mut requirements = survey::requirements(self, &facts, &relationship.settings, id).await?;
+            // The replica is there: room is needed only for what it does not have yet.
+            requirements.disks.iter_mut().for_each(|disk| disk.allocated_bytes = None);
+            if let Some(disk) = requirements.disks.iter_mut().find(|disk| disk.replicated) {
+                disk.allocated_bytes = expected_bytes;
+            }
+            checks.extend(survey::there(self, relationship.peer, requirements).await?);
+        }
+        let checks = in_order(checks);
         let speed = statistics.average_bytes.zip(statistics.average_latency);
         let transfer = speed.zip(expected_bytes).map(|((bytes, latency), expected)| {
             let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
             latency_ms.max(expected.saturating_mul(latency_ms) / bytes.max(1))
         });
         Ok(Plan { checks, expected_bytes, expected_downtime_ms: transfer.map(|ms| ms + FIXED_DOWNTIME_MS) })
+    }
+
+    /// Whether replication works; an operation that is open is another check's business.
+    fn healthy(&self, record: &Record, operation_open: bool) -> Result<Check> {
+        let relationship = &record.relationship;
+        let report = self.health(record)?;
+        let reasons: Vec<_> =
+            report.reasons.iter().filter(|reason| **reason != Reason::OperationUnfinished).collect();
+        let normal = reasons.is_empty() && (relationship.phase == Phase::Replicating || operation_open);
+        Ok(Check::when(CheckName::HealthNormal, normal, || {
+            let words: Vec<String> = reasons.iter().map(|reason| reason.words()).collect();
+            let found = match words.is_empty() {
+                true => format!("the state is \"{}\"", relationship.phase.words()),
+                false => words.join("; "),
+            };
+            let cure = reasons.iter().find_map(|reason| reason.cure(&relationship.vm_name));
+            let vm = vm_argument(&relationship.vm_name);
+            (
+                found,
+                cure.unwrap_or_else(|| {
+                    format!("cure that, then wait for a good cycle: virt-replica wait {vm}")
+                }),
+            )
+        }))
+    }
+
+    /// Refuses a change of a relationship while an operation of it is open.
+    pub fn must_be_idle(&self, record: &Record) -> Result<()> {
+        match self.store().open_operation(record.relationship.id).map_err(Refusal::failed)? {
+            None => Ok(()),
+            Some((open, _)) => {
+                let cure = format!("wait for its end: virt-replica operation show {}", open.id);
+                Err(Refusal::new(Code::Busy, format!("operation {} is under way", open.id), cure))
+            }
+        }
     }
 
     /// Begins a planned failover on the primary. The same call while it is under way answers with it.
@@ -158,19 +191,83 @@ pub(crate) fn refused(check: &Check) -> Refusal {
     }
 }
 
-fn power_state(state: VmState) -> Check {
+/// In the order in which they are shown; what both hosts found alike is shown once.
+pub(crate) fn in_order(mut checks: Vec<Check>) -> Vec<Check> {
+    checks.sort_by_key(|check| check.name);
+    checks.dedup();
+    let failed: Vec<CheckName> =
+        checks.iter().filter(|check| !check.holds()).map(|check| check.name).collect();
+    checks.retain(|check| !check.holds() || !failed.contains(&check.name));
+    checks
+}
+
+fn power_state(state: VmState, vm_name: &str) -> Check {
     let clean = match state {
         VmState::Running | VmState::ShutOff(ShutoffReason::Shutdown) => true,
         VmState::Paused | VmState::ShutOff(_) => false,
     };
-    Check::when(CheckName::VmShutDownNotTurnedOff, clean, || {
-        let found = match state {
-            VmState::Paused => "the VM is paused".to_owned(),
-            VmState::ShutOff(reason) => {
-                format!("the VM is off, and it was not shut down ({reason:?}): data in flight may be lost")
-            }
-            VmState::Running => String::new(),
-        };
-        (found, "start the VM, see that it is well, and try again: planned failover shuts it down by itself")
-    })
+    Check::when(CheckName::VmShutDownNotTurnedOff, clean, || unclean(state, vm_name))
+}
+
+/// Why this state is none to hand over, and what to type.
+pub(crate) fn unclean(state: VmState, vm_name: &str) -> (String, String) {
+    let vm = vm_argument(vm_name);
+    let how = match state {
+        VmState::Running | VmState::Paused => {
+            return (
+                "the VM is paused: it cannot shut down".to_owned(),
+                format!("virsh resume {vm}; then try again: planned failover shuts it down by itself"),
+            );
+        }
+        VmState::ShutOff(ShutoffReason::Destroyed) => "turned off by virsh destroy or a power cut",
+        VmState::ShutOff(ShutoffReason::Crashed) => "it crashed",
+        VmState::ShutOff(ShutoffReason::Saved) => "its memory is saved in a file of this host",
+        VmState::ShutOff(ShutoffReason::Failed) => "libvirt lost it",
+        VmState::ShutOff(ShutoffReason::Migrated) => "it was migrated away",
+        VmState::ShutOff(ShutoffReason::Shutdown | ShutoffReason::Unknown) => {
+            "libvirt does not know how it ended"
+        }
+    };
+    let found =
+        format!("the VM is off, and was not shut down ({how}): what it had not yet written may be lost");
+    (
+        found,
+        format!(
+            "virsh start {vm}; see that it is well, then try again: planned failover shuts it down by itself"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn only_a_running_vm_or_one_that_shut_down_is_handed_over() {
+        use ShutoffReason::{Crashed, Destroyed, Failed, Migrated, Saved, Shutdown, Unknown};
+        for good in [VmState::Running, VmState::ShutOff(Shutdown)] {
+            assert!(power_state(good, "vm").holds(), "{good:?}");
+        }
+        let off = [Destroyed, Crashed, Saved, Failed, Migrated, Unknown].map(VmState::ShutOff);
+        for bad in off.into_iter().chain([VmState::Paused]) {
+            let Verdict::Fail { found, cure } = power_state(bad, "-my VM").verdict else {
+                panic!("{bad:?} passed")
+            };
+            let command =
+                if bad == VmState::Paused { "virsh resume -- '-my VM'" } else { "virsh start -- '-my VM'" };
+            assert!(cure.contains(command), "{cure}");
+            assert!(!found.contains("ShutOff"), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_check_that_failed_on_one_host_is_not_also_shown_as_passed() {
+        let (good, bad) =
+            (Check::pass(CheckName::HookInPlace), Check::fail(CheckName::HookInPlace, "a", "b"));
+        let reach = Check::pass(CheckName::ReplicaReachable);
+        assert_eq!(in_order(vec![good.clone(), good.clone(), reach.clone()]), [reach.clone(), good.clone()]);
+        assert_eq!(in_order(vec![good, bad.clone(), reach.clone()]), [reach, bad]);
+    }
 }

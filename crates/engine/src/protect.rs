@@ -2,7 +2,8 @@
 
 use choreography::Options;
 use domain::{
-    Check, Epoch, HostId, OperationId, Phase, Relationship, RelationshipId, Role, Settings, Timestamp, VmId,
+    Check, CheckName, Epoch, HostId, OperationId, Phase, Relationship, RelationshipId, Role, Settings,
+    Timestamp, VmId, vm_argument,
 };
 use store::Record;
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use wire::message::form::{CheckForm, OptionsForm, SettingsForm};
 use wire::message::{Answer, Request};
 
 use crate::events::Number;
-use crate::plan::refused;
+use crate::plan::{in_order, refused};
 use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, survey};
 
 /// Protect a VM.
@@ -60,22 +61,61 @@ impl Engine {
         let facts = self.hypervisor(move |it| it.vm(vm)).await?;
         let facts = facts
             .ok_or_else(|| Refusal::new(Code::NotFound, "no such VM on this host", "virsh list --all"))?;
-        let mut checks = survey::own_vm(&facts);
+        if let Ok(record) = self.find(&vm.to_string()) {
+            return Err(self.second_relationship(&record));
+        }
+        let mut checks = survey::own_vm(&facts, &request.settings);
+        let trackable =
+            checks.iter().all(|check| check.holds() || check.name != CheckName::DisksCarryBitmaps);
         checks.push(survey::hook(self));
-        let records = self.store().relationships().map_err(Refusal::failed)?;
-        let second = records.iter().any(|record| record.relationship.vm == vm);
-        checks.push(Check::when(domain::CheckName::NameFree, !second, || {
-            ("the VM has a relationship already", "virt-replica list; virt-replica remove ends it")
-        }));
-        checks.extend(survey::reach(self, request.peer).await);
+        let reach = survey::reach(self, request.peer).await;
+        let reached = reach.iter().all(|check| check.holds() || check.name == CheckName::ClocksAgree);
+        checks.extend(reach);
         let mut expected_bytes = None;
-        if checks.iter().all(Check::holds) {
+        if reached && trackable {
             let requirements = survey::requirements(self, &facts, &request.settings, None).await?;
             let replicated = requirements.disks.iter().filter(|disk| disk.replicated);
             expected_bytes = Some(replicated.filter_map(|disk| disk.allocated_bytes).sum());
             checks.extend(survey::there(self, request.peer, requirements).await?);
         }
-        Ok(Plan { checks, expected_bytes, expected_downtime_ms: Some(0) })
+        Ok(Plan { checks: in_order(checks), expected_bytes, expected_downtime_ms: Some(0) })
+    }
+
+    /// Whether exactly this protection is there already: repeating the command is no error.
+    #[must_use]
+    pub fn enabled_already(&self, request: &EnableRequest) -> Option<Record> {
+        let record = self.find(&request.vm.to_string()).ok()?;
+        let relationship = &record.relationship;
+        let same = relationship.role() == Role::Primary
+            && relationship.peer == request.peer
+            && relationship.settings == request.settings;
+        same.then_some(record)
+    }
+
+    fn second_relationship(&self, record: &Record) -> Refusal {
+        let relationship = &record.relationship;
+        let (name, peer) = (&relationship.vm_name, self.name_of(relationship.peer));
+        let vm = vm_argument(name);
+        match relationship.role() {
+            Role::Primary => Refusal::new(
+                Code::Refused,
+                format!(
+                    "VM {name:?} is replicated to {peer} already, and a VM has one replica server; nothing was changed"
+                ),
+                format!(
+                    "other settings: virt-replica set {vm}; another replica server: virt-replica remove {vm}, then enable it again"
+                ),
+            ),
+            Role::Replica => Refusal::new(
+                Code::Refused,
+                format!(
+                    "this host is the replica server of VM {name:?}, which is replicated from {peer}; nothing was changed"
+                ),
+                format!(
+                    "to turn the direction round: virt-replica planned-failover {vm}; to end it: virt-replica remove {vm}"
+                ),
+            ),
+        }
     }
 
     /// Protects a VM: both hosts know the relationship before the first byte moves.
@@ -133,6 +173,7 @@ impl Engine {
         if relationship.paused_since.is_some() == since.is_some() {
             return Ok(());
         }
+        self.must_be_idle(record)?;
         self.store().set_paused(relationship.id, since).map_err(Refusal::failed)?;
         self.event(number, &relationship.vm_name, if since.is_some() { "paused" } else { "resumed" });
         self.wake(relationship.id);
@@ -146,7 +187,9 @@ impl Engine {
 
     /// Changes settings on both sides; the other side first, so that a host that cannot be reached changes nothing.
     pub async fn change(&self, record: &Record, settings: Settings) -> Result<()> {
+        self.must_be_idle(record)?;
         let relationship = &record.relationship;
+        self.must_answer(relationship.peer).await?;
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
         let form = SettingsForm::from(&settings);
         self.ask(relationship.peer, &Request::Settings { relationship: id, epoch, settings: form }).await?;
@@ -165,7 +208,10 @@ impl Engine {
             return Some(Refusal::new(
                 Code::Refused,
                 found,
-                "virt-replica show; `reverse` belongs on the new primary server",
+                format!(
+                    "`reverse` follows a planned failover with --no-reverse, on the new primary server; see: virt-replica show {}",
+                    vm_argument(&relationship.vm_name)
+                ),
             ));
         }
         if request.peer.is_some_and(|peer| peer != relationship.peer) {
@@ -179,9 +225,11 @@ impl Engine {
 
     /// Turns an unprotected relationship round by hand.
     pub async fn reverse(&self, record: &Record, request: &ReverseRequest) -> Result<()> {
+        self.must_be_idle(record)?;
         if let Some(refusal) = self.reverse_obstacle(record, request) {
             return Err(refusal);
         }
+        self.must_answer(record.relationship.peer).await?;
         self.turn_round(record).await?;
         self.wake(record.relationship.id);
         Ok(())
@@ -189,11 +237,9 @@ impl Engine {
 
     /// Ends a relationship on both hosts.
     pub async fn remove(&self, record: &Record, delete_replica: bool) -> Result<()> {
+        self.must_be_idle(record)?;
         let relationship = &record.relationship;
-        if let Some((open, _)) = self.store().open_operation(relationship.id).map_err(Refusal::failed)? {
-            let cure = format!("virt-replica operation show {}", open.id);
-            return Err(Refusal::new(Code::Busy, format!("operation {} is under way", open.id), cure));
-        }
+        self.must_answer(relationship.peer).await?;
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
         self.ask(relationship.peer, &Request::Remove { relationship: id, epoch, delete_replica }).await?;
         self.forget(record, delete_replica).await
@@ -230,6 +276,7 @@ impl Engine {
 
     /// On the replica: asks the primary for the plan of a planned failover.
     pub async fn relay_plan(&self, record: &Record, options: &Options) -> Result<Plan> {
+        self.must_answer(record.relationship.peer).await?;
         let json = self.relay(record, options, "", true).await?;
         let checks: Vec<CheckForm> =
             serde_json::from_value(json["checks"].clone()).map_err(Refusal::failed)?;
@@ -284,8 +331,8 @@ impl Engine {
     #[must_use]
     pub fn check_host(&self) -> Vec<Check> {
         let storage = match replica::storage(self) {
-            Ok(_) => Check::pass(domain::CheckName::DiskSpace),
-            Err(error) => Check::fail(domain::CheckName::DiskSpace, error.detail, error.cure),
+            Ok(_) => Check::pass(CheckName::DiskSpace),
+            Err(error) => Check::fail(CheckName::DiskSpace, error.detail, error.cure),
         };
         vec![survey::hook(self), storage]
     }

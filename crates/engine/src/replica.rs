@@ -293,7 +293,9 @@ async fn home_directory(engine: &Engine, record: &Record, facts: &VmFacts) -> Re
         let path = source_file(facts, target)?;
         let measured = path.clone();
         let size = engine.hypervisor(move |it| it.image_size(&measured, false)).await?;
-        let base = Backing::new(plain(&path)?, BackingFormat::Qcow2).map_err(Refusal::failed)?;
+        let raw = facts.disks.iter().any(|disk| disk.target == *target && disk.format == "raw");
+        let format = if raw { BackingFormat::Raw } else { BackingFormat::Qcow2 };
+        let base = Backing::new(plain(&path)?, format).map_err(Refusal::failed)?;
         disks.push(ManifestDisk {
             target: target.clone(),
             virtual_size: size.virtual_bytes,

@@ -1,11 +1,17 @@
 //! Prerequisites: facts are gathered from both hosts, the judgement is a list of named checks with their cures.
 
+mod judge;
+
 use std::os::unix::fs::PermissionsExt;
 
-use domain::{Check, CheckName, DiskTarget, VmId};
-use hypervisor::{Firmware, HostFacts, NicKind, Obstacle, VmFacts};
+use domain::{Check, CheckName, DiskTarget, HostId, VmId, shell_word, vm_argument};
+use hypervisor::{Firmware, Hypervisor, HypervisorError, NicKind, Placement, VmFacts};
+use transport::TransportError;
 use wire::message::{Answer, Request, Requirements};
 
+pub(crate) use judge::own_vm;
+
+use crate::peer::reach_cure;
 use crate::{Engine, Refusal, Result, clock, replica};
 
 /// Clocks that differ by more make schedules and reports misleading.
@@ -13,161 +19,116 @@ const CLOCK_SKEW_MS_MAX: u64 = 5_000;
 
 /// What this host can judge about running a VM that comes from elsewhere.
 pub(crate) async fn here(engine: &Engine, requirements: Requirements) -> Result<Vec<Check>> {
-    let definition = requirements.domain_xml.clone();
-    let vm = VmId(requirements.vm);
-    let (host, facts, cpu, present) = engine
-        .hypervisor(move |it| {
-            let facts = it.read_definition(&definition)?;
-            let missing: Vec<_> =
-                facts.boot_files.iter().filter(|path| !it.boot_file_available(path)).cloned().collect();
-            Ok((it.host_facts()?, (facts, missing), it.cpu_obstacle(&definition)?, it.vm(vm)?))
-        })
-        .await?;
-    let (facts, missing_files) = facts;
-    let mut checks = vec![networks(&host, &requirements), machine(&host, &facts), firmware(&host, &facts)];
-    checks.push(match cpu {
-        None => Check::pass(CheckName::CpuCompatible),
-        Some(why) => {
-            Check::fail(CheckName::CpuCompatible, why, "choose a CPU model that both hosts have: virsh edit")
-        }
-    });
-    checks.push(Check::when(CheckName::BootFilesPresent, missing_files.is_empty(), || {
-        (
-            format!("{missing_files:?} is not on this host, or in no directory for boot files"),
-            "copy it here under the same path",
-        )
-    }));
-    checks.push(memory(&host, &facts));
+    let asked = requirements.clone();
+    let mut checks = engine.hypervisor(move |it| of_hypervisor(it, &asked)).await?;
     checks.push(disk_space(engine, &requirements));
-    let ours = requirements.relationship.is_some_and(|id| engine.record(id.into()).is_ok());
-    let free = ours || (present.is_none() && engine.find(&vm.to_string()).is_err());
-    checks.push(Check::when(CheckName::NameFree, free, || {
-        let found = format!(
-            "VM {:?} ({vm}) exists on this host and is no replica of this relationship",
-            requirements.name
-        );
-        (found, "virsh undefine it there, if it is not needed, or end its relationship: virt-replica remove")
-    }));
+    checks.push(name_free(engine, &requirements).await?);
     checks.push(hook(engine));
     Ok(checks)
 }
 
-fn networks(host: &HostFacts, requirements: &Requirements) -> Check {
-    let bridges =
-        requirements.bridges.iter().filter(|name| !host.bridges.contains(name)).map(|name| ("bridge", name));
-    let networks =
-        requirements.networks.iter().filter(|name| !host.networks.contains(name)).map(|it| ("network", it));
-    let missing: Vec<String> =
-        bridges.chain(networks).map(|(kind, name)| format!("{kind} {name:?}")).collect();
-    Check::when(CheckName::NetworksPresent, missing.is_empty(), || {
-        let found =
-            format!("{} has no {}: the VM would start without network", host.hostname, missing.join(", "));
-        (found, "make it there under the same name, or map it: virt-replica set VM --network HERE=THERE")
-    })
-}
-
-fn machine(host: &HostFacts, facts: &VmFacts) -> Check {
-    let kind = host.kinds.contains(&facts.kind);
-    let machine =
-        host.machines.iter().any(|(arch, machine)| *arch == facts.arch && *machine == facts.machine);
-    Check::when(CheckName::MachineTypeAvailable, kind && machine, || {
-        let found = format!(
-            "{} does not offer {} machine {} ({})",
-            host.hostname, facts.kind, facts.machine, facts.arch
-        );
-        (found, "install the same QEMU version there, or choose an older machine type: virsh edit")
-    })
-}
-
-fn firmware(host: &HostFacts, facts: &VmFacts) -> Check {
-    let available = match &facts.firmware {
-        Firmware::Bios | Firmware::Uefi { loader: None, .. } => true,
-        Firmware::Uefi { loader: Some(loader), .. } => host.loaders.contains(loader) || loader.exists(),
+/// What the hypervisor of this host says about the definition.
+fn of_hypervisor(
+    hypervisor: &dyn Hypervisor,
+    requirements: &Requirements,
+) -> std::result::Result<Vec<Check>, HypervisorError> {
+    let definition = requirements.domain_xml.as_str();
+    let (host, facts) = (hypervisor.host_facts()?, hypervisor.read_definition(definition)?);
+    let missing: Vec<_> =
+        facts.boot_files.iter().filter(|path| !hypervisor.boot_file_available(path)).cloned().collect();
+    let loader_accepted = match &facts.firmware {
+        Firmware::Uefi { loader: Some(loader), .. } => hypervisor.boot_file_available(loader),
+        _ => true,
     };
-    Check::when(CheckName::FirmwareAvailable, available, || {
-        (
-            format!("the VM's firmware {:?} is not on {}", facts.firmware, host.hostname),
-            "apt-get install ovmf, on that host",
-        )
-    })
+    let mut checks = vec![
+        judge::networks(&host, &facts, requirements),
+        judge::machine(&host, &facts),
+        judge::firmware(&host, &facts, loader_accepted),
+        judge::boot_files(&host, &missing),
+        judge::memory(&host, &facts),
+    ];
+    // libvirt can compare processors only for a machine that it has.
+    if checks.iter().any(|check| check.name == CheckName::MachineTypeAvailable && check.holds()) {
+        checks.push(judge::cpu(&host, &facts, hypervisor.cpu_obstacle(definition)?));
+    }
+    // Whatever else would be found only when the replica is made is found now, before anything is made.
+    if checks.iter().all(Check::holds)
+        && let Err(error) = hypervisor.place_definition(definition, &somewhere(&facts))
+    {
+        let cure =
+            format!("change the definition on the primary server: virsh edit {}", vm_argument(&facts.name));
+        checks.push(Check::fail(CheckName::DefinitionMovable, error.to_string(), cure));
+    }
+    Ok(checks)
 }
 
-fn memory(host: &HostFacts, facts: &VmFacts) -> Check {
-    let enough = host.free_memory_bytes.is_none_or(|free| free > facts.memory_bytes);
-    Check::when(CheckName::Memory, enough, || {
-        let mib = |bytes: u64| bytes >> 20;
-        let free = host.free_memory_bytes.map_or(0, mib);
-        let found = format!(
-            "the VM needs {} MiB of memory, {} has {free} MiB free",
-            mib(facts.memory_bytes),
-            host.hostname
-        );
-        (found, "shut other VMs down there, or give the VM less memory")
-    })
+/// A placement that is only tried out.
+fn somewhere(facts: &VmFacts) -> Placement {
+    let disks = facts.disks.iter().map(|disk| (disk.target.clone(), "/nowhere".into())).collect();
+    Placement {
+        vm: facts.id,
+        disks,
+        strangers: Vec::new(),
+        networks: Vec::new(),
+        nvram: Some("/nowhere".into()),
+        local_definition: None,
+    }
+}
+
+async fn name_free(engine: &Engine, requirements: &Requirements) -> Result<Check> {
+    let here = &engine.config().host_name;
+    let vm = VmId(requirements.vm);
+    if requirements.relationship.is_some_and(|id| engine.record(id.into()).is_ok()) {
+        return Ok(Check::pass(CheckName::NameFree));
+    }
+    if let Ok(record) = engine.find(&vm.to_string()) {
+        let known = vm_argument(&record.relationship.vm_name);
+        let found = format!("{here} has another relationship for the VM {vm}");
+        let cure = format!("on {here}: virt-replica show {known}; to end it: virt-replica remove {known}");
+        return Ok(Check::fail(CheckName::NameFree, found, cure));
+    }
+    let name = requirements.name.clone();
+    let vms = engine.hypervisor(|it| it.vms()).await?;
+    let in_the_way = vms.into_iter().find(|other| other.id == vm || other.name == name);
+    Ok(Check::when(CheckName::NameFree, in_the_way.is_none(), || {
+        let other = in_the_way.map(|other| (other.name, other.id)).unwrap_or((name, vm));
+        let found =
+            format!("{here} has a VM {:?} with UUID {}, which is no replica of this one", other.0, other.1);
+        let undefine = format!("on {here}, if it is not needed (its disks stay): virsh undefine {}", other.1);
+        // A UUID cannot be changed; a name can.
+        let cure = match other.1 == vm {
+            true => undefine,
+            false => format!("{undefine}; if it is: virsh domrename {} NEWNAME", other.1),
+        };
+        (found, cure)
+    }))
 }
 
 fn disk_space(engine: &Engine, requirements: &Requirements) -> Check {
-    let name = CheckName::DiskSpace;
+    let (name, here) = (CheckName::DiskSpace, &engine.config().host_name);
+    let storage = shell_word(&engine.config().storage.to_string_lossy());
     let needed: u64 =
         requirements.disks.iter().filter(|it| it.replicated).filter_map(|it| it.allocated_bytes).sum();
     match replica::storage(engine).and_then(|storage| storage.free_bytes().map_err(Refusal::failed)) {
-        Err(error) => Check::fail(name, error.detail, error.cure),
+        Err(error) => Check::fail(name, error.detail, format!("on {here}: {}", error.cure)),
         Ok(free) => Check::when(name, free > needed, || {
-            let found =
-                format!("the disks take {} MiB, the storage has {} MiB free", needed >> 20, free >> 20);
-            (found, format!("free space in {}", engine.config().storage.display()))
+            let (needed, free) = (needed >> 20, free >> 20);
+            let found = format!("{needed} MiB are to be stored, {storage} on {here} has {free} MiB free");
+            (found, format!("on {here}: make room in {storage} (df -h {storage}; du -sh {storage}/*)"))
         }),
     }
 }
 
 /// Whether libvirt will ask us before it starts a replica.
 pub(crate) fn hook(engine: &Engine) -> Check {
-    let path = &engine.config().hook;
+    let (path, here) = (&engine.config().hook, &engine.config().host_name);
     let runs = std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
     Check::when(CheckName::HookInPlace, runs, || {
+        let path = path.display();
         let found =
-            format!("{} is missing or cannot be run: a replica could be started by hand", path.display());
-        (found, "systemctl restart virtreplicad && systemctl restart libvirtd")
+            format!("{path} on {here} is missing or cannot be run: a replica could be started by hand");
+        (found, format!("on {here}: systemctl restart virtreplicad && systemctl restart libvirtd"))
     })
-}
-
-/// What this host can judge about a VM of its own.
-pub(crate) fn own_vm(facts: &VmFacts) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let blocking = facts.obstacles.iter().filter(|it| !matches!(it, Obstacle::NoBitmap { .. }));
-    let words: Vec<String> = blocking.map(obstacle_words).collect();
-    checks.push(Check::when(CheckName::DefinitionMovable, words.is_empty(), || {
-        (words.join("; "), "detach it (virsh detach-device --config): it exists on this host only")
-    }));
-    let disks: Vec<String> = facts
-        .obstacles
-        .iter()
-        .filter(|it| matches!(it, Obstacle::NoBitmap { .. }))
-        .map(obstacle_words)
-        .collect();
-    checks.push(Check::when(
-        CheckName::DisksCarryBitmaps,
-        disks.is_empty() && !facts.disks.is_empty(),
-        || {
-            (
-                disks.join("; "),
-                "convert it: qemu-img convert -O qcow2 OLD NEW.qcow2, then virsh edit; or --exclude-disk",
-            )
-        },
-    ));
-    checks
-}
-
-fn obstacle_words(obstacle: &Obstacle) -> String {
-    match obstacle {
-        Obstacle::Passthrough(what) => format!("{what} of this host is passed through"),
-        Obstacle::SharedDirectory(what) => format!("directory {what} of this host is shared with the guest"),
-        Obstacle::NoBitmap { target, kind } => {
-            format!("disk {target} is a {kind}, which cannot carry a dirty bitmap")
-        }
-        Obstacle::Unsupported(what) => format!("{what} would be missing on another host"),
-        Obstacle::NotPersistent => "the VM is transient: libvirt forgets it when it stops".to_owned(),
-    }
 }
 
 /// What a VM of this host needs of another.
@@ -205,38 +166,71 @@ pub(crate) async fn requirements(
     })
 }
 
-/// Reaches the other host: whether it answers, and whether its clock agrees.
-pub async fn reach(engine: &Engine, peer: domain::HostId) -> Vec<Check> {
-    match engine.ask(peer, &Request::Hello {}).await {
-        Err(error) => vec![Check::fail(
-            CheckName::ReplicaReachable,
-            error.detail,
-            "virt-replica peer test, on both hosts",
-        )],
-        Ok(Answer::Hello { clock_ms, .. }) => {
-            let skew = clock::now().millis().abs_diff(clock_ms);
-            let agree = Check::when(CheckName::ClocksAgree, skew <= CLOCK_SKEW_MS_MAX, || {
-                (
-                    format!("the clocks differ by {} s", skew / 1000),
-                    "set up time synchronization (chrony) on both hosts",
-                )
-            });
-            vec![Check::pass(CheckName::ReplicaReachable), agree]
+/// Reaches the other host: whether it answers, is who it was, speaks our protocol, and whether its clock agrees.
+pub async fn reach(engine: &Engine, peer: HostId) -> Vec<Check> {
+    let asked = clock::now();
+    let answer = engine.clock_of(peer).await;
+    let answered = clock::now();
+    let error = match answer {
+        Ok(Some(theirs)) => {
+            // Its clock was read between the question and the answer.
+            let (behind, ahead) =
+                (asked.millis().saturating_sub(theirs), theirs.saturating_sub(answered.millis()));
+            return vec![
+                Check::pass(CheckName::ReplicaReachable),
+                Check::pass(CheckName::VersionsMatch),
+                Check::pass(CheckName::CertificatesValid),
+                clocks(engine, peer, behind, ahead),
+            ];
         }
-        Ok(_) => vec![Check::fail(
+        Ok(None) => {
+            let found = "the other host's answer is not understood";
+            return vec![Check::fail(
+                CheckName::VersionsMatch,
+                found,
+                "install the same version on both hosts",
+            )];
+        }
+        Err(error) => error,
+    };
+    let name = engine.name_of(peer);
+    let (here, there) = (shell_word(&engine.config().host_name), shell_word(&name));
+    let pair_again = format!(
+        "on {there}: virt-replica peer invite; here: virt-replica peer join TOKEN; if that is refused, first here: \
+         virt-replica peer remove {there}, and on {there}: virt-replica peer remove {here}"
+    );
+    let (check, cure) = match &error {
+        TransportError::Version(_) => (
             CheckName::VersionsMatch,
-            "the other host's answer is not understood",
-            "install the same version on both hosts",
-        )],
+            "install the same version on both hosts; to compare: virtreplicad --version".to_owned(),
+        ),
+        TransportError::CertificateExpired { .. } | TransportError::OwnCertificateExpired { .. } => {
+            (CheckName::CertificatesValid, format!("on both hosts: date; if the clocks agree, {pair_again}"))
+        }
+        TransportError::CertificateNotPinned { .. } | TransportError::NotAccepted { .. } => {
+            (CheckName::CertificatesValid, pair_again)
+        }
+        _ => (CheckName::ReplicaReachable, reach_cure(&name)),
+    };
+    let failed = Check::fail(check, error.to_string(), cure);
+    match check {
+        CheckName::ReplicaReachable => vec![failed],
+        _ => vec![Check::pass(CheckName::ReplicaReachable), failed],
     }
 }
 
+fn clocks(engine: &Engine, peer: HostId, behind_ms: u64, ahead_ms: u64) -> Check {
+    let (skew, word) = if ahead_ms > 0 { (ahead_ms, "ahead of") } else { (behind_ms, "behind") };
+    Check::when(CheckName::ClocksAgree, skew <= CLOCK_SKEW_MS_MAX, || {
+        let (here, there) = (&engine.config().host_name, engine.name_of(peer));
+        let apart = domain::words::duration(std::time::Duration::from_millis(skew));
+        let found = format!("the clock of {there} is {apart} {word} that of {here}");
+        (found, "on the host whose clock is wrong (date): apt-get install chrony; chronyc makestep")
+    })
+}
+
 /// Asks the other host to judge.
-pub(crate) async fn there(
-    engine: &Engine,
-    peer: domain::HostId,
-    requirements: Requirements,
-) -> Result<Vec<Check>> {
+pub(crate) async fn there(engine: &Engine, peer: HostId, requirements: Requirements) -> Result<Vec<Check>> {
     match engine.ask(peer, &Request::Survey { requirements }).await? {
         Answer::Survey { checks } => {
             Ok(checks.into_iter().map(Check::try_from).collect::<std::result::Result<_, _>>()?)

@@ -169,6 +169,6 @@ pub struct HostFacts {
     pub kinds: Vec<String>,
     /// UEFI loaders that QEMU's firmware descriptors name here.
     pub loaders: Vec<PathBuf>,
-    /// Free memory in bytes; unknown when libvirt does not say.
+    /// Memory that a VM could have, in bytes; unknown when the host does not say.
     pub free_memory_bytes: Option<u64>,
 }

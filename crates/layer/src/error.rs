@@ -154,7 +154,7 @@ pub enum LayerError {
     /// The storage directory lacks its marker.
     #[error(
         "{path} has no .virt-replica-storage file: its file system is probably not mounted. Mount it, or, if this is \
-         new storage, run: virt-replica host set --storage {path}",
+         new storage, run: touch {path}/.virt-replica-storage",
         path = .0.display()
     )]
     NoStorageMarker(PathBuf),

@@ -8,7 +8,7 @@ mod form;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::{DiskTarget, RecoveryPoint, RelationshipId, VmId};
+use domain::{DiskTarget, RecoveryPoint, RelationshipId, VmId, shell_word};
 
 use crate::backing::Backing;
 use crate::name::FileName;
@@ -175,26 +175,4 @@ fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
             .to_owned(),
     );
     lines
-}
-
-/// Quotes a text for a POSIX shell.
-fn shell_word(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
-    if !text.is_empty() && text.bytes().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_for_the_shell_is_one_word() {
-        assert_eq!(shell_word("/srv/a.qcow2"), "/srv/a.qcow2");
-        assert_eq!(shell_word("it's $(me)"), r"'it'\''s $(me)'");
-        assert_eq!(shell_word(""), "''");
-    }
 }

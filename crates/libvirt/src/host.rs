@@ -15,6 +15,9 @@ use crate::raw;
 
 /// Where the kernel lists the network devices of this host.
 const NETWORK_DEVICES: &str = "/sys/class/net";
+/// Where the kernel counts memory. libvirt's own count of free memory takes the page cache for used, and a host that has run
+/// for a while would always seem full.
+const MEMORY: &str = "/proc/meminfo";
 
 /// All facts.
 pub(crate) fn facts(connect: &Connect) -> Result<HostFacts> {
@@ -30,7 +33,7 @@ pub(crate) fn facts(connect: &Connect) -> Result<HostFacts> {
         machines,
         kinds,
         loaders: loaders(connect, &capabilities),
-        free_memory_bytes: connect.free_memory().ok(),
+        free_memory_bytes: available_memory(&fs::read_to_string(MEMORY).unwrap_or_default()),
     })
 }
 
@@ -49,6 +52,13 @@ fn abilities(capabilities: &Element) -> (Vec<(String, String)>, Vec<String>) {
         kinds.extend(arch.all("domain").filter_map(|kind| kind.get("type")).map(str::to_owned));
     }
     (machines.into_iter().collect(), kinds.into_iter().collect())
+}
+
+/// What a new program could have without swapping, in bytes.
+fn available_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 /// Bridges as the kernel lists them. Those of Open vSwitch look like any device, so they are not here.
@@ -94,7 +104,7 @@ pub(crate) fn cpu_obstacle(connect: &Connect, definition: &str) -> Result<Option
     let said = parse(&said.map_err(|error| of_host("domcapabilities", &error))?)?;
     match model_is_usable(&said, &model) {
         Some(true) => {}
-        Some(false) => return Ok(Some(format!("the processor of this host cannot be a {model}"))),
+        Some(false) => return Ok(Some(format!("the processor of this host cannot act as {model}"))),
         None => return Ok(Some(format!("QEMU of this host knows no CPU model {model}"))),
     }
     if vm.kind != "kvm" {
@@ -133,6 +143,14 @@ mod tests {
         let names: Vec<&str> = machines.iter().map(|(_, machine)| machine.as_str()).collect();
         assert_eq!(names, ["microvm", "pc-q35-10.0", "q35"]);
         assert_eq!(kinds, ["kvm", "qemu"]);
+    }
+
+    #[test]
+    fn memory_that_the_page_cache_would_give_back_is_available() {
+        let meminfo =
+            "MemTotal:        8000000 kB\nMemFree:          100000 kB\nMemAvailable:    6000000 kB\n";
+        assert_eq!(available_memory(meminfo), Some(6_000_000 * 1024));
+        assert_eq!(available_memory("MemFree: 1 kB"), None);
     }
 
     #[test]

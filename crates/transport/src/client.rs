@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::server::{CERTIFICATE_PATH, COMMAND_BYTES_MAX, COMMAND_PATH};
 use crate::tls::Expected;
 use crate::trust::{PeerRecord, TrustStore};
+use crate::version::VersionRange;
 
 mod delta;
 mod line;
@@ -32,11 +33,13 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 pub struct ClientOptions {
     /// Longest wait for the announcement of a certificate; commands name their own deadline.
     pub announce_deadline: Duration,
+    /// Versions of the protocol that are spoken; another range than [`VersionRange::OURS`] is for tests.
+    pub versions: VersionRange,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        ClientOptions { announce_deadline: Duration::from_secs(10) }
+        ClientOptions { announce_deadline: Duration::from_secs(10), versions: VersionRange::OURS }
     }
 }
 
@@ -146,6 +149,7 @@ impl PeerClient {
         let expected = Expected::Peer(Box::new(peer.clone()));
         let line =
             Line::connect(self.identity.clone(), expected, &peer.name, &peer.address, peer.port).await?;
+        let line = line.speaking(self.options.versions);
         if peer.is_next(line.certificate_der()) {
             self.trust.promote_certificate(self.host)?;
         }

@@ -29,6 +29,7 @@ use crate::server::routes::Routes;
 use crate::socket::{self, TLS_BUFFER_BYTES};
 use crate::tls;
 use crate::trust::{PeerRecord, TrustStore};
+use crate::version::VersionRange;
 
 mod body;
 mod routes;
@@ -67,13 +68,15 @@ pub struct ServerOptions {
     pub own: Introduction,
     /// A delta whose next bytes take longer than this is given up; dead paths are noticed much earlier by the kernel.
     pub delta_idle_max: Duration,
+    /// Versions of the protocol that are spoken; another range than [`VersionRange::OURS`] is for tests.
+    pub versions: VersionRange,
 }
 
 impl ServerOptions {
     /// The usual options.
     #[must_use]
     pub fn new(own: Introduction) -> ServerOptions {
-        ServerOptions { own, delta_idle_max: Duration::from_secs(120) }
+        ServerOptions { own, delta_idle_max: Duration::from_secs(120), versions: VersionRange::OURS }
     }
 }
 

@@ -41,7 +41,7 @@ pub fn operation(screen: &Screen, operation: &OperationView) -> String {
 pub fn ending(screen: &Screen, operation: &OperationView) -> String {
     let mut text = format!("\n{}", facts(screen, operation));
     if operation.state == OperationState::Completed && !operation.reverse {
-        let vm = api::shell_word(&operation.vm);
+        let vm = api::vm_argument(&operation.vm);
         let debt = format!("{} is unprotected until it is reversed.", operation.vm);
         text.push_str(&format!("\n{}\n", screen.warn(&printable(&debt))));
         text.push_str(&format!("  On {}: virt-replica reverse {vm}\n", printable(&operation.new_primary)));

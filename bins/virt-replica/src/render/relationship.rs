@@ -182,7 +182,7 @@ pub fn speed(copy: &InitialCopy) -> String {
 
 /// After `enable` and `reverse`.
 pub fn enabled(_: &Screen, summary: &RelationshipSummary) -> String {
-    let word = api::shell_word(&summary.vm);
+    let word = api::vm_argument(&summary.vm);
     format!(
         "{} replicates from {} to {} every {}: {}.\nTo wait until it is protected: virt-replica wait {word}",
         printable(&summary.vm),

@@ -29,13 +29,28 @@ pub(super) fn bring_home(domain: &mut Element, local: &Element) {
     if let (Some(state), Some(backend)) = (state, backend.and_then(|tpm| tpm.child_mut("backend"))) {
         backend.push(state.clone());
     }
-    for drive in devices.children_mut().filter(|device| is_drive(device)) {
+    for drive in devices.children_mut().filter(|device| is_drive(device) || is_disk(device)) {
         let target = drive.child_attribute("target", "dev");
-        let same = |had: &&Element| is_drive(had) && had.child_attribute("target", "dev") == target;
-        if let Some(had) = was.children().find(same) {
+        let same = |had: &&Element| had.name == "disk" && had.child_attribute("target", "dev") == target;
+        let had = was.children().find(same);
+        if let Some(had) = had.filter(|had| is_drive(had) || is_left_out(had, drive)) {
             *drive = had.clone();
         }
     }
+}
+
+/// A disk that was not replicated, back on the file or device that it has here, which need not be a qcow2 file.
+fn is_left_out(had: &Element, placed: &Element) -> bool {
+    let source = |disk: &Element| {
+        let source = disk.child("source");
+        source.and_then(|source| source.get("file").or(source.get("dev"))).map(str::to_owned)
+    };
+    let qcow2 = had.get("type") == Some("file") && had.child_attribute("driver", "type") == Some("qcow2");
+    is_disk(had) && !qcow2 && source(had) == source(placed)
+}
+
+fn is_disk(device: &Element) -> bool {
+    device.name == "disk" && device.get("device").unwrap_or("disk") == "disk"
 }
 
 /// A drive for exchangeable media.

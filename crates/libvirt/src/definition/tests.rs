@@ -109,11 +109,87 @@ fn disks_without_a_bitmap_are_named_as_what_they_are() {
             "block device",
         ),
         ("<target dev='vda'", "<shareable/><target dev='vda'", "disk shared between VMs"),
+        ("<target dev='vda'", "<transient/><target dev='vda'", "disk that forgets its writes"),
+        ("<target dev='vda'", "<encryption format='luks'/><target dev='vda'", "encrypted qcow2"),
+        ("type='qcow2' cache", "type='vmdk' cache", "vmdk file"),
+        ("<disk type='file' device='disk'>", "<disk type='network' device='disk'>", "disk of type network"),
+        ("<disk type='file' device='disk'>", "<disk type='block' device='lun'>", "SCSI device of the host"),
     ];
     for (old, new, kind) in kinds {
         assert!(ORDINARY.contains(old), "{old}");
         let found = read(&ORDINARY.replacen(old, new, 1)).unwrap().obstacles;
         assert_eq!(found, [Obstacle::NoBitmap { target: "vda".to_owned(), kind: kind.to_owned() }]);
+    }
+}
+
+/// One part more in a definition, and what is said of it; nothing: it is carried or belongs to the host.
+#[test]
+fn each_part_that_the_guest_would_miss_elsewhere_is_named() {
+    let passthrough = |what: &str| Some(Obstacle::Passthrough(what.to_owned()));
+    let unsupported = |what: &str| Some(Obstacle::Unsupported(what.to_owned()));
+    let devices = [
+        (
+            "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1'/></source></hostdev>",
+            passthrough("usb device 0x1"),
+        ),
+        (
+            "<filesystem><driver type='virtiofs'/><source dir='/srv'/></filesystem>",
+            Some(Obstacle::SharedDirectory("/srv".to_owned())),
+        ),
+        (
+            "<interface type='direct'><source dev='eth0' mode='bridge'/></interface>",
+            passthrough("network card of type direct eth0"),
+        ),
+        ("<interface type='user'/>", None),
+        (
+            "<interface type='bridge'><source bridge='br0'/><teaming type='persistent'/></interface>",
+            unsupported("network card in a team"),
+        ),
+        (
+            "<input type='evdev'><source dev='/dev/input/event1'/></input>",
+            passthrough("input device of type evdev"),
+        ),
+        ("<input type='tablet' bus='usb'/>", None),
+        ("<tpm><backend type='passthrough'/></tpm>", passthrough("TPM")),
+        (
+            "<tpm><backend type='emulator'><encryption secret='x'/></backend></tpm>",
+            unsupported("TPM whose state is encrypted with a secret of this host"),
+        ),
+        (
+            "<memory model='nvdimm'><source><path>/tmp/x</path></source></memory>",
+            unsupported("memory device nvdimm"),
+        ),
+        ("<memory model='dimm'><target><size>1</size></target></memory>", None),
+        (
+            "<graphics type='egl-headless'><gl enable='yes'/></graphics>",
+            passthrough("graphics card of the host (OpenGL)"),
+        ),
+        ("<smartcard mode='host'/>", passthrough("smart card")),
+        ("<crypto model='virtio'><backend model='lkcf'/></crypto>", unsupported("crypto device")),
+        ("<shmem name='x'/>", unsupported("device <shmem>")),
+        ("<watchdog model='itco' action='reset'/>", None),
+        ("<emulator>/usr/bin/qemu-system-x86_64</emulator>", None),
+    ];
+    let parts = [
+        ("<launchSecurity type='sev'/>", unsupported("<launchSecurity>")),
+        ("<sysinfo type='fwcfg'/>", unsupported("<sysinfo>")),
+        ("<idmap/>", unsupported("<idmap>")),
+        (
+            "<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'/>",
+            unsupported("<qemu:commandline>"),
+        ),
+        ("<memtune><hard_limit>1</hard_limit></memtune>", None),
+    ];
+    let boot =
+        [("<dtb>/x</dtb>", unsupported("<dtb> in <os>")), ("<shim>/x</shim>", unsupported("<shim> in <os>"))];
+    let places = [("</devices>", &devices[..]), ("</domain>", &parts), ("</os>", &boot)];
+    let before = read(ORDINARY).unwrap().obstacles;
+    assert_eq!(before, []);
+    for (end, cases) in places {
+        for (part, expected) in cases {
+            let found = read(&ORDINARY.replacen(end, &format!("{part}{end}"), 1)).unwrap().obstacles;
+            assert_eq!(found, Vec::from_iter(expected.clone()), "{part}");
+        }
     }
 }
 
@@ -177,6 +253,32 @@ fn a_vm_that_comes_home_finds_its_pinning_its_screen_and_its_medium() {
         assert!(returned.contains(word), "{word} is not in {returned}");
     }
     assert_eq!(read(&returned).unwrap().disks, read(ORDINARY).unwrap().disks);
+}
+
+#[test]
+fn a_disk_that_was_left_out_comes_home_to_what_it_is() {
+    for (kind, source) in [("file", "file='/srv/scratch.img'"), ("block", "dev='/dev/vg0/scratch'")] {
+        let qcow2 = "<disk type='file' device='disk'>\n      <driver name='qemu' type='qcow2' cache";
+        let raw = format!("<disk type='{kind}' device='disk'>\n      <driver name='qemu' type='raw' cache");
+        assert!(ORDINARY.contains(qcow2));
+        let had =
+            ORDINARY.replacen(qcow2, &raw, 1).replacen("file='/var/lib/libvirt/images/vm.qcow2'", source, 1);
+        let path = source.split('\'').nth(1).unwrap();
+        let home = Placement {
+            disks: vec![
+                (DiskTarget::new("vda").unwrap(), path.into()),
+                (DiskTarget::new("sdb").unwrap(), "/var/lib/libvirt/images/data.qcow2".into()),
+            ],
+            local_definition: Some(had.clone()),
+            ..placement()
+        };
+        let returned = place(&place(&had, &placement()).unwrap(), &home).unwrap();
+        assert_eq!(read(&returned).unwrap().disks, read(&had).unwrap().disks);
+        assert!(
+            returned.contains(&format!("<disk type=\"{kind}\""))
+                || returned.contains(&format!("<disk type='{kind}'"))
+        );
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(crate) struct Line {
     sender: SendRequest<Body>,
     certificate_der: Vec<u8>,
     peer: String,
+    versions: VersionRange,
     /// Ends the connection when the line is dropped, whatever is under way.
     driver: tokio::task::JoinHandle<()>,
 }
@@ -91,7 +92,13 @@ impl Line {
                 tracing::debug!(%error, "connection ended");
             }
         });
-        Ok(Line { sender, certificate_der, peer: peer.to_owned(), driver })
+        Ok(Line { sender, certificate_der, peer: peer.to_owned(), versions: VersionRange::OURS, driver })
+    }
+
+    /// The same connection for a client of these versions.
+    pub(crate) fn speaking(mut self, versions: VersionRange) -> Line {
+        self.versions = versions;
+        self
     }
 
     /// The certificate that the other side showed.
@@ -138,7 +145,7 @@ impl Line {
             .method(method)
             .uri(path)
             .header(hyper::header::HOST, "virt-replica")
-            .header(HEADER_NAME, VersionRange::OURS.to_string())
+            .header(HEADER_NAME, self.versions.to_string())
             .body(body)
             .map_err(|error| TransportError::of_connection(&self.peer, error.into()))?;
         let response = self.sender.send_request(request).await;
@@ -151,7 +158,7 @@ impl Line {
         let theirs = versions
             .and_then(|text| text.parse::<VersionRange>().ok())
             .ok_or_else(|| self.confused("the answer names no protocol version"))?;
-        VersionRange::OURS.in_common(theirs)?;
+        self.versions.in_common(theirs)?;
         let status = response.status();
         let body = match Limited::new(response.into_body(), COMMAND_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),

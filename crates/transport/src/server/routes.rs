@@ -51,14 +51,14 @@ impl Routes {
         };
         let mut response = Response::new(Full::new(body));
         *response.status_mut() = status;
-        if let Ok(versions) = HeaderValue::from_str(&VersionRange::OURS.to_string()) {
+        if let Ok(versions) = HeaderValue::from_str(&self.shared.options.versions.to_string()) {
             response.headers_mut().insert(HEADER_NAME, versions);
         }
         Ok(response)
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
-        check_version(&request)?;
+        check_version(self.shared.options.versions, &request)?;
         let joins = (request.method(), request.uri().path()) == (&Method::POST, JOIN_PATH);
         if joins {
             let body = small_body(request, SMALL_BYTES_MAX).await?;
@@ -119,12 +119,12 @@ pub(crate) fn store_failed(error: crate::trust::TrustError) -> Refusal {
     Refusal::new("store-failed", ErrorClass::Transient, error.to_string())
 }
 
-fn check_version(request: &Request<Incoming>) -> Result<(), Refusal> {
+fn check_version(ours: VersionRange, request: &Request<Incoming>) -> Result<(), Refusal> {
     let theirs = request.headers().get(HEADER_NAME).and_then(|value| value.to_str().ok());
     let theirs = theirs.and_then(|text| text.parse::<VersionRange>().ok()).ok_or_else(|| {
         Refusal::new(VERSION, ErrorClass::Permanent, "the request names no protocol version")
     })?;
-    match VersionRange::OURS.in_common(theirs) {
+    match ours.in_common(theirs) {
         Ok(_) => Ok(()),
         Err(error) => Err(Refusal::new(VERSION, ErrorClass::NeedsOperator, error.to_string())),
     }

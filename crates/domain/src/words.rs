@@ -1,0 +1,59 @@
+//! How facts are put into words that people read, and into commands that they paste.
+
+use std::time::Duration;
+
+/// A duration: `0.8 s`, `2 min 03 s`, `1 h 05 min`, `3 d 04 h`.
+#[must_use]
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{}.{} s", seconds, time.subsec_millis() / 100),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {:02} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// `text` so that a shell reads it as one word.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_.:@%+=/".contains(c);
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The same for the name of a VM as an argument of a command: one that looks like an option stands behind `--`.
+#[must_use]
+pub fn vm_argument(name: &str) -> String {
+    let word = shell_word(name);
+    if name.starts_with('-') { format!("-- {word}") } else { word }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cure_can_be_pasted_whatever_the_vm_is_called() {
+        assert_eq!(shell_word("testVM01"), "testVM01");
+        assert_eq!(shell_word("/srv/a.qcow2"), "/srv/a.qcow2");
+        assert_eq!(shell_word("it's a/VM"), r"'it'\''s a/VM'");
+        assert_eq!(shell_word("$(me)"), "'$(me)'");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("-rf"), "'-rf'");
+        assert_eq!(shell_word("数据库"), "数据库");
+        assert_eq!(vm_argument("-rf"), "-- '-rf'");
+        assert_eq!(vm_argument("web 1"), "'web 1'");
+    }
+
+    #[test]
+    fn a_duration_has_two_units_at_most() {
+        let words = |millis| duration(Duration::from_millis(millis));
+        assert_eq!(words(850), "0.8 s");
+        assert_eq!(words(123_000), "2 min 03 s");
+        assert_eq!(words(3_900_000), "1 h 05 min");
+        assert_eq!(words(273_600_000), "3 d 04 h");
+    }
+}
