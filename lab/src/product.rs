@@ -99,13 +99,6 @@ impl Product {
         lab.host(host).exec([program].into_iter().chain(words.iter().copied()))
     }
 
-    /// The command line on a host, to be run aside.
-    pub fn command(&self, lab: &Lab, host: &str, words: &[&str]) -> Result<std::process::Command> {
-        let mut command = lab.host(host).command(&self.binaries.virt_replica)?;
-        command.args(words);
-        Ok(command)
-    }
-
     /// The same, whatever it ends with: (exit code, everything it printed).
     pub fn attempt(&self, lab: &Lab, host: &str, words: &[&str]) -> Result<(Option<i32>, String)> {
         let program = self.binaries.virt_replica.to_str().context("a plain path")?;
