@@ -6,7 +6,7 @@ use api::Problem;
 use api::dto;
 use domain::{DiskChoice, DiskTarget, Frequency, Settings};
 
-use crate::service::invalid;
+use crate::problems::invalid;
 
 /// What happens to each disk of the VM; a disk that it does not have is named.
 pub(crate) fn choose_disks(

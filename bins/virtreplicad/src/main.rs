@@ -3,7 +3,9 @@
 mod allocator;
 mod choices;
 mod config;
+mod lookup;
 mod operations;
+mod problems;
 mod service;
 mod start_guard;
 mod trust;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use api::dto::{self, Answer, Done};
 use api::{Caller, Code, Problem, Reply, Service};
 use choreography::Options;
-use domain::{Compression, Frequency, HostId, OperationId, Role, Settings, Thresholds, Timestamp};
-use engine::{EnableRequest, Engine, Plan, Refusal, ReverseRequest, StartWord};
-use store::{EventSeverity, Peer, Record};
-use transport::{Fingerprint, Identity, Introduction, Invite, TrustStore};
+use domain::{Frequency, HostId, Role};
+use engine::{Engine, ReverseRequest, StartWord};
+use store::EventSeverity;
+use transport::{Identity, Introduction, Invite, TrustStore};
 
-use crate::choices::{changed, choose_disks};
+use crate::choices::changed;
+use crate::problems::{checks_hold, failed, invalid, problem, shown};
 use crate::{operations, views};
 
 /// The daemon as the command line sees it.
@@ -23,145 +24,6 @@ pub(crate) struct Daemon {
     pub(crate) own: Introduction,
     pub(crate) advertise: Vec<String>,
     pub(crate) listen: SocketAddr,
-}
-
-fn problem(refusal: Refusal) -> Problem {
-    let (code, title) = match refusal.code {
-        engine::Code::Refused => (Code::Refused, "Refused"),
-        engine::Code::NotFound => (Code::NotFound, "Not found"),
-        engine::Code::Busy => (Code::Busy, "Another operation is under way"),
-        engine::Code::Unavailable => (Code::Failed, "The other side does not answer"),
-        engine::Code::InDoubt => (Code::NeedsOperator, "In doubt"),
-        engine::Code::Failed => (Code::Failed, "Failed"),
-    };
-    let problem = Problem::new(code, title, refusal.detail);
-    if refusal.cure.is_empty() { problem } else { problem.with_cure(refusal.cure) }
-}
-
-fn failed(error: impl std::fmt::Display) -> Problem {
-    problem(Refusal::failed(error))
-}
-
-pub(crate) fn invalid(error: impl std::fmt::Display) -> Problem {
-    Problem::new(Code::Invalid, "Not accepted", error.to_string())
-}
-
-fn shown(summary: Vec<String>, plan: &Plan, touches_guest: bool) -> dto::Plan {
-    dto::Plan {
-        summary,
-        checks: plan.checks.iter().map(dto::Check::from).collect(),
-        touches_guest,
-        expected_bytes: plan.expected_bytes,
-        expected_downtime_ms: plan.expected_downtime_ms.filter(|_| touches_guest),
-    }
-}
-
-fn checks_hold(plan: &dto::Plan) -> Result<(), Problem> {
-    match plan.checks.iter().find(|check| !check.ok) {
-        None => Ok(()),
-        Some(check) => {
-            let refusal = Problem::new(Code::Refused, check.name.clone(), check.detail.clone());
-            let refusal = refusal.with_checks(plan.checks.clone());
-            Err(match &check.cure {
-                Some(cure) => refusal.with_cure(cure.clone()),
-                None => refusal,
-            })
-        }
-    }
-}
-
-impl Daemon {
-    fn find(&self, vm: &str) -> Result<Record, Problem> {
-        self.engine.find(vm).map_err(problem)
-    }
-
-    /// A relationship that is about to be changed: not while an operation of it is open.
-    fn find_idle(&self, vm: &str) -> Result<Record, Problem> {
-        let record = self.find(vm)?;
-        self.engine.must_be_idle(&record).map_err(problem)?;
-        Ok(record)
-    }
-
-    fn peer(&self, named: &str) -> Result<Peer, Problem> {
-        let peers = self.engine.store().peers().map_err(failed)?;
-        let means = |peer: &Peer| peer.name == named || peer.host.to_string() == named;
-        peers
-            .into_iter()
-            .find(means)
-            .ok_or_else(|| {
-                let cure = "virt-replica peer list; to pair with it: virt-replica peer invite there, then virt-replica peer join here";
-                Problem::not_found("peer", named, cure)
-            })
-    }
-
-    fn shown_peer(&self, peer: &Peer) -> dto::Peer {
-        let records = self.engine.store().relationships().unwrap_or_default();
-        dto::Peer {
-            id: peer.host.to_string(),
-            name: peer.name.clone(),
-            address: format!("{}:{}", peer.address, peer.port),
-            fingerprint: Fingerprint::of(&peer.certificate_der).to_string(),
-            certificate_expires_at_ms: transport::expires(&peer.certificate_der).map(Timestamp::millis),
-            last_seen_at_ms: self.engine.last_seen(peer.host).map(Timestamp::millis),
-            relationships: records.iter().filter(|record| record.relationship.peer == peer.host).count()
-                as u64,
-        }
-    }
-
-    fn host_view(&self) -> Result<dto::HostView, Problem> {
-        let engine = &self.engine;
-        let records = engine.store().relationships().map_err(failed)?;
-        let count = |role| records.iter().filter(|record| record.relationship.role() == role).count() as u64;
-        Ok(dto::HostView {
-            id: engine.host().to_string(),
-            name: engine.config().host_name.clone(),
-            version: engine.config().version.clone(),
-            listen: self.listen.to_string(),
-            fingerprint: self.identity.fingerprint().to_string(),
-            certificate_expires_at_ms: self.identity.expires().map(Timestamp::millis),
-            storage: engine.config().storage.display().to_string(),
-            storage_free_bytes: layer::Storage::open(&engine.config().storage)
-                .and_then(|it| it.free_bytes())
-                .ok(),
-            rate_limit_bytes_per_second: engine.limiter().bytes_per_second(),
-            hypervisor: None,
-            primaries: count(Role::Primary),
-            replicas: count(Role::Replica),
-        })
-    }
-
-    fn operation_view(&self, id: &str) -> Result<dto::OperationView, Problem> {
-        let missing = || Problem::not_found("operation", id, "virt-replica operation list");
-        let id: OperationId = id.parse().map_err(|_| missing())?;
-        let found = self.engine.store().operation(id).map_err(failed)?;
-        let (operation, entries) = found.ok_or_else(missing)?;
-        Ok(operations::view(&self.engine, &operation, &entries))
-    }
-
-    async fn enable_request(&self, request: &dto::EnableRequest) -> Result<EnableRequest, Problem> {
-        if request.storage.is_some() {
-            let cure = "set `storage` in /etc/virt-replica/virtreplicad.toml of the replica server, and restart virtreplicad there";
-            return Err(invalid("one replica cannot be kept elsewhere than the others yet").with_cure(cure));
-        }
-        let named = request.vm.clone();
-        let vms = self.engine.hypervisor(|it| it.vms()).await.map_err(problem)?;
-        let vm = vms.into_iter().find(|vm| vm.name == named || vm.id.to_string() == named);
-        let vm = vm.ok_or_else(|| Problem::not_found("VM", &named, "virsh list --all"))?;
-        let frequency = match request.frequency_seconds {
-            Some(seconds) => Frequency::from_seconds(seconds).map_err(invalid)?,
-            None => Frequency::DEFAULT,
-        };
-        let settings = Settings {
-            frequency,
-            compression: request.compression.map_or(Compression::Adaptive, Into::into),
-            disks: choose_disks(vm.disks.iter().map(|disk| disk.target.clone()), &request.disks)?,
-            rate_limit_bytes_per_second: request.rate_limit_bytes_per_second,
-            network_map: request.networks.clone(),
-            thresholds: Thresholds::default(),
-        };
-        let peer = self.peer(&request.peer)?.host;
-        Ok(EnableRequest { vm: vm.id, peer, settings, initial_at: request.initial_at_ms.map(Timestamp) })
-    }
 }
 
 impl Service for Daemon {
