@@ -15,7 +15,7 @@ use bytes::Bytes;
 use domain::{Compression, Lineage};
 use futures_util::{StreamExt, stream};
 use store::Record;
-use transport::{BoxError, DeltaAnswer, DeltaOptions};
+use transport::{BoxError, DeltaAnswer, DeltaOptions, TransferProgress};
 use wire::codec::Adaptive;
 use wire::frame::{FRAME_DATA_MAX, end_frame};
 use wire::message::Partial;
@@ -161,7 +161,8 @@ impl Transfer {
         if at < kept.start || !kept.spool.rewind(at) {
             return Err(Refusal::failed("what was read is not kept any more: the next cycle covers it"));
         }
-        put(engine, record, self.header_at(at), kept.spool.clone()).await
+        let options = options(engine, &engine.slot(record.relationship.id));
+        put(engine, record, self.header_at(at), kept.spool.clone(), options).await
     }
 
     fn header_at(&self, at: Position) -> DeltaHeader {
@@ -184,7 +185,9 @@ impl Transfer {
         let (writer, reader) =
             spool(&engine.config().scratch, file_bytes_max, keeps).map_err(Refusal::failed)?;
         let start = position(from);
-        let sending = put(engine, record, self.header_at(start), reader.clone());
+        let options = options(engine, slot);
+        let progress = Arc::clone(&options.progress);
+        let sending = put(engine, record, self.header_at(start), reader.clone(), options);
         tokio::pin!(sending);
         let ended = {
             let pump = Pump {
@@ -194,6 +197,7 @@ impl Transfer {
                 skip_zeroes: self.basis == Basis::Initial,
                 compression: record.relationship.settings.compression,
                 queued: reader.queued(),
+                progress,
                 engine,
             };
             let reading = pump.run(writer, from);
@@ -249,11 +253,17 @@ enum Ended {
     Broke(Refusal, Option<Total>),
 }
 
+/// The limits of the host and of the VM, and a progress of its own.
+fn options(engine: &Engine, slot: &Slot) -> DeltaOptions {
+    DeltaOptions { limiters: vec![engine.limiter().clone(), slot.limiter.clone()], ..DeltaOptions::default() }
+}
+
 async fn put(
     engine: &Engine,
     record: &Record,
     header: DeltaHeader,
     spool: SpoolReader,
+    options: DeltaOptions,
 ) -> Result<DeltaAnswer> {
     let first: std::result::Result<Bytes, BoxError> = Ok(header.to_bytes());
     let rest = stream::unfold(spool, |spool| async move {
@@ -264,9 +274,6 @@ async fn put(
         }
     });
     let body = stream::iter([first]).chain(rest);
-    let vm_limiter = engine.slot(record.relationship.id).limiter.clone();
-    let options =
-        DeltaOptions { limiters: vec![engine.limiter().clone(), vm_limiter], ..DeltaOptions::default() };
     let answer = engine.client(record.relationship.peer).send_delta(body, options).await;
     answer.map_err(refusal_of)
 }
@@ -283,6 +290,7 @@ struct Pump<'a> {
     skip_zeroes: bool,
     compression: Compression,
     queued: Arc<AtomicU64>,
+    progress: Arc<TransferProgress>,
     engine: &'a Engine,
 }
 
@@ -320,7 +328,9 @@ impl Pump<'_> {
                 let compress = match self.compression {
                     Compression::On => true,
                     Compression::Off => false,
-                    Compression::Adaptive => adaptive.compress(self.queued.load(Ordering::Relaxed)),
+                    Compression::Adaptive => {
+                        adaptive.compress(self.queued.load(Ordering::Relaxed), self.link())
+                    }
                 };
                 let (client, skip_zeroes) = (disk.client.clone(), self.skip_zeroes);
                 async move {
@@ -345,6 +355,13 @@ impl Pump<'_> {
         let trailer = DeltaTrailer { digest, lineage, data_bytes: total.data_bytes };
         writer.push(end_frame(&trailer.to_json()), Some(END)).await.map_err(broken)?;
         Ok(total)
+    }
+
+    /// What the link takes, a limit of ours included, in bytes per second.
+    fn link(&self) -> Option<f64> {
+        let limits = [self.engine.limiter(), &self.slot.limiter];
+        let limits = limits.into_iter().filter_map(|it| it.bytes_per_second()).map(|bytes| bytes as f64);
+        limits.chain(self.progress.link_bytes_per_second()).reduce(f64::min)
     }
 
     async fn push(&self, writer: &SpoolWriter, frame: Ready, total: &mut Total) -> Result<()> {

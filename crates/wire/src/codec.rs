@@ -76,24 +76,29 @@ pub fn decode(codec: Codec, payload: &Bytes, length: usize) -> Result<Bytes, Wir
 
 /// Decides whether frames are compressed when the operator left it to us.
 ///
-/// The link decides: while the queue to the link is empty, the sender waits for the reader and compression would only
-/// slow it down; while the queue is full, the link is the bottleneck and every saved byte is saved time.
+/// The link decides: while the queue to it is short, the sender waits for the reader and compression would only slow it
+/// down; while the queue is long and the link slower than a compressor, every saved byte is saved time. A long queue alone
+/// says little: hosts whose processors are busy have one too, and compressing would make them busier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Adaptive {
     compress: bool,
 }
 
 impl Adaptive {
-    /// Bytes in the queue above which the link counts as the slower part.
-    pub const QUEUE_HIGH: u64 = 24 * 1024 * 1024;
-    /// Bytes in the queue below which it does not.
-    pub const QUEUE_LOW: u64 = 4 * 1024 * 1024;
+    /// Bytes in the queue above which the link may be the slower part; it must fit the memory of every queue.
+    pub const QUEUE_HIGH: u64 = 8 * 1024 * 1024;
+    /// Bytes in the queue below which it is not.
+    pub const QUEUE_LOW: u64 = 2 * 1024 * 1024;
+    /// Links that take more than this, bytes per second, are faster than one processor compresses.
+    pub const LINK_FAST: f64 = 200e6;
 
-    /// Whether the next frame is compressed, by the number of bytes that wait for the link.
-    pub fn compress(&mut self, queued_bytes: u64) -> bool {
-        if queued_bytes > Self::QUEUE_HIGH {
+    /// Whether the next frame is compressed, by the number of bytes that wait for the link and by what it takes; none:
+    /// not measured yet.
+    pub fn compress(&mut self, queued_bytes: u64, link_bytes_per_second: Option<f64>) -> bool {
+        let slow = link_bytes_per_second.is_some_and(|rate| rate < Self::LINK_FAST);
+        if queued_bytes > Self::QUEUE_HIGH && slow {
             self.compress = true;
-        } else if queued_bytes < Self::QUEUE_LOW {
+        } else if queued_bytes < Self::QUEUE_LOW || !slow {
             self.compress = false;
         }
         self.compress
@@ -118,9 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn adaptive_compression_follows_the_queue_with_hysteresis() {
+    fn adaptive_compression_follows_the_queue_of_a_slow_link_with_hysteresis() {
+        let (slow, fast) = (Some(Adaptive::LINK_FAST / 2.0), Some(Adaptive::LINK_FAST * 2.0));
+        let (short, between, long) = (0, Adaptive::QUEUE_LOW + 1, Adaptive::QUEUE_HIGH + 1);
         let mut adaptive = Adaptive::default();
-        let queue = [0, Adaptive::QUEUE_HIGH + 1, Adaptive::QUEUE_LOW + 1, 0, Adaptive::QUEUE_LOW + 1];
-        assert_eq!(queue.map(|queued| adaptive.compress(queued)), [false, true, true, false, false]);
+        let told = [(short, slow), (long, slow), (between, slow), (short, slow), (between, slow)];
+        let answers = told.map(|(queued, link)| adaptive.compress(queued, link));
+        assert_eq!(answers, [false, true, true, false, false]);
+        let told = [(long, fast), (long, None), (long, slow), (long, fast)];
+        let answers = told.map(|(queued, link)| adaptive.compress(queued, link));
+        assert_eq!(answers, [false, false, true, false]);
     }
 }
