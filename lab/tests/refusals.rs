@@ -353,6 +353,8 @@ fn pairing(lab: &Lab, product: &Product) {
     let (fresh, _) = invite(lab, product, there, "1h");
     product.run(lab, here, &["peer", "join", "--yes", &fresh]).unwrap();
     ends_with(lab, product, here, &["peer", "test", there], 0, &["✓ Certificates are valid"]);
+    let peers = product.json(lab, here, &["peer", "list"]).unwrap();
+    assert!(peers[0]["last_seen_at_ms"].is_u64(), "a peer that passed the test was seen: {peers}");
 }
 
 /// Replication that is held on either side, and a guest that does not run.

@@ -49,6 +49,7 @@ impl Engine {
     pub(crate) async fn clock_of(&self, peer: HostId) -> std::result::Result<Option<u64>, TransportError> {
         let message = serde_json::to_vec(&Request::Hello {}).unwrap_or_default().into();
         let answer = self.client(peer).command(message, DEADLINE).await?;
+        self.saw(peer);
         Ok(match serde_json::from_slice(&answer) {
             Ok(Answer::Hello { clock_ms, .. }) => Some(clock_ms),
             _ => None,
