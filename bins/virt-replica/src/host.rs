@@ -21,9 +21,6 @@ pub enum Verb {
         /// Upper limit of all replication traffic, for example 100MiB/s, or none
         #[arg(long, value_name = "SIZE/s", value_parser = parse::rate_limit)]
         rate_limit: Option<RateLimit>,
-        /// Where new replicas are kept; existing ones stay where they are
-        #[arg(long, value_name = "PATH")]
-        storage: Option<String>,
         #[command(flatten)]
         consent: Consent,
     },
@@ -41,8 +38,8 @@ pub async fn run(session: &Session, verb: Verb) -> Ending {
             session.show(&checks, |screen, checks| render::checks(screen, checks));
             Ok(if checks.iter().all(|check| check.ok) { Exit::Ok } else { Exit::Refused })
         }
-        Verb::Set { rate_limit, storage, consent } => {
-            let change = HostChange { rate_limit, storage };
+        Verb::Set { rate_limit, consent } => {
+            let change = HostChange { rate_limit };
             if change == HostChange::default() {
                 return Err(Problem::new(Code::Invalid, "Nothing to set", "no setting was given")
                     .with_cure("virt-replica host set --help"));

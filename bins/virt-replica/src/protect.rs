@@ -71,9 +71,6 @@ pub struct Enable {
     /// A bridge or network that is called otherwise on the replica server; can be given several times
     #[arg(long, value_name = "HERE=THERE", value_parser = parse::pair)]
     network: Vec<(String, String)>,
-    /// Where the replica is kept on the replica server [default: that server's setting]
-    #[arg(long, value_name = "PATH")]
-    storage: Option<String>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -94,7 +91,6 @@ impl Enable {
             compression: self.compression.map(Into::into),
             rate_limit_bytes_per_second: self.rate_limit.and_then(RateLimit::bytes_per_second),
             networks: self.network.clone(),
-            storage: self.storage.clone(),
         }
     }
 }
@@ -194,6 +190,9 @@ pub struct Remove {
     /// Delete the replica's files and its definition
     #[arg(long)]
     delete_replica: bool,
+    /// End it on this host only, because the other is lost for good; refused while the other answers
+    #[arg(long)]
+    this_host_only: bool,
     #[command(flatten)]
     consent: Consent,
 }
@@ -202,7 +201,7 @@ impl Remove {
     /// What the user owns is deleted only when asked for.
     fn request(&self) -> RemoveRequest {
         let replica = if self.delete_replica { ReplicaFate::Delete } else { ReplicaFate::Keep };
-        RemoveRequest { replica }
+        RemoveRequest { replica, this_host_only: self.this_host_only }
     }
 }
 

@@ -84,10 +84,6 @@ impl Daemon {
         &self,
         request: &dto::EnableRequest,
     ) -> Result<EnableRequest, Problem> {
-        if request.storage.is_some() {
-            let cure = "set `storage` in /etc/virt-replica/virtreplicad.toml of the replica server, and restart virtreplicad there";
-            return Err(invalid("one replica cannot be kept elsewhere than the others yet").with_cure(cure));
-        }
         let named = request.vm.clone();
         let vms = self.engine.hypervisor(|it| it.vms()).await.map_err(problem)?;
         let vm = vms.into_iter().find(|vm| vm.name == named || vm.id.to_string() == named);

@@ -66,10 +66,9 @@ impl Service for Daemon {
         Box::pin(async move {
             let record = self.find(&vm)?;
             let pending_bytes = self.engine.pending_bytes(&record).await;
-            Ok(dto::RelationshipDetail {
-                pending_bytes,
-                ..views::detail(&self.engine, &record).map_err(problem)?
-            })
+            let sizes = self.engine.disk_sizes(&record).await;
+            let detail = views::detail(&self.engine, &record, &sizes).map_err(problem)?;
+            Ok(dto::RelationshipDetail { pending_bytes, ..detail })
         })
     }
 
@@ -130,10 +129,6 @@ impl Service for Daemon {
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::HostView>> {
         Box::pin(async move {
-            if change.storage.is_some() {
-                let cure = "set `storage` in /etc/virt-replica/virtreplicad.toml and restart virtreplicad";
-                return Err(invalid("storage is changed in the configuration file").with_cure(cure));
-            }
             if dry_run {
                 return Ok(Answer::Planned(dto::Plan::of([
                     "The host's rate limit will change now, also for transfers under way, and stays after a restart.",
@@ -272,7 +267,9 @@ impl Service for Daemon {
                 ])));
             }
             self.engine.change(&record, settings).await.map_err(problem)?;
-            Ok(Answer::Done(views::detail(&self.engine, &self.find(&vm)?).map_err(problem)?))
+            let record = self.find(&vm)?;
+            let sizes = self.engine.disk_sizes(&record).await;
+            Ok(Answer::Done(views::detail(&self.engine, &record, &sizes).map_err(problem)?))
         })
     }
 
@@ -312,15 +309,19 @@ impl Service for Daemon {
         Box::pin(async move {
             let record = self.find_idle(&vm)?;
             let delete = request.replica == dto::ReplicaFate::Delete;
+            let hosts = if request.this_host_only { "this host only" } else { "both hosts" };
             if dry_run {
                 let fate =
                     if delete { "the replica's files are deleted" } else { "the replica's files stay" };
-                return Ok(Answer::Planned(dto::Plan::of([format!(
-                    "The relationship ends on both hosts; {fate}."
-                )])));
+                let text = format!("The relationship ends on {hosts}; {fate}.");
+                return Ok(Answer::Planned(dto::Plan::of([text])));
             }
-            self.engine.remove(&record, delete).await.map_err(problem)?;
-            Ok(Answer::Done(Done::saying("the relationship has ended on both hosts")))
+            let removed = match request.this_host_only {
+                true => self.engine.remove_alone(&record, delete).await,
+                false => self.engine.remove(&record, delete).await,
+            };
+            removed.map_err(problem)?;
+            Ok(Answer::Done(Done::saying(format!("the relationship has ended on {hosts}"))))
         })
     }
 

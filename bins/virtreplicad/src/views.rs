@@ -1,5 +1,7 @@
 //! From the engine's records to what is shown.
 
+use std::collections::HashMap;
+
 use api::dto;
 use domain::{DiskChoice, Phase, Role};
 use engine::{Engine, Refusal};
@@ -40,7 +42,11 @@ pub(crate) fn summary(engine: &Engine, record: &Record) -> Result<dto::Relations
 }
 
 /// View Replication Health.
-pub(crate) fn detail(engine: &Engine, record: &Record) -> Result<dto::RelationshipDetail, Refusal> {
+pub(crate) fn detail(
+    engine: &Engine,
+    record: &Record,
+    sizes: &HashMap<domain::DiskTarget, u64>,
+) -> Result<dto::RelationshipDetail, Refusal> {
     let relationship = &record.relationship;
     let settings = &relationship.settings;
     let report = engine.health(record)?;
@@ -61,14 +67,17 @@ pub(crate) fn detail(engine: &Engine, record: &Record) -> Result<dto::Relationsh
         dto::InitialCopy {
             bytes_done: progress.done_bytes,
             bytes_total: Some(progress.total_bytes),
-            bytes_per_second: Some(progress.done_bytes.saturating_mul(1000) / elapsed_ms),
+            bytes_per_second: Some(
+                progress.done_bytes.saturating_sub(progress.sent_before_bytes).saturating_mul(1000)
+                    / elapsed_ms,
+            ),
         }
     });
     let head = engine.store().points(relationship.id).map_err(Refusal::failed)?.pop();
     let disk = |(target, choice): &(domain::DiskTarget, DiskChoice)| dto::DiskView {
         target: target.to_string(),
         replicated: *choice == DiskChoice::Replicated,
-        size_bytes: None,
+        size_bytes: sizes.get(target).copied(),
     };
     Ok(dto::RelationshipDetail {
         summary: summary(engine, record)?,

@@ -207,12 +207,11 @@ async fn requests_arrive_whole() {
         compression: Some(Compression::Adaptive),
         rate_limit_bytes_per_second: Some(9),
         networks: vec![("br0".into(), "br1".into())],
-        storage: Some("/srv".into()),
     };
     assert_eq!(client.enable(&enable, false).await, Ok(Answer::Done(summary())));
     let change = SettingsChange { rate_limit: Some(RateLimit::Unlimited), ..SettingsChange::default() };
     client.change("vm", &change, true).await.expect_err("refused");
-    let remove = RemoveRequest { replica: ReplicaFate::Delete };
+    let remove = RemoveRequest { replica: ReplicaFate::Delete, this_host_only: false };
     client.remove("vm", &remove, false).await.expect("done");
     client.operation_cancel("o", &CancelRequest { force: true }, false).await.expect_err("refused");
     let seen = recorder.seen.lock().expect("not poisoned").clone();

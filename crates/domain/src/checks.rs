@@ -18,6 +18,7 @@ pub enum CheckName {
     MachineTypeAvailable,
     CpuCompatible,
     FirmwareAvailable,
+    TpmAvailable,
     BootFilesPresent,
     DiskSpace,
     Memory,
@@ -26,7 +27,7 @@ pub enum CheckName {
 
 impl CheckName {
     /// Every check, in the order in which they are shown.
-    pub const ALL: [CheckName; 18] = [
+    pub const ALL: [CheckName; 19] = [
         CheckName::ReplicaReachable,
         CheckName::VersionsMatch,
         CheckName::ClocksAgree,
@@ -41,6 +42,7 @@ impl CheckName {
         CheckName::MachineTypeAvailable,
         CheckName::CpuCompatible,
         CheckName::FirmwareAvailable,
+        CheckName::TpmAvailable,
         CheckName::BootFilesPresent,
         CheckName::DiskSpace,
         CheckName::Memory,
@@ -65,6 +67,7 @@ impl CheckName {
             CheckName::MachineTypeAvailable => "Machine type is available on the replica server",
             CheckName::CpuCompatible => "CPU model runs on the replica server",
             CheckName::FirmwareAvailable => "Firmware is available on the replica server",
+            CheckName::TpmAvailable => "TPM emulator is available on the replica server",
             CheckName::BootFilesPresent => "Kernel and initrd of a direct boot exist on the replica server",
             CheckName::DiskSpace => "Enough disk space on the replica server",
             CheckName::Memory => "Enough memory on the replica server",

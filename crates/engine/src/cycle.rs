@@ -66,6 +66,8 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         .map_err(|error| Refusal::new(Code::InDoubt, error.to_string(), "virt-replica show on both hosts"))?;
     if let Some(adopted) = &decision.adopt {
         engine.store().add_point(relationship.id, adopted, clock::now()).map_err(Refusal::failed)?;
+        // What else came with it is not known: what is there now travels once more.
+        engine.store().set_offline_seal(relationship.id, None).map_err(Refusal::failed)?;
     }
     let envelope = Envelope::of(&facts)?;
     let mut attempt = Attempt { engine, record, facts, envelope, disks, their_head, basis: decision.basis };

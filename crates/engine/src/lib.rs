@@ -113,6 +113,7 @@ struct Slot {
     unfinished: Mutex<Option<transfer::Transfer>>,
     limiter: RateLimiter,
     done_bytes: AtomicU64,
+    sent_before_bytes: AtomicU64,
     total_bytes: AtomicU64,
     begun_ms: AtomicU64,
     owned: AtomicBool,
@@ -124,10 +125,13 @@ impl Slot {
     }
 
     fn progress(&self) -> Option<Progress> {
-        let total_bytes = self.total_bytes.load(Ordering::Relaxed);
-        let begun_ms = self.begun_ms.load(Ordering::Relaxed);
-        let done_bytes = self.done_bytes.load(Ordering::Relaxed);
-        (begun_ms > 0).then_some(Progress { done_bytes, total_bytes, begun_ms })
+        let progress = Progress {
+            done_bytes: self.done_bytes.load(Ordering::Relaxed),
+            total_bytes: self.total_bytes.load(Ordering::Relaxed),
+            sent_before_bytes: self.sent_before_bytes.load(Ordering::Relaxed),
+            begun_ms: self.begun_ms.load(Ordering::Relaxed),
+        };
+        (progress.begun_ms > 0).then_some(progress)
     }
 }
 
@@ -277,6 +281,7 @@ impl Engine {
                 unfinished: Mutex::default(),
                 limiter: RateLimiter::new(None),
                 done_bytes: AtomicU64::new(0),
+                sent_before_bytes: AtomicU64::new(0),
                 total_bytes: AtomicU64::new(0),
                 begun_ms: AtomicU64::new(0),
                 owned: AtomicBool::new(false),

@@ -13,6 +13,8 @@ use crate::{Code, Engine, Refusal, Result, clock};
 
 /// Long enough for a question that makes the peer look at libvirt and its disks.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// A greeting makes it look at nothing: who is silent for so long is not there.
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(crate) fn client(&self, peer: HostId) -> Arc<PeerClient> {
@@ -27,7 +29,8 @@ impl Engine {
     /// Asks another host.
     pub async fn ask(&self, peer: HostId, request: &Request) -> Result<Answer> {
         let message = Bytes::from(serde_json::to_vec(request).map_err(Refusal::failed)?);
-        let answer = self.client(peer).command(message, DEADLINE).await;
+        let deadline = if *request == (Request::Hello {}) { HELLO_DEADLINE } else { DEADLINE };
+        let answer = self.client(peer).command(message, deadline).await;
         if matches!(answer, Ok(_) | Err(TransportError::Refused(_))) {
             self.saw(peer);
         }

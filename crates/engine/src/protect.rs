@@ -239,9 +239,25 @@ impl Engine {
     pub async fn remove(&self, record: &Record, delete_replica: bool) -> Result<()> {
         self.must_be_idle(record)?;
         let relationship = &record.relationship;
-        self.must_answer(relationship.peer).await?;
+        self.must_answer(relationship.peer).await.map_err(|silent| {
+            let vm = domain::vm_argument(&relationship.vm_name);
+            let lost = format!("if it is lost for good: virt-replica remove --this-host-only {vm}");
+            Refusal { cure: format!("{}; {lost}", silent.cure), ..silent }
+        })?;
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
         self.ask(relationship.peer, &Request::Remove { relationship: id, epoch, delete_replica }).await?;
+        self.forget(record, delete_replica).await
+    }
+
+    /// Ends a relationship on this host alone, because the other is lost. Refused while the other answers. On that host, should
+    /// it come back, the relationship stays as it was, and says that it is not known here.
+    pub async fn remove_alone(&self, record: &Record, delete_replica: bool) -> Result<()> {
+        self.must_be_idle(record)?;
+        if self.must_answer(record.relationship.peer).await.is_ok() {
+            let vm = domain::vm_argument(&record.relationship.vm_name);
+            let cure = format!("virt-replica remove {vm}");
+            return Err(Refusal::new(Code::Refused, "the other host answers: end it on both", cure));
+        }
         self.forget(record, delete_replica).await
     }
 

@@ -187,9 +187,14 @@ async fn commit(
     let (definition, files) = (header.domain_xml.clone(), attachments::unpack(&header.attachments)?);
     let (known, layers) = (point.clone(), written.layers);
     let placed = replica::replica_definition(engine, record, &directory, &definition).await?;
-    visible::show(engine, record, &directory, &placed).await?;
+    // How libvirt shows the replica must not stop the bytes: kept as it was, the definition is tried again with the next.
+    let shown = visible::show(engine, record, &directory, &placed).await;
+    let shown =
+        shown.inspect_err(|error| tracing::warn!(%error, "libvirt does not take the replica's definition"));
     blocking(move || {
-        directory.write_definition(&placed).map_err(Refusal::failed)?;
+        if shown.is_ok() {
+            directory.write_definition(&placed).map_err(Refusal::failed)?;
+        }
         replica::keep_primary_definition(&directory, &definition)?;
         attachments::keep(&directory, &files)?;
         let grown = |manifest: &mut layer::Manifest| {

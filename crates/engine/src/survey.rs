@@ -44,6 +44,7 @@ fn of_hypervisor(
         judge::networks(&host, &facts, requirements),
         judge::machine(&host, &facts),
         judge::firmware(&host, &facts, loader_accepted),
+        judge::tpm(&host, &facts),
         judge::boot_files(&host, &missing),
         judge::memory(&host, &facts),
     ];

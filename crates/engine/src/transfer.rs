@@ -114,7 +114,9 @@ impl Transfer {
         let slot = engine.slot(record.relationship.id);
         slot.limiter.set(record.relationship.settings.rate_limit_bytes_per_second);
         slot.total_bytes.store(self.header.expected_bytes, Ordering::Relaxed);
-        slot.done_bytes.store(from.map_or(0, |from| from.data_bytes), Ordering::Relaxed);
+        let sent_before = from.map_or(0, |from| from.data_bytes);
+        slot.done_bytes.store(sent_before, Ordering::Relaxed);
+        slot.sent_before_bytes.store(sent_before, Ordering::Relaxed);
         slot.begun_ms.store(clock::now().millis(), Ordering::Relaxed);
         let sent = match self.read.clone() {
             Some(kept) => self.send_again(engine, record, &kept, from).await.map(|it| (kept.total, it)),

@@ -1,13 +1,15 @@
 //! What is shown: health with its reasons, statistics, progress.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use domain::health::{HealthFacts, assess};
-use domain::{HealthReport, Statistics, Timestamp};
+use domain::{DiskTarget, HealthReport, Role, Statistics, Timestamp};
+use hypervisor::DiskFacts;
 use store::Record;
 
 use crate::source::checkpoint_name;
-use crate::{Engine, Refusal, Result, clock};
+use crate::{Engine, Refusal, Result, clock, replica};
 
 /// Nobody waits longer for a number that is only shown.
 const PENDING_DEADLINE: Duration = Duration::from_secs(2);
@@ -19,7 +21,9 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
-    /// When it began, milliseconds since 1970.
+    /// How many of them had been sent before, by a transfer that broke.
+    pub sent_before_bytes: u64,
+    /// When it began or went on, milliseconds since 1970.
     pub begun_ms: u64,
 }
 
@@ -62,6 +66,29 @@ impl Engine {
         let (vm, checkpoint) = (relationship.vm, checkpoint_name(head.id));
         let asked = self.hypervisor(move |it| it.changed_bytes(vm, &checkpoint));
         tokio::time::timeout(PENDING_DEADLINE, asked).await.ok()?.ok()?
+    }
+
+    /// Sizes of the VM's disks in bytes, as far as they are known.
+    pub async fn disk_sizes(&self, record: &Record) -> HashMap<DiskTarget, u64> {
+        if record.relationship.role() == Role::Replica {
+            let Ok(directory) = replica::directory(record) else { return HashMap::new() };
+            return directory
+                .manifest()
+                .disks
+                .iter()
+                .map(|it| (it.target.clone(), it.virtual_size))
+                .collect();
+        }
+        let vm = record.relationship.vm;
+        let sizes = self.hypervisor(move |it| {
+            let Some(facts) = it.vm(vm)? else { return Ok(HashMap::new()) };
+            let size = |disk: &DiskFacts| {
+                let size = it.image_size(&disk.source, facts.state.is_active()).ok()?;
+                Some((disk.target.clone(), size.virtual_bytes))
+            };
+            Ok(facts.disks.iter().filter_map(size).collect())
+        });
+        sizes.await.unwrap_or_default()
     }
 
     /// A transfer under way.

@@ -20,7 +20,7 @@ pub(crate) async fn define(engine: &Engine, vm: VmId, definition: String) -> Res
     engine.hypervisor(defined).await
 }
 
-/// Shows a replica's definition when it is another than before.
+/// Shows a replica's definition when it is another than before. A new name is left to [`put_back`], which comes right after.
 pub(crate) async fn show(
     engine: &Engine,
     record: &Record,
@@ -28,6 +28,11 @@ pub(crate) async fn show(
     placed: &str,
 ) -> Result<()> {
     if std::fs::read_to_string(directory.definition_path()).is_ok_and(|known| known == placed) {
+        return Ok(());
+    }
+    let text = placed.to_owned();
+    let name = engine.hypervisor(move |it| it.read_definition(&text)).await?.name;
+    if name != record.relationship.vm_name {
         return Ok(());
     }
     define(engine, record.relationship.vm, placed.to_owned()).await

@@ -169,6 +169,8 @@ pub struct HostFacts {
     pub kinds: Vec<String>,
     /// UEFI loaders that QEMU's firmware descriptors name here.
     pub loaders: Vec<PathBuf>,
+    /// Whether VMs can have an emulated TPM here.
+    pub tpm_emulator: bool,
     /// Memory that a VM could have, in bytes; unknown when the host does not say.
     pub free_memory_bytes: Option<u64>,
 }

@@ -24,6 +24,9 @@ pub(crate) fn facts(connect: &Connect) -> Result<HostFacts> {
     let failed = |error: virt::error::Error| of_host("capabilities", &error);
     let capabilities = parse(&connect.capabilities().map_err(failed)?)?;
     let (machines, kinds) = abilities(&capabilities);
+    let arch = capabilities.find(&["host", "cpu", "arch"]).map(Element::text);
+    let said = connect.domain_capabilities(None, arch.as_deref(), None, None, 0);
+    let said = said.ok().and_then(|text| parse(&text).ok());
     Ok(HostFacts {
         hostname: connect.hostname().map_err(failed)?,
         libvirt_version: version(connect.lib_version().map_err(failed)?),
@@ -32,7 +35,8 @@ pub(crate) fn facts(connect: &Connect) -> Result<HostFacts> {
         networks: networks(connect),
         machines,
         kinds,
-        loaders: loaders(connect, &capabilities),
+        loaders: said.as_ref().map(loaders).unwrap_or_default(),
+        tpm_emulator: said.as_ref().is_some_and(has_tpm_emulator),
         free_memory_bytes: available_memory(&fs::read_to_string(MEMORY).unwrap_or_default()),
     })
 }
@@ -78,16 +82,17 @@ fn networks(connect: &Connect) -> Vec<String> {
     names
 }
 
-fn loaders(connect: &Connect, capabilities: &Element) -> Vec<PathBuf> {
-    let arch = capabilities.find(&["host", "cpu", "arch"]).map(Element::text);
-    let said = connect.domain_capabilities(None, arch.as_deref(), None, None, 0);
-    let said = said.ok().and_then(|text| parse(&text).ok());
-    let loader = said.as_ref().and_then(|said| said.find(&["os", "loader"]));
-    loader
-        .into_iter()
-        .flat_map(|loader| loader.all("value"))
-        .map(|value| PathBuf::from(value.text()))
-        .collect()
+fn loaders(said: &Element) -> Vec<PathBuf> {
+    let loader = said.find(&["os", "loader"]).into_iter();
+    loader.flat_map(|loader| loader.all("value")).map(|value| PathBuf::from(value.text())).collect()
+}
+
+/// libvirt names the back end only when it finds swtpm and its tools.
+fn has_tpm_emulator(said: &Element) -> bool {
+    let tpm = said.find(&["devices", "tpm"]).into_iter();
+    let back_ends =
+        tpm.flat_map(|tpm| tpm.all("enum")).filter(|list| list.get("name") == Some("backendModel"));
+    back_ends.flat_map(|list| list.all("value")).any(|value| value.text() == "emulator")
 }
 
 /// Why the CPU of a definition is not to be had here.

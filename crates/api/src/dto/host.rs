@@ -43,7 +43,4 @@ pub struct HostChange {
     /// Upper limit of all replication traffic.
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
-    /// Where new replicas are kept; existing ones stay where they are.
-    #[serde(default)]
-    pub storage: Option<String>,
 }

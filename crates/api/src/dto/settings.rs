@@ -112,9 +112,6 @@ pub struct EnableRequest {
     /// Names of bridges and networks, as (here, there).
     #[serde(default)]
     pub networks: Vec<(String, String)>,
-    /// Where the replica is kept on the peer; none: the peer's own setting.
-    #[serde(default)]
-    pub storage: Option<String>,
 }
 
 /// Change what is not none.
@@ -161,4 +158,7 @@ pub enum ReplicaFate {
 pub struct RemoveRequest {
     /// What becomes of the replica.
     pub replica: ReplicaFate,
+    /// The other host is lost: it is not asked.
+    #[serde(default)]
+    pub this_host_only: bool,
 }

@@ -120,6 +120,17 @@ pub(super) fn firmware(host: &HostFacts, facts: &VmFacts, accepted: bool) -> Che
     })
 }
 
+/// The VM's TPM.
+pub(super) fn tpm(host: &HostFacts, facts: &VmFacts) -> Check {
+    let available = facts.tpm_state.is_none() || host.tpm_emulator;
+    Check::when(CheckName::TpmAvailable, available, || {
+        let found = format!("the VM has a TPM, and {} has no TPM emulator", host.hostname);
+        let cure =
+            format!("on {}: apt-get install swtpm swtpm-tools && systemctl restart libvirtd", host.hostname);
+        (found, cure)
+    })
+}
+
 /// Kernel and initrd of a direct boot.
 pub(super) fn boot_files(host: &HostFacts, missing: &[PathBuf]) -> Check {
     Check::when(CheckName::BootFilesPresent, missing.is_empty(), || {

@@ -15,6 +15,7 @@ fn host() -> HostFacts {
         networks: vec!["default".into()],
         machines: vec![("x86_64".into(), "pc-q35-10.0".into())],
         kinds: vec!["qemu".into(), "kvm".into()],
+        tpm_emulator: true,
         loaders: vec!["/usr/share/OVMF/OVMF_CODE_4M.fd".into()],
         free_memory_bytes: Some(8 << 30),
     }
@@ -141,6 +142,11 @@ fn firmware_cpu_boot_files_and_memory_name_what_is_missing_and_where() {
         &["apt-get install ovmf"],
     );
     assert!(firmware(&host(), &uefi(None), true).holds());
+    let with_tpm = VmFacts { tpm_state: Some("/var/lib/libvirt/swtpm/x".into()), ..vm() };
+    assert!(tpm(&host(), &with_tpm).holds());
+    let without = HostFacts { tpm_emulator: false, ..host() };
+    assert!(tpm(&without, &vm()).holds());
+    refuses(tpm(&without, &with_tpm), CheckName::TpmAvailable, &["hvhost02"], &["apt-get install swtpm"]);
     let bare = HostFacts { loaders: Vec::new(), ..host() };
     refuses(
         firmware(&bare, &uefi(None), true),
