@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-/// Standard output of a program that must succeed; otherwise an error with its last words.
+/// Standard output of a program that must succeed; otherwise an error with all its words.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
     succeeded(command, &output)
@@ -13,8 +13,8 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 /// The same for a program that has already run.
 pub(crate) fn succeeded(command: &Command, output: &Output) -> Result<String> {
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        bail!("{} ended with {}: {}", shown(command), output.status, words.trim());
+        let (said, told) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        bail!("{} ended with {}: {}\n{}", shown(command), output.status, said.trim(), told.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

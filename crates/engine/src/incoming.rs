@@ -207,7 +207,7 @@ impl SoFar {
         self.data_bytes += content.len() as u64;
         let (since, bytes) = self.durable;
         if self.data_bytes - bytes >= DURABLE_BYTES || since.elapsed() >= DURABLE_AFTER {
-            self.make_durable(writers)?;
+            self.make_durable_soon(writers)?;
         }
         Ok(None)
     }
@@ -221,7 +221,20 @@ impl SoFar {
         Ok(())
     }
 
+    /// What has come so far, without waiting for the disk.
+    fn make_durable_soon(&mut self, writers: &mut [LayerWriter]) -> Result<()> {
+        let state = self.state()?;
+        writers[usize::from(self.disk)].make_durable_soon(&state).map_err(Refusal::failed)?;
+        self.durable = (Instant::now(), self.data_bytes);
+        Ok(())
+    }
+
     fn make_durable(&mut self, writers: &mut [LayerWriter]) -> Result<()> {
+        let state = self.state()?;
+        writers[usize::from(self.disk)].make_durable(&state).map_err(Refusal::failed)
+    }
+
+    fn state(&self) -> Result<Vec<u8>> {
         let partial = Partial {
             point: self.point,
             disk: self.disk,
@@ -229,10 +242,7 @@ impl SoFar {
             digest: Lineage(self.digest.0).to_hex(),
             data_bytes: self.data_bytes,
         };
-        let state = serde_json::to_vec(&partial).map_err(Refusal::failed)?;
-        writers[usize::from(self.disk)].make_durable(&state).map_err(Refusal::failed)?;
-        self.durable = (Instant::now(), self.data_bytes);
-        Ok(())
+        serde_json::to_vec(&partial).map_err(Refusal::failed)
     }
 }
 

@@ -17,6 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::backing::Backing;
+use crate::durable::Durable;
 use crate::error::LayerError;
 use crate::folder::Folder;
 use crate::name::FileName;
@@ -84,6 +85,7 @@ pub struct LayerWriter {
     data_bytes: u64,
     zero_bytes: u64,
     writeback: Writeback,
+    durable: Durable,
     poisoned: bool,
 }
 
@@ -120,6 +122,7 @@ impl LayerWriter {
             data_bytes: 0,
             zero_bytes: 0,
             writeback: Writeback::from(CLUSTER_BYTES),
+            durable: Durable::default(),
             poisoned: false,
         })
     }
@@ -146,6 +149,7 @@ impl LayerWriter {
             data_bytes: progress.data_bytes,
             zero_bytes: progress.zero_bytes,
             writeback: Writeback::from(progress.next_host_offset),
+            durable: Durable::default(),
             poisoned: false,
         };
         Ok(Resumed { writer, caller_state: progress.caller_state })
@@ -202,12 +206,26 @@ impl LayerWriter {
 
     /// Makes everything so far survive a power cut, together with the caller's own state.
     pub fn make_durable(&mut self, caller_state: &[u8]) -> Result<(), LayerError> {
+        self.settle()?;
+        self.begin_durable(caller_state)?;
+        self.settle()
+    }
+
+    /// The same without waiting for the disk; nothing happens while the moment before is still on its way, and an error comes
+    /// to light with a later call.
+    pub fn make_durable_soon(&mut self, caller_state: &[u8]) -> Result<(), LayerError> {
+        if self.durable.is_busy() {
+            return self.check_sound();
+        }
+        self.settle()?;
+        self.begin_durable(caller_state)
+    }
+
+    fn begin_durable(&mut self, caller_state: &[u8]) -> Result<(), LayerError> {
         if caller_state.len() > CALLER_STATE_BYTES_MAX {
             return Err(LayerError::CallerState { bytes: caller_state.len() });
         }
-        self.check_sound()?;
         self.flush()?;
-        self.sync()?;
         let progress = Progress {
             virtual_size: self.spec.virtual_size,
             backing: self.spec.backing.clone(),
@@ -219,12 +237,21 @@ impl LayerWriter {
             open_table: self.open_table.as_ref().map(|table| (table.number, table.entries.clone())),
             caller_state: caller_state.to_vec(),
         };
-        self.folder.replace(&self.name.with_suffix(PROGRESS), &progress.encode())
+        let file = self.file.try_clone().map_err(LayerError::io("hold", &self.path))?;
+        let folder = Folder::open(self.folder.path())?;
+        self.durable.begin(file, folder, self.name.with_suffix(PROGRESS), progress.encode())
+    }
+
+    fn settle(&mut self) -> Result<(), LayerError> {
+        self.check_sound()?;
+        let settled = self.durable.settle();
+        self.poisoned |= settled.is_err();
+        settled
     }
 
     /// Completes the layer: when this returns, it survives a power cut; before, it does not exist.
     pub fn seal(mut self) -> Result<Sealed, LayerError> {
-        self.check_sound()?;
+        self.settle()?;
         self.close_table()?;
         let tables = self.append_tables()?;
         self.flush()?;
@@ -244,7 +271,9 @@ impl LayerWriter {
     }
 
     /// Gives up: removes the partial file and its progress.
-    pub fn abandon(self) -> Result<(), LayerError> {
+    pub fn abandon(mut self) -> Result<(), LayerError> {
+        // Whatever became of it, nothing may appear after it was removed.
+        drop(self.durable.settle());
         remove_partial(&self.folder, &self.name)
     }
 

@@ -282,3 +282,21 @@ fn a_symlink_in_the_way_is_not_followed() {
     assert_eq!(fs::read(victim).expect("read"), b"precious");
     assert!(LayerWriter::create(Path::new("/nonexistent"), &name(LAYER), spec(512, None)).is_err());
 }
+
+#[test]
+fn a_moment_that_is_made_durable_soon_can_be_gone_on_from_once_the_writer_is_gone() {
+    let root = tempfile::tempdir().expect("a folder");
+    let spec = LayerSpec { virtual_size: 64 * CLUSTER, backing: None };
+    let mut writer = LayerWriter::create(root.path(), &name("soon"), spec.clone()).expect("begun");
+    for cluster in 0..32_u64 {
+        writer.write(cluster * CLUSTER, &vec![cluster as u8 + 1; CLUSTER as usize]).expect("written");
+        writer.make_durable_soon(&cluster.to_le_bytes()).expect("begun");
+    }
+    // Dropping waits for the moment that is on its way: nothing of it appears later.
+    drop(writer);
+    let resumed = LayerWriter::resume(root.path(), &name("soon"), &spec).expect("it goes on");
+    let state: [u8; 8] = resumed.caller_state.as_slice().try_into().expect("eight bytes");
+    assert_eq!(resumed.writer.position(), (u64::from_le_bytes(state) + 1) * CLUSTER);
+    resumed.writer.abandon().expect("removed");
+    assert_eq!(std::fs::read_dir(root.path()).expect("listed").count(), 0);
+}
