@@ -37,6 +37,11 @@ pub(crate) struct Synchronized {
 pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized> {
     let relationship = &record.relationship;
     let slot = engine.slot(relationship.id);
+    let stale = slot.unfinished().take_if(|transfer| transfer.is_stale());
+    if let Some(stale) = stale {
+        // Before anybody is asked: the guest pays for its source, and the other host may be away for long.
+        stale.close(engine).await;
+    }
     let kept = if slot.unfinished().is_some() { None } else { kept_header(engine, record)? };
     let unfinished = slot.unfinished().as_ref().map(|it| &it.header).or(kept.as_ref()).map(unfinished);
     let beliefs = beliefs(engine, record, unfinished).await?;
@@ -262,7 +267,9 @@ impl Attempt<'_> {
         let (id, point) = (relationship.id, PointId(Uuid::now_v7()));
         let bitmaps: Vec<String> = match &self.basis {
             Basis::Since(base) => {
-                if let Some(unchanged) = self.unchanged_since_last_time()? {
+                // What is handed over is read from the bitmap itself, which costs milliseconds.
+                let handed_over = relationship.phase == Phase::Yielding;
+                if !handed_over && let Some(unchanged) = self.unchanged_since_last_time()? {
                     return Ok(unchanged);
                 }
                 seal::expect_one_bitmap(&self.facts, &self.disks).await?;
@@ -280,6 +287,7 @@ impl Attempt<'_> {
             let (vm, name, disks) = (self.facts.id, checkpoint_name(point), self.disks.clone());
             engine.hypervisor(move |it| it.create_checkpoint_offline(vm, &name, &disks)).await?;
         }
+        let frozen = Seal::now(&self.facts, &self.disks, &self.envelope)?;
         let source = source::open_offline(engine, &self.facts, &self.disks, &bitmaps, &self.basis).await;
         let sent = match source {
             Ok(source) => self.send(source, point, self.consistency_of_off()).await,
@@ -291,14 +299,24 @@ impl Attempt<'_> {
             Err(_) if engine.slot(id).unfinished().is_some() => &[],
             Err(_) => &[point],
         };
+        // The image lock is gone long before the last byte has travelled: somebody may have written, or started the VM.
+        let untouched = Seal::now(&self.facts, &self.disks, &self.envelope)? == frozen;
         if tracks {
             self.drop_checkpoints(done.iter().copied()).await;
         }
         if sent.is_ok() {
-            let seal = Seal::now(&self.facts, &self.disks, &self.envelope)?.to_text()?;
-            engine.store().set_offline_seal(id, Some(&seal)).map_err(Refusal::failed)?;
+            let seal = if untouched { self.seal_of_off().await? } else { None };
+            engine.store().set_offline_seal(id, seal.as_deref()).map_err(Refusal::failed)?;
         }
         sent
+    }
+
+    /// The seal as it is now that our own checkpoints have gone; none when the VM runs.
+    async fn seal_of_off(&self) -> Result<Option<String>> {
+        let seal = Seal::now(&self.facts, &self.disks, &self.envelope)?.to_text()?;
+        let vm = self.facts.id;
+        let state = self.engine.hypervisor(move |it| it.vm_state(vm)).await?;
+        Ok(state.filter(|state| !state.is_active()).map(|_| seal))
     }
 
     fn consistency_of_off(&self) -> Consistency {

@@ -1,4 +1,5 @@
-//! What this host answers to its peers. Every request about a relationship is checked for peer and epoch first.
+//! What this host answers to its peers. Every request about a relationship is checked for peer first, and for the epoch
+//! where it changes anything.
 
 use bytes::Bytes;
 use choreography::{Entry, Mark, Step};
@@ -45,7 +46,15 @@ impl PeerHandler for Engine {
         body: DeltaBody,
     ) -> BoxFuture<'_, std::result::Result<Bytes, transport::Refusal>> {
         self.saw(peer.host);
-        async move { receive::receive(self, peer, body).await.map_err(|error| told(&error)) }.boxed()
+        let engine = self.clone();
+        async move {
+            // A task of its own: it keeps the replica's lock until its work on the disk has ended, also when the
+            // connection ends before.
+            let received = tokio::spawn(async move { receive::receive(&engine, peer, body).await });
+            let received = received.await.unwrap_or_else(|error| Err(Refusal::failed(error)));
+            received.map_err(|error| told(&error))
+        }
+        .boxed()
     }
 }
 
@@ -80,25 +89,34 @@ impl Engine {
             Request::Beliefs { relationship, unfinished, .. } => {
                 self.beliefs(&self.theirs(peer, relationship)?, unfinished.as_ref()).await
             }
-            Request::Settings { relationship, settings, .. } => {
-                let record = self.theirs(peer, relationship)?;
+            Request::Settings { relationship, epoch, settings } => {
+                let record = self.theirs_now(peer, relationship, epoch)?;
+                self.must_be_idle(&record)?;
+                if record.relationship.role() == Role::Primary {
+                    let found = "settings come from the primary server, which is this host";
+                    return Err(Refusal::new(Code::Refused, found, "virt-replica set, here"));
+                }
                 let settings = Settings::try_from(settings)?;
                 self.store().set_settings(record.relationship.id, &settings).map_err(Refusal::failed)?;
                 Ok(Answer::Done {})
             }
-            Request::Paused { relationship, paused, .. } => {
-                let record = self.theirs(peer, relationship)?;
+            Request::Paused { relationship, epoch, paused } => {
+                let record = self.theirs_now(peer, relationship, epoch)?;
                 self.store().set_paused_on_peer(record.relationship.id, paused).map_err(Refusal::failed)?;
                 self.wake(record.relationship.id);
                 Ok(Answer::Done {})
             }
-            Request::PlanFailover { relationship, options, requested_by, dry_run, .. } => {
-                let record = self.theirs(peer, relationship)?;
+            Request::PlanFailover { relationship, epoch, options, requested_by, dry_run } => {
+                let record = self.theirs_now(peer, relationship, epoch)?;
                 self.relayed(&record, options.into(), &requested_by, dry_run).await
             }
             Request::Announce { operation, entries } => self.announced(peer, operation, entries),
             Request::Abandon { operation, relationship } => {
                 self.theirs(peer, relationship)?;
+                let known = self.store().operation(OperationId(operation)).map_err(Refusal::failed)?;
+                if known.is_some_and(|(known, _)| known.relationship.0 != relationship) {
+                    return Err(Refusal::failed("the operation is of another relationship"));
+                }
                 let verdict = self.promise(OperationId(operation))?;
                 self.wake(relationship.into());
                 Ok(Answer::Abandon { already_handed_over: verdict == AbandonVerdict::AlreadyHandedOver })
@@ -129,6 +147,17 @@ impl Engine {
         ))
     }
 
+    /// The same, when the peer speaks of the epoch in which this host is too.
+    fn theirs_now(&self, peer: &PeerRecord, id: uuid::Uuid, epoch: u64) -> Result<Record> {
+        let record = self.theirs(peer, id)?;
+        let ours = record.relationship.epoch;
+        if ours.number() == epoch {
+            return Ok(record);
+        }
+        let found = format!("{} speaks of epoch {epoch}, this host is in epoch {ours}", peer.name);
+        Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"))
+    }
+
     async fn become_replica(
         &self,
         peer: &PeerRecord,
@@ -136,12 +165,13 @@ impl Engine {
         settings: SettingsForm,
         requirements: Requirements,
     ) -> Result<Answer> {
+        if self.record(id).is_ok() {
+            return self.is_replica_already(peer, id, &requirements);
+        }
         let requirements = Requirements { relationship: Some(id.0), ..requirements };
-        if self.record(id).is_err() {
-            let checks = survey::here(self, requirements.clone()).await?;
-            if let Some(check) = checks.iter().find(|check| !check.holds()) {
-                return Err(refused(check));
-            }
+        let checks = survey::here(self, requirements.clone()).await?;
+        if let Some(check) = checks.iter().find(|check| !check.holds()) {
+            return Err(refused(check));
         }
         let relationship = Relationship {
             id,
@@ -158,11 +188,9 @@ impl Engine {
             Ok((domain::DiskTarget::new(&disk.target).map_err(Refusal::failed)?, disk.virtual_size))
         };
         let sizes = requirements.disks.iter().map(size).collect::<Result<_>>()?;
-        if self.record(id).is_err() {
-            self.store().insert_relationship(&record.relationship, None).map_err(|error| {
-                Refusal::new(Code::Refused, error.to_string(), "virt-replica list, on the replica server")
-            })?;
-        }
+        self.store().insert_relationship(&record.relationship, None).map_err(|error| {
+            Refusal::new(Code::Refused, error.to_string(), "virt-replica list, on the replica server")
+        })?;
         let made = replica::create(self, &record, &requirements.domain_xml, sizes).await;
         match made {
             Ok(directory) => {
@@ -183,6 +211,29 @@ impl Engine {
                     half_made.remove().map_err(Refusal::failed)?;
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// The answer to the first request was lost. Nothing of a relationship that is there is made or taken away.
+    fn is_replica_already(
+        &self,
+        peer: &PeerRecord,
+        id: RelationshipId,
+        requirements: &Requirements,
+    ) -> Result<Answer> {
+        let record = self.theirs(peer, id.0)?;
+        let relationship = &record.relationship;
+        let same = relationship.vm.0 == requirements.vm && relationship.phase == Phase::Receiving;
+        match record.directory {
+            Some(_) if same => Ok(Answer::Done {}),
+            _ => {
+                let found = format!(
+                    "relationship {id} is there already, in state \"{}\"",
+                    relationship.phase.words()
+                );
+                let cure = "on the replica server: virt-replica remove --this-host-only, then enable again";
+                Err(Refusal::new(Code::Refused, found, cure))
             }
         }
     }
@@ -361,7 +412,10 @@ impl Engine {
 
     async fn removed(&self, peer: &PeerRecord, id: uuid::Uuid, delete_replica: bool) -> Result<Answer> {
         match self.theirs(peer, id) {
-            Ok(record) => self.forget(&record, delete_replica).await?,
+            Ok(record) => {
+                self.must_be_idle(&record)?;
+                self.forget(&record, delete_replica).await?;
+            }
             Err(error) if error.code == Code::NotFound => {}
             Err(error) => return Err(error),
         }

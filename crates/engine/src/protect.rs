@@ -12,7 +12,7 @@ use wire::message::{Answer, Request};
 
 use crate::events::Number;
 use crate::plan::{in_order, refused};
-use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, receive, replica, survey};
 
 /// Protect a VM.
 #[derive(Clone, Debug)]
@@ -175,6 +175,9 @@ impl Engine {
         }
         self.must_be_idle(record)?;
         self.store().set_paused(relationship.id, since).map_err(Refusal::failed)?;
+        if since.is_some() {
+            self.give_up_transfer(relationship.id).await;
+        }
         self.event(number, &relationship.vm_name, if since.is_some() { "paused" } else { "resumed" });
         self.wake(relationship.id);
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
@@ -265,6 +268,10 @@ impl Engine {
     pub(crate) async fn forget(&self, record: &Record, delete_replica: bool) -> Result<()> {
         let relationship = &record.relationship;
         let vm = relationship.vm;
+        let slot = self.slot(relationship.id);
+        // Or the owner would put back what is taken away here.
+        let _alone = receive::alone(&slot).await?;
+        self.give_up_transfer(relationship.id).await;
         match relationship.role() {
             Role::Primary => {
                 let points = crate::source::own_checkpoints(self, vm).await.unwrap_or_default();
@@ -288,6 +295,14 @@ impl Engine {
         self.event(Number::Removed, &relationship.vm_name, "the relationship was removed");
         self.wake(relationship.id);
         Ok(())
+    }
+
+    /// Ends what a transfer that broke holds open: the guest pays for a backup job.
+    async fn give_up_transfer(&self, id: RelationshipId) {
+        let transfer = self.slot(id).unfinished().take();
+        if let Some(transfer) = transfer {
+            transfer.close(self).await;
+        }
     }
 
     /// On the replica: asks the primary for the plan of a planned failover.

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPoint, RelationshipId, Timestamp};
+use domain::{
+    Attachment, DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPoint, RelationshipId, Timestamp,
+};
 use layer::ReplicaDirectory;
 use store::Record;
 use tokio::sync::mpsc;
@@ -36,6 +38,8 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
     authorize(engine, &record, &peer, &header)?;
     let slot = engine.slot(record.relationship.id);
     let _alone = alone(&slot).await?;
+    // What was true before the wait may not be any more: a hand over may have come between.
+    let record = engine.record(record.relationship.id)?;
     replica::catch_up(engine, &record)?;
     let head = authorize(engine, &record, &peer, &header)?;
     if let Some(head) = head.as_ref().filter(|head| head.id.0 == header.point) {
@@ -47,6 +51,7 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
     let sizes = header.disks.iter().map(|disk| disk.virtual_size).collect();
     decoder.expect_disks(sizes, header.resume_at.unwrap_or_default());
 
+    let around = Around::of(engine, &record, &directory, &header).await?;
     let (frames, waiting) = mpsc::channel(FRAMES_WAITING);
     let incoming = Incoming::plan(&directory, &header)?;
     let writing = blocking(move || incoming.write(from, waiting));
@@ -78,11 +83,33 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
     engine.reach("delta.sealed").await;
     // The sender's stream ends after the trailer; anything more would be an error of the stream.
     while body.next().await.map_err(Refusal::failed)?.is_some() {}
-    commit(engine, &record, directory, &header, head, written).await
+    commit(engine, &record, directory, &header, head, around, written).await
+}
+
+/// What comes with the disks, read and judged before a byte of them is written.
+struct Around {
+    definition: String,
+    /// The definition as it is shown here.
+    placed: String,
+    files: Vec<(Attachment, Vec<u8>)>,
+}
+
+impl Around {
+    async fn of(
+        engine: &Engine,
+        record: &Record,
+        directory: &ReplicaDirectory,
+        header: &DeltaHeader,
+    ) -> Result<Around> {
+        let definition = header.domain_xml.clone();
+        let files = attachments::unpack(&header.attachments)?;
+        let placed = replica::replica_definition(engine, record, directory, &definition).await?;
+        Ok(Around { definition, placed, files })
+    }
 }
 
 /// Waits for whoever works on the replica. A transfer that hangs (its link may be gone without a word) gives way at once.
-async fn alone(slot: &Slot) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+pub(crate) async fn alone(slot: &Slot) -> Result<tokio::sync::MutexGuard<'_, ()>> {
     slot.superseded.notify_waiters();
     let alone = tokio::time::timeout(ALONE_MAX, slot.replica.lock()).await;
     alone.map_err(|_| Refusal::new(Code::Busy, "the replica server still works on the delta before", ""))
@@ -113,7 +140,8 @@ pub(crate) async fn partial(
 }
 
 async fn next_piece(body: &mut DeltaBody) -> Result<Bytes> {
-    let piece = body.next().await.map_err(Refusal::failed)?;
+    // However the stream breaks, what has come is kept, and it goes on.
+    let piece = body.next().await.map_err(|error| Refusal::unavailable(error, ""))?;
     piece.ok_or_else(|| Refusal::unavailable("the delta ended before its trailer", ""))
 }
 
@@ -165,6 +193,7 @@ async fn commit(
     mut directory: ReplicaDirectory,
     header: &DeltaHeader,
     parent: Option<RecoveryPoint>,
+    around: Around,
     written: Written,
 ) -> Result<Bytes> {
     let lineage = written.digest.lineage(parent.map_or(Lineage::ORIGIN, |parent| parent.lineage));
@@ -184,9 +213,8 @@ async fn commit(
     };
     let sizes: Vec<(String, u64)> =
         header.disks.iter().map(|disk| (disk.target.clone(), disk.virtual_size)).collect();
-    let (definition, files) = (header.domain_xml.clone(), attachments::unpack(&header.attachments)?);
     let (known, layers) = (point.clone(), written.layers);
-    let placed = replica::replica_definition(engine, record, &directory, &definition).await?;
+    let Around { definition, placed, files } = around;
     // How libvirt shows the replica must not stop the bytes: kept as it was, the definition is tried again with the next.
     let shown = visible::show(engine, record, &directory, &placed).await;
     let shown =

@@ -118,6 +118,7 @@ impl Transfer {
         slot.done_bytes.store(sent_before, Ordering::Relaxed);
         slot.sent_before_bytes.store(sent_before, Ordering::Relaxed);
         slot.begun_ms.store(clock::now().millis(), Ordering::Relaxed);
+        self.broke = None;
         let sent = match self.read.clone() {
             Some(kept) => self.send_again(engine, record, &kept, from).await.map(|it| (kept.total, it)),
             None => self.read_and_send(engine, record, &slot, from).await,
@@ -196,7 +197,6 @@ impl Transfer {
                 source: &source,
                 slot,
                 parent: self.parent,
-                skip_zeroes: self.basis == Basis::Initial,
                 compression: record.relationship.settings.compression,
                 queued: reader.queued(),
                 progress,
@@ -207,7 +207,11 @@ impl Transfer {
             tokio::select! {
                 read = &mut reading => Ended::Read(read),
                 sent = &mut sending => match sent {
-                    Ok(answer) => Ended::Answered(answer, reading.await),
+                    Ok(answer) => {
+                        // Nobody takes what is read any more.
+                        reader.abandon();
+                        Ended::Answered(answer, reading.await)
+                    }
                     Err(error) if keeps && error.code == Code::Unavailable => {
                         // The job ends as soon as everything was read, also when nobody listens now.
                         reader.abandon();
@@ -289,7 +293,6 @@ struct Pump<'a> {
     source: &'a Source,
     slot: &'a Slot,
     parent: Lineage,
-    skip_zeroes: bool,
     compression: Compression,
     queued: Arc<AtomicU64>,
     progress: Arc<TransferProgress>,
@@ -334,13 +337,13 @@ impl Pump<'_> {
                         adaptive.compress(self.queued.load(Ordering::Relaxed), self.link())
                     }
                 };
-                let (client, skip_zeroes) = (disk.client.clone(), self.skip_zeroes);
+                let client = disk.client.clone();
                 async move {
                     if !is_data {
                         return Ok(vec![zeroes(index, piece.offset(), piece.length())]);
                     }
                     let chunks = client.read(piece).await.map_err(Refusal::failed)?;
-                    let frames = move || frames_of(index, piece, chunks, skip_zeroes, compress);
+                    let frames = move || frames_of(index, piece, chunks, compress);
                     tokio::task::spawn_blocking(frames).await.map_err(Refusal::failed)
                 }
             });

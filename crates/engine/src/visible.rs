@@ -45,6 +45,10 @@ pub(crate) async fn put_back(
     record: &Record,
     there: Option<&VmFacts>,
 ) -> Result<Option<String>> {
+    let slot = engine.slot(record.relationship.id);
+    // A delta that is being sealed, or the end of the relationship: it is looked at again later.
+    let Ok(_alone) = slot.replica.try_lock() else { return Ok(None) };
+    let Ok(record) = &engine.record(record.relationship.id) else { return Ok(None) };
     let relationship = &record.relationship;
     if record.directory.is_none() {
         return Ok(None); // it is being made

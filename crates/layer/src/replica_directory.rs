@@ -224,7 +224,8 @@ impl ReplicaDirectory {
         Ok(found)
     }
 
-    /// Removes what transfers that nobody goes on with left behind: partial layers and their progress.
+    /// Removes what transfers that nobody goes on with left behind: partial layers and their progress, and layers that were
+    /// sealed and never became part of a point.
     pub fn discard_partials(&self) -> Result<(), LayerError> {
         for file in self.leftovers()? {
             let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str()))
@@ -234,6 +235,8 @@ impl ReplicaDirectory {
             let layer = [".partial", ".progress"].iter().find_map(|suffix| name.strip_suffix(suffix));
             if let Some(layer) = layer.and_then(|layer| FileName::new(layer).ok()) {
                 crate::writer::discard(folder, &layer)?;
+            } else if let Some(layer) = FileName::new(name).ok().filter(|_| is_layer(name)) {
+                crate::writer::remove_sealed(folder, &layer)?;
             }
         }
         Ok(())
@@ -288,6 +291,12 @@ fn attachment_name(kind: Attachment) -> &'static str {
 fn is_known(disk: &ManifestDisk, name: &str) -> bool {
     let layer = disk.layers.iter().chain(&disk.folded).any(|layer| layer.as_str() == name);
     layer || name == ACTIVE || name == disk.base.file()
+}
+
+/// Whether a file has a name that only layers of ours have.
+fn is_layer(name: &str) -> bool {
+    let parts = name.strip_suffix(".qcow2").and_then(|name| name.split_once('-'));
+    parts.is_some_and(|(ordinal, point)| ordinal.parse::<u64>().is_ok() && point.parse::<PointId>().is_ok())
 }
 
 fn remove_if_empty(path: &Path) -> Result<(), LayerError> {
