@@ -74,7 +74,7 @@ fn why_it_is_off(scene: &mut Scene) {
     let Scene { lab, product, .. } = scene;
     product.start(lab.host(HOSTS[0])).unwrap();
     scene.wait_show(0, LIMIT, |shown| is_normal(shown, 2));
-    scene.refused(0, &plan, "Unknown");
+    scene.refused(0, &plan, "libvirt does not know how it ended");
 }
 
 #[test]
