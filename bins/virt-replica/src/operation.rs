@@ -1,6 +1,6 @@
 //! `operation`: handovers, running and past.
 
-use api::dto::CancelRequest;
+use api::dto::{CancelRequest, OperationState};
 use api::report;
 use clap::Subcommand;
 
@@ -78,6 +78,12 @@ async fn cancel(session: &Session, id: &str, force: bool, consent: Consent) -> E
     let request = CancelRequest { force };
     let call = async |dry| session.client.operation_cancel(id, &request, dry).await;
     match carry_out(session, consent, "Take this operation back?", call).await? {
+        // Behind the hand over, force does not take back: it finishes without the other host.
+        Outcome::Done(operation)
+            if matches!(operation.state, OperationState::Finishing | OperationState::Completed) =>
+        {
+            follow::to_completion(session, operation).await
+        }
         Outcome::Done(operation) => follow::to_undone(session, operation).await,
         Outcome::Not(exit) => Ok(exit),
     }

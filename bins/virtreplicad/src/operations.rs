@@ -74,7 +74,12 @@ fn advise(operation: &Operation, progress: &Progress, new_primary: &str) -> (Str
                 StepState::Failed { reason, .. } => Some(reason.clone()),
                 _ => None,
             });
-            let explanation = reason.unwrap_or_else(|| "it waits for the other host".into());
+            let mut explanation = reason.unwrap_or_else(|| "it waits for the other host".into());
+            if progress.handed_over() {
+                explanation += &format!(
+                    "; if the other host is lost for good, finish here without it: virt-replica operation cancel {id} --force"
+                );
+            }
             (explanation, Some(format!("virt-replica operation resume {id}")))
         }
         Some(Advice::Decide) => (

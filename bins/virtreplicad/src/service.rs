@@ -459,6 +459,10 @@ impl Service for Daemon {
                             view.old_primary, view.new_primary
                         ),
                     ]),
+                    (true, dto::OperationState::Finishing) => dto::Plan::of([
+                        "What is left of the operation and needs the other host is left out; this host's part ends.",
+                        "The VM stays where it was handed over to, and is unprotected.",
+                    ]),
                     _ => dto::Plan::of(["Every step is taken back; the VM is protected as before."]),
                 }));
             }

@@ -147,7 +147,8 @@ fn apply(progress: &mut Progress, entry: &Entry) {
             progress.steps.insert(*step, StepState::Skipped { reason: reason.clone() });
         }
         Mark::Failed(step, reason) => {
-            if !progress.is_settled(*step) {
+            // Of an operation that was turned round, what failed is taking back what was done.
+            if !progress.is_settled(*step) || progress.cancelled.is_some() {
                 let begun = begun(progress, step);
                 progress.steps.insert(*step, StepState::Failed { begun, ended: at, reason: reason.clone() });
             }

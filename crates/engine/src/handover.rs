@@ -12,7 +12,7 @@ use wire::message::{Answer, Request};
 
 use crate::events::Number;
 use crate::hold::Moment;
-use crate::plan::{FORCED, no_operation, unclean};
+use crate::plan::{FORCED, VM_RAN, no_operation, unclean};
 use crate::report::{Report, evidence};
 use crate::{Code, Engine, Refusal, Result, clock, cycle, replica};
 
@@ -26,6 +26,10 @@ const PRESYNC_ROUNDS: u32 = 4;
 const PRESYNC_REST_BYTES: u64 = 64 << 20;
 /// A step before the hand over outlasts a short silence of the other host: undoing would start the guest again.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a guest that was told to shut down is watched when that is taken back.
+const LATE_SHUTDOWN: Duration = Duration::from_secs(30);
+/// Pause before taking back is tried again.
+const RETRY_UNDO: Duration = Duration::from_secs(5);
 /// Pause before a step is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the guest agent is waited for after the start.
@@ -65,7 +69,11 @@ pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Dura
                     return Ok(wait);
                 }
             }
-            Next::TakeBack(step) => run.take_back(step).await?,
+            Next::TakeBack(step) => {
+                if let Some(wait) = run.try_to_take_back(step).await? {
+                    return Ok(wait);
+                }
+            }
             Next::End(outcome) => run.end(outcome).await?,
         }
     }
@@ -101,7 +109,17 @@ impl Run<'_> {
     async fn attempt(&self, step: Step) -> Result<Option<Duration>> {
         self.intend(step)?;
         self.engine.reach_step(step, Moment::Before).await;
-        let carried_out = self.carry_out(step).await;
+        let carried_out = match step {
+            // These may take long, and a person may not want to wait for their end.
+            Step::PreSync | Step::FinalSync => tokio::select! {
+                carried_out = self.carry_out(step) => carried_out,
+                () = self.cancelled() => {
+                    self.engine.slot(self.operation.relationship).stop_progress();
+                    return Ok(None);
+                }
+            },
+            _ => self.carry_out(step).await,
+        };
         self.engine.reach_step(step, Moment::After).await;
         match carried_out {
             Ok(Some(evidence)) => {
@@ -124,6 +142,17 @@ impl Run<'_> {
                     return Ok(None);
                 }
                 Ok(Some(RETRY))
+            }
+        }
+    }
+
+    /// Comes back when a person has cancelled. A cycle that is dropped in its middle is as one that was killed.
+    async fn cancelled(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let found = self.engine.store().operation(self.operation.id);
+            if found.is_ok_and(|found| found.is_some_and(|(_, entries)| fold(&entries).cancelled.is_some())) {
+                return;
             }
         }
     }
@@ -347,6 +376,38 @@ impl Run<'_> {
         self.entries.iter().any(forced)
     }
 
+    /// Takes a step back, or keeps why that did not work and how long to wait before the next try.
+    async fn try_to_take_back(&self, step: Step) -> Result<Option<Duration>> {
+        let Err(error) = self.take_back(step).await else { return Ok(None) };
+        let reason = format!("it cannot be taken back: {error}");
+        let state = fold(&self.entries).steps.remove(&step);
+        if !matches!(state, Some(StepState::Failed { reason: before, .. }) if before == reason) {
+            self.write(Mark::Failed(step, reason))?;
+        }
+        Ok(Some(RETRY_UNDO))
+    }
+
+    /// Whether the VM ran when the operation began: then it runs again when that is undone.
+    fn vm_ran(&self) -> bool {
+        let ran =
+            |entry: &Entry| matches!(&entry.mark, Mark::Done(Step::Check, words) if words.ends_with(VM_RAN));
+        self.entries.iter().any(ran)
+    }
+
+    /// A guest that was asked to shut down may still do so after its time was up: that is waited for before it counts as running.
+    async fn start_again(&self) -> Result<()> {
+        let begun = Instant::now();
+        while self.state().await?.is_active() {
+            let goes_on = fold(&self.entries).is_settled(Step::ShutDown);
+            if goes_on || begun.elapsed() > LATE_SHUTDOWN {
+                return Ok(());
+            }
+            tokio::time::sleep(OFF_POLL).await;
+        }
+        let vm = self.record.relationship.vm;
+        self.engine.hypervisor(move |it| it.start(vm, false)).await
+    }
+
     async fn take_back(&self, step: Step) -> Result<()> {
         self.engine.reach(&format!("undo {}.before", step.name())).await;
         match step {
@@ -355,11 +416,8 @@ impl Run<'_> {
                 self.engine.store().unlock(self.operation, &undone).map_err(Refusal::failed)
             }
             Step::ShutDown => {
-                let we_did = |entry: &Entry| matches!(&entry.mark, Mark::Done(Step::ShutDown, words) if words.starts_with("the guest"));
-                let off = !self.state().await?.is_active();
-                if off && self.entries.iter().any(we_did) {
-                    let vm = self.record.relationship.vm;
-                    self.engine.hypervisor(move |it| it.start(vm, false)).await?;
+                if self.vm_ran() {
+                    self.start_again().await?;
                 }
                 self.engine.reach("undo shut down.after").await;
                 self.write(Mark::Undone(step))

@@ -111,6 +111,8 @@ struct Slot {
     superseded: Notify,
     /// The primary's delta that broke and can go on.
     unfinished: Mutex<Option<transfer::Transfer>>,
+    /// Why recovery points could not be merged.
+    fold_failure: Mutex<Option<String>>,
     limiter: RateLimiter,
     done_bytes: AtomicU64,
     sent_before_bytes: AtomicU64,
@@ -120,6 +122,15 @@ struct Slot {
 }
 
 impl Slot {
+    fn fold_failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.fold_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No transfer is under way any more.
+    fn stop_progress(&self) {
+        self.begun_ms.store(0, Ordering::Relaxed);
+    }
+
     fn unfinished(&self) -> MutexGuard<'_, Option<transfer::Transfer>> {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -279,6 +290,7 @@ impl Engine {
                 replica: tokio::sync::Mutex::default(),
                 superseded: Notify::new(),
                 unfinished: Mutex::default(),
+                fold_failure: Mutex::default(),
                 limiter: RateLimiter::new(None),
                 done_bytes: AtomicU64::new(0),
                 sent_before_bytes: AtomicU64::new(0),

@@ -219,20 +219,26 @@ async fn on_replica(engine: &Engine, record: &Record) -> Result<Vec<Notice>> {
             ),
         }]);
     }
+    let mut notices = Vec::new();
     // The definition follows the files: who is called otherwise, or is gone, is put back.
     match visible::put_back(engine, record, facts.as_ref()).await {
-        Ok(None) => Ok(Vec::new()),
-        Ok(Some(what)) => {
-            engine.event(Number::CarriedOver, &record.relationship.vm_name, what);
-            Ok(Vec::new())
-        }
-        Err(error) => Ok(vec![Notice {
+        Ok(None) => {}
+        Ok(Some(what)) => engine.event(Number::CarriedOver, &record.relationship.vm_name, what),
+        Err(error) => notices.push(Notice {
             severity: Health::Critical,
             what: format!("the replica cannot be shown in libvirt: {}", error.detail),
             cure: "virsh list --all; a VM of the same name that is not the replica must be renamed"
                 .to_owned(),
-        }]),
+        }),
     }
+    let failure = engine.slot(record.relationship.id).fold_failure().clone();
+    notices.extend(failure.map(|why| Notice {
+        severity: Health::Critical,
+        what: format!("recovery points cannot be merged, and each cycle adds one: {why}"),
+        cure:
+            "make room, or mend the file that is named, on this host; it is tried again by itself".to_owned(),
+    }));
+    Ok(notices)
 }
 
 /// One word for a shell, whatever is in it.

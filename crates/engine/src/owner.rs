@@ -64,7 +64,9 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
             let slot = engine.slot(id);
             // A delta that is arriving holds the lock; merging can wait.
             if let Ok(_alone) = slot.replica.try_lock() {
-                replica::fold(record, 1).await?;
+                // Shown in health: the chain grows until its cause is mended.
+                let folded = replica::fold(record, 1).await;
+                *slot.fold_failure() = folded.err().map(|error| error.detail);
             }
             Ok(LOOK)
         }

@@ -1,7 +1,7 @@
 //! Before the first step of a planned failover: prerequisites by name, the forecast, and the journal's first lines.
 
 use choreography::next::{CannotCancel, may_cancel, resting_state};
-use choreography::{Mark, Operation, Options, RestingState, Side, Step, fold};
+use choreography::{Mark, Operation, Options, Outcome, Progress, RestingState, Side, Step, fold};
 use domain::{Check, CheckName, OperationId, Phase, Reason, vm_argument};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record, StoreError};
@@ -13,6 +13,8 @@ use crate::{Code, Engine, Refusal, Result, clock, survey};
 /// What shutting down and starting cost beside the transfer; only for the forecast.
 const FIXED_DOWNTIME_MS: u64 = 3_000;
 
+/// How the evidence of the checks ends when the VM ran: undone, it runs again.
+pub(crate) const VM_RAN: &str = "the VM runs";
 /// How the reason of a cancellation begins by which a person took the other host's word upon themselves.
 pub(crate) const FORCED: &str = "forced";
 
@@ -127,7 +129,10 @@ impl Engine {
             requested_by: requested_by.to_owned(),
             begun: clock::now(),
         };
-        let words = format!("{} prerequisites hold", plan.checks.len());
+        let vm = relationship.vm;
+        let state = self.hypervisor(move |it| it.vm_state(vm)).await?;
+        let power = if state.is_some_and(VmState::is_active) { VM_RAN } else { "the VM is off" };
+        let words = format!("{} prerequisites hold; {power}", plan.checks.len());
         let entries = [self.entry(Mark::Intent(Step::Check)), self.entry(Mark::Done(Step::Check, words))];
         self.store().begin_operation(&operation, &entries).map_err(|error| match error {
             StoreError::Busy(_) => Refusal::new(Code::Busy, error.to_string(), ""),
@@ -148,7 +153,10 @@ impl Engine {
         let found = self.store().operation(id).map_err(Refusal::failed)?;
         let (operation, entries) = found.ok_or_else(|| no_operation(id))?;
         let progress = fold(&entries);
-        may_cancel(&progress).map_err(|error| Refusal::new(Code::Refused, error.to_string(), ""))?;
+        match may_cancel(&progress) {
+            Err(CannotCancel::HandedOver) if force => return self.finish_alone(&operation, &progress, who),
+            verdict => verdict.map_err(|error| Refusal::new(Code::Refused, error.to_string(), ""))?,
+        }
         let in_doubt = resting_state(&operation, &progress) == RestingState::InDoubt;
         match operation.side {
             Side::OldPrimary => {
@@ -169,6 +177,40 @@ impl Engine {
                     let handed_over = CannotCancel::HandedOver.to_string();
                     return Err(Refusal::new(Code::Refused, handed_over, ""));
                 }
+            }
+        }
+        self.wake(operation.relationship);
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Behind the hand over, when the other host is lost: what needs it is left out, and this host's part ends.
+    fn finish_alone(&self, operation: &Operation, progress: &Progress, who: &str) -> Result<()> {
+        let reason = format!("left out by {who}: the other host is lost");
+        let own = match operation.side {
+            Side::OldPrimary => Step::Demote,
+            Side::NewPrimary => Step::Start,
+        };
+        if !progress.is_settled(own) {
+            let found = format!("the step \"{}\" of this host is not done yet", own.name());
+            let cure = format!("virt-replica operation resume {}", operation.id);
+            return Err(Refusal::new(Code::Refused, found, cure));
+        }
+        let name = self.record(operation.relationship)?.relationship.vm_name;
+        self.event(
+            Number::Forced,
+            &name,
+            format!("operation {} was finished on this host alone by {who}", operation.id),
+        );
+        match operation.side {
+            Side::NewPrimary => {
+                let skipped = self.entry(Mark::Skipped(Step::Reverse, reason));
+                self.store().append_entries(operation.id, &[skipped]).map_err(Refusal::failed)?;
+            }
+            Side::OldPrimary => {
+                let ended = self.entry(Mark::Ended(Outcome::Completed));
+                self.store().end_operation(operation.id, &ended).map_err(Refusal::failed)?;
             }
         }
         self.wake(operation.relationship);

@@ -123,7 +123,7 @@ impl Transfer {
             Some(kept) => self.send_again(engine, record, &kept, from).await.map(|it| (kept.total, it)),
             None => self.read_and_send(engine, record, &slot, from).await,
         };
-        slot.begun_ms.store(0, Ordering::Relaxed);
+        slot.stop_progress();
         match sent {
             Ok((total, answer)) => {
                 if let Some(source) = self.source.take() {
