@@ -292,7 +292,7 @@ async fn home_directory(engine: &Engine, record: &Record, facts: &VmFacts) -> Re
     for (target, _) in &record.relationship.settings.disks {
         let path = source_file(facts, target)?;
         let measured = path.clone();
-        let size = engine.hypervisor(move |it| it.image_size(&measured, false)).await?;
+        let size = engine.hypervisor(move |it| it.image_size(&measured)).await?;
         let raw = facts.disks.iter().any(|disk| disk.target == *target && disk.format == "raw");
         let format = if raw { BackingFormat::Raw } else { BackingFormat::Qcow2 };
         let base = Backing::new(plain(&path)?, format).map_err(Refusal::failed)?;

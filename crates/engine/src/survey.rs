@@ -141,8 +141,8 @@ pub(crate) async fn requirements(
 ) -> Result<Requirements> {
     let mut disks = Vec::new();
     for disk in &facts.disks {
-        let (path, in_use) = (disk.source.clone(), facts.state.is_active());
-        let size = engine.hypervisor(move |it| it.image_size(&path, in_use)).await?;
+        let path = disk.source.clone();
+        let size = engine.hypervisor(move |it| it.image_size(&path)).await?;
         let replicated = settings.replicated_disks().any(|target: &DiskTarget| *target == disk.target);
         disks.push(wire::message::DiskRequirement {
             target: disk.target.as_str().to_owned(),

@@ -169,8 +169,8 @@ pub trait Hypervisor: Send + Sync {
     /// Whether a peer's definition may name this file (loader, kernel, initrd) here: it exists, in a place for such files.
     fn boot_file_available(&self, path: &Path) -> bool;
 
-    /// Virtual size and allocated bytes of a disk image; `in_use` allows one that a running VM holds.
-    fn image_size(&self, path: &Path, in_use: bool) -> Result<ImageSize>;
+    /// Virtual size and allocated bytes of a disk image, also of one that a VM or a cycle has open.
+    fn image_size(&self, path: &Path) -> Result<ImageSize>;
 
     /// Calls `notify` for what happens from now on, from a thread of the hypervisor's own.
     fn watch(&self, notify: Box<dyn Fn(Happening) + Send + Sync>) -> Result<()>;

@@ -15,9 +15,9 @@ const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Longest complaint of `qemu-img` that is passed on, in characters.
 const COMPLAINT_MAX: usize = 500;
 
-/// Virtual size and allocated bytes.
-pub(crate) fn size(path: &Path, in_use: bool) -> Result<ImageSize> {
-    let info = info(path, in_use)?;
+/// Virtual size and allocated bytes, whoever has the image open: both stand in its header and its inode.
+pub(crate) fn size(path: &Path) -> Result<ImageSize> {
+    let info = info(path, true)?;
     let number = |name: &str| info.get(name).and_then(Value::as_u64);
     match (number("virtual-size"), number("actual-size")) {
         (Some(virtual_bytes), Some(allocated_bytes)) => Ok(ImageSize { virtual_bytes, allocated_bytes }),
@@ -100,10 +100,10 @@ mod tests {
             remove_bitmap(&disk, "vr-1").unwrap();
             assert!(!has_bitmap(&disk, "vr-1").unwrap());
         }
-        assert_eq!(size(&disk, true).unwrap().virtual_bytes, 1 << 20);
+        assert_eq!(size(&disk).unwrap().virtual_bytes, 1 << 20);
         std::fs::write(&disk, vec![0; 4096]).unwrap();
-        assert_eq!(size(&disk, false).unwrap().virtual_bytes, 4096);
+        assert_eq!(size(&disk).unwrap().virtual_bytes, 4096);
         assert!(add_bitmap(&disk, "vr-1").is_err());
-        assert!(size(&folder.path().join("missing"), false).is_err());
+        assert!(size(&folder.path().join("missing")).is_err());
     }
 }

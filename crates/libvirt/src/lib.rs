@@ -217,8 +217,8 @@ impl Hypervisor for Libvirt {
         definition::is_boot_file_here(path)
     }
 
-    fn image_size(&self, path: &Path, in_use: bool) -> Result<ImageSize> {
-        image::size(path, in_use)
+    fn image_size(&self, path: &Path) -> Result<ImageSize> {
+        image::size(path)
     }
 
     fn watch(&self, notify: Box<dyn Fn(Happening) + Send + Sync>) -> Result<()> {
