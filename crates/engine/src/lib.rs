@@ -5,8 +5,8 @@
 //!                                      ├─▶ store ─▶ owner ─────┤
 //!   other host ──▶ listen, receive ────┘   (what is true)      └─▶ handover ─▶ replica (promote, demote, fold)
 //! ```
-//! State lives in the store; whoever changes it wakes the owner, and the owner alone acts on the hypervisor. After any
-//! crash the owner reads the store and goes on: there is no other recovery. What is *not* here: libvirt, XML, sockets.
+//! State lives in the store; whoever changes it wakes the owner. The owner alone acts on the VM of a primary; on a replica,
+//! whoever holds its lock acts on its files and on how libvirt shows it. After any crash the owner reads the store and goes on: there is no other recovery. What is *not* here: libvirt, XML, sockets.
 
 mod attachments;
 pub mod basis;
