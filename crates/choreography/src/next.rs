@@ -162,6 +162,8 @@ pub const PATIENCE_MS: u64 = 30_000;
 #[must_use]
 pub fn advice(operation: &Operation, progress: &Progress, now: Timestamp) -> Option<Advice> {
     let tries_since = progress.steps.iter().find_map(|(step, state)| match state {
+        // What turned the operation round was tried long before: taking back is given its own time.
+        StepState::Failed { ended, .. } if progress.cancelled.is_some() => Some(*ended),
         StepState::Failed { begun, .. } => Some(*begun),
         StepState::Running { since } if *step == Step::HandOver => Some(*since),
         _ => None,

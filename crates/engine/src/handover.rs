@@ -27,7 +27,7 @@ const PRESYNC_REST_BYTES: u64 = 64 << 20;
 /// A step before the hand over outlasts a short silence of the other host: undoing would start the guest again.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a guest that was told to shut down is watched when that is taken back.
-const LATE_SHUTDOWN: Duration = Duration::from_secs(30);
+const LATE_SHUTDOWN: Duration = Duration::from_secs(15);
 /// Pause before taking back is tried again.
 const RETRY_UNDO: Duration = Duration::from_secs(5);
 /// Pause before a step is tried again.
