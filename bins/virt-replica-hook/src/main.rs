@@ -3,15 +3,16 @@
 //! `virt-replica-hook OBJECT OPERATION SUBOPERATION EXTRA`, the definition of the VM on standard input. Exit code 0: it may;
 //! 1: it may not, and one line on standard error, which libvirt shows to the person who tried, says why and what to do.
 //!
-//! It is *not* a client of libvirt, which waits for it. The daemon may be down: it is asked only when the host has come back
-//! from a crash, for the other host may have taken the VM over meanwhile. It prints nothing on standard output, which
+//! It is *not* a client of libvirt, which waits for it. The daemon may be down: its word counts only when the host has come
+//! back from a crash, for the other host may have taken the VM over meanwhile. It prints nothing on standard output, which
 //! libvirt would take for a new definition.
 //!
 //! | what it finds | answer |
 //! |---|---|
 //! | an operation that starts nothing (`reconnect`, `release`, …) | yes, before anything is looked at |
 //! | no database | yes, and a line says so: nothing is protected on this host |
-//! | a database without this VM, or with it as primary | yes |
+//! | a database without this VM | yes |
+//! | with it as primary | yes; the daemon is told, for it may be reading the disks of the VM |
 //! | as primary, and the host was booted since both sides spoke | what the peer says, through the daemon; if either is silent, the setting `start_when_peer_silent` |
 //! | a VM that belongs to the other host or is being handed over | no |
 //! | a database that cannot be read, or not in time | no: two writers are worse than a VM that starts later |
@@ -48,17 +49,22 @@ fn main() -> ExitCode {
 
     let asked = state.clone();
     let name = question.name.clone();
+    let daemon_says = || {
+        let vm = vm.map_or_else(|| question.name.clone(), |vm| vm.to_string());
+        within(left(begun).saturating_sub(LAST_WORDS), move || daemon::about_to_start(&vm)).flatten()
+    };
     let answer = match within(left(begun), move || ask(&asked, vm, &name)) {
         Some(Ok(Known::AskPeer(peer))) => {
-            let vm = vm.map_or_else(|| question.name.clone(), |vm| vm.to_string());
             let silence = format!(
                 "whether VM {} was moved to {peer} while this host was down is not known",
                 question.name
             );
-            let word =
-                within(left(begun).saturating_sub(LAST_WORDS), move || daemon::may_start(&vm)).flatten();
-            judge(word, silence.replace(char::is_control, " "))
+            judge(daemon_says(), silence.replace(char::is_control, " "))
         }
+        Some(Ok(Known::Primary)) => match daemon_says() {
+            Some(StartWord::Refused { reason }) => Answer::No(reason),
+            _ => Answer::Yes,
+        },
         Some(Ok(Known::Answer(answer))) => answer,
         Some(Err(error)) => Answer::No(cannot_tell(&question.name, &error.to_string())),
         None => {
@@ -88,6 +94,8 @@ enum Answer {
 /// What the database says.
 enum Known {
     Answer(Answer),
+    /// It may start, and the daemon is told.
+    Primary,
     /// The other host must be asked; its name.
     AskPeer(String),
 }
@@ -124,7 +132,8 @@ fn ask(state: &Path, vm: Option<domain::VmId>, name: &str) -> Result<Known, Stor
         None => guard.verdict_by_name(name)?,
     };
     Ok(match verdict {
-        GuardVerdict::NotProtected | GuardVerdict::Allowed => Known::Answer(Answer::Yes),
+        GuardVerdict::NotProtected => Known::Answer(Answer::Yes),
+        GuardVerdict::Allowed => Known::Primary,
         GuardVerdict::Refused(reason) => Known::Answer(Answer::No(reason)),
         GuardVerdict::Unconfirmed { peer } => Known::AskPeer(peer),
     })

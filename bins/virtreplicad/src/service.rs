@@ -74,7 +74,7 @@ impl Service for Daemon {
 
     fn may_start(&self, vm: String) -> Reply<'_, dto::StartWord> {
         Box::pin(async move {
-            Ok(match self.engine.may_start(&self.find(&vm)?).await.map_err(problem)? {
+            Ok(match self.engine.about_to_start(&self.find(&vm)?).await.map_err(problem)? {
                 StartWord::Allowed => dto::StartWord::Allowed,
                 StartWord::Refused(reason) => dto::StartWord::Refused { reason },
                 StartWord::PeerSilent(reason) => dto::StartWord::PeerSilent { reason },

@@ -13,7 +13,7 @@ use crate::notice::word;
 use crate::{Code, Engine, Refusal, Result};
 
 /// The start hook has two seconds for everything.
-const DEADLINE: Duration = Duration::from_millis(1_200);
+const DEADLINE: Duration = Duration::from_millis(800);
 
 /// May this side run the VM?
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,8 +27,17 @@ pub enum StartWord {
 }
 
 impl Engine {
+    /// Somebody starts the VM: may this side run it? If so, this daemon lets go of its files.
+    pub async fn about_to_start(&self, record: &Record) -> Result<StartWord> {
+        let word = self.may_start(record).await?;
+        if !matches!(word, StartWord::Refused(_)) {
+            self.let_go(record.relationship.id).await;
+        }
+        Ok(word)
+    }
+
     /// Asks the other host, unless it was asked in this boot already.
-    pub async fn may_start(&self, record: &Record) -> Result<StartWord> {
+    pub(crate) async fn may_start(&self, record: &Record) -> Result<StartWord> {
         let relationship = &record.relationship;
         let (id, name) = (relationship.id, &relationship.vm_name);
         let peer = self.peer_name(record);

@@ -288,7 +288,9 @@ impl Attempt<'_> {
             engine.hypervisor(move |it| it.create_checkpoint_offline(vm, &name, &disks)).await?;
         }
         let frozen = Seal::now(&self.facts, &self.disks, &self.envelope)?;
-        let source = source::open_offline(engine, &self.facts, &self.disks, &bitmaps, &self.basis).await;
+        let held = engine.slot(id).files.hold();
+        let source =
+            source::open_offline(engine, held, &self.facts, &self.disks, &bitmaps, &self.basis).await;
         let sent = match source {
             Ok(source) => self.send(source, point, self.consistency_of_off()).await,
             Err(error) => Err(error),

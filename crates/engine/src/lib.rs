@@ -21,6 +21,7 @@ mod frames;
 mod handover;
 mod hold;
 mod incoming;
+mod let_go;
 mod listen;
 mod notice;
 mod owner;
@@ -114,6 +115,8 @@ struct Slot {
     /// Why recovery points could not be merged.
     fold_failure: Mutex<Option<String>>,
     limiter: RateLimiter,
+    /// Whether the files of a VM that is off are held, and the bell of somebody who wants to start it.
+    files: Arc<let_go::Files>,
     done_bytes: AtomicU64,
     sent_before_bytes: AtomicU64,
     total_bytes: AtomicU64,
@@ -292,6 +295,7 @@ impl Engine {
                 unfinished: Mutex::default(),
                 fold_failure: Mutex::default(),
                 limiter: RateLimiter::new(None),
+                files: Arc::default(),
                 done_bytes: AtomicU64::new(0),
                 sent_before_bytes: AtomicU64::new(0),
                 total_bytes: AtomicU64::new(0),

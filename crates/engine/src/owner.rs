@@ -14,6 +14,8 @@ use crate::{Code, Engine, Refusal, Result, clock, cycle, handover, replica};
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 /// First wait after a cycle failed; it doubles up to the frequency.
 const RETRY: Duration = Duration::from_secs(2);
+/// Longest time in which the files of a VM that is started are left alone.
+const START_MAX: Duration = Duration::from_secs(10);
 /// Cycles are kept for statistics at least this long.
 const CYCLES_KEPT: Duration = Duration::from_secs(8 * 24 * 3600);
 
@@ -95,13 +97,34 @@ async fn replicate(engine: &Engine, record: &Record, memory: &mut Memory) -> Res
     let begun = (clock::now(), Instant::now());
     count_missed(engine, record, memory, frequency)?;
     memory.last_begun = Some(begun.1);
-    let result = watched(engine, record, cycle::run(engine, record)).await;
-    settle(engine, record, memory, begun, result)?;
+    match watched(engine, record, cycle::run(engine, record)).await {
+        Some(result) => settle(engine, record, memory, begun, result)?,
+        None => {
+            wait_for_start(engine, record).await?;
+            memory.last_begun = None;
+        }
+    }
     Ok(Duration::from_millis(50))
 }
 
-/// A first copy takes hours: what happens to the VM meanwhile is noticed all the same.
-async fn watched<T>(engine: &Engine, record: &Record, cycle: impl Future<Output = T>) -> T {
+/// Somebody starts the VM: its files stay free until it runs, or for as long as a start may take.
+async fn wait_for_start(engine: &Engine, record: &Record) -> Result<()> {
+    engine.slot(record.relationship.id).stop_progress();
+    let vm = record.relationship.vm;
+    let begun = Instant::now();
+    while begun.elapsed() < START_MAX {
+        let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
+        if state.is_none_or(hypervisor::VmState::is_active) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    Ok(())
+}
+
+/// A first copy takes hours: what happens to the VM meanwhile is noticed all the same. None: it was given up, because
+/// somebody starts a VM whose files it was reading; as after a crash, the next cycle covers what it did not send.
+async fn watched<T>(engine: &Engine, record: &Record, cycle: impl Future<Output = T>) -> Option<T> {
     let (id, slot) = (record.relationship.id, engine.slot(record.relationship.id));
     let looks = async {
         loop {
@@ -116,7 +139,8 @@ async fn watched<T>(engine: &Engine, record: &Record, cycle: impl Future<Output 
         }
     };
     tokio::select! {
-        done = cycle => done,
+        done = cycle => Some(done),
+        () = slot.files.wanted() => None,
         never = looks => never,
     }
 }

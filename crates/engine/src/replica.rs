@@ -1,6 +1,7 @@
 //! A replica on this host's disk: its directory, its definition, and the ways in and out of being primary.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint};
 use hypervisor::{Firmware, Placement, VmFacts};
@@ -193,6 +194,7 @@ async fn primary_disks(record: &Record) -> Result<Vec<(DiskTarget, PathBuf)>> {
 
 /// Starts the VM here, tracked from its first write; `start` false: defines it, tracked as well, and leaves it off.
 pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, start: bool) -> Result<String> {
+    let begun = Instant::now();
     let slot = engine.slot(record.relationship.id);
     let _alone = slot.replica.lock().await;
     let vm = record.relationship.vm;
@@ -215,11 +217,14 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     match state {
         Some(hypervisor::VmState::Running) => Ok("the VM runs".into()),
         Some(hypervisor::VmState::Paused) => {
+            let paused = begun.elapsed();
             if !tracked {
                 engine.hypervisor(move |it| it.create_checkpoint(vm, &name, &disks)).await?;
             }
+            let tracked = begun.elapsed();
             engine.hypervisor(move |it| it.resume(vm)).await?;
-            Ok("started paused, tracked, resumed".into())
+            let (paused, tracked) = (paused.as_secs_f32(), (tracked - paused).as_secs_f32());
+            Ok(format!("started paused in {paused:.1} s, tracked in {tracked:.1} s, resumed"))
         }
         _ => {
             if !tracked {

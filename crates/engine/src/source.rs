@@ -9,6 +9,7 @@ use nbd::{ALLOCATION, Client, Deadlines, OfflineDisk, OfflineExport};
 
 use crate::basis::Basis;
 use crate::frames::CLUSTER;
+use crate::let_go::Held;
 use crate::{Code, Engine, Refusal, Result};
 
 /// A source that is open.
@@ -17,6 +18,8 @@ pub(crate) struct Source {
     exports: Vec<OfflineExport>,
     /// The VM whose backup job must be ended.
     job: Option<VmId>,
+    /// Of a VM that is off; after the exports, which have the files open.
+    _held: Option<Held>,
 }
 
 /// One disk of it.
@@ -78,7 +81,7 @@ fn socket(engine: &Engine, point: PointId) -> PathBuf {
 }
 
 async fn connect(engine: &Engine, vm: VmId, open: &OpenBackup, basis: &Basis) -> Result<Source> {
-    let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: Some(vm) };
+    let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: Some(vm), _held: None };
     for disk in &open.disks {
         let contexts: Vec<&str> = std::iter::once(ALLOCATION).chain(disk.dirty_context.as_deref()).collect();
         let client = Client::connect_unix(&open.socket, &disk.export, &contexts, Deadlines::default()).await;
@@ -100,12 +103,13 @@ async fn connect(engine: &Engine, vm: VmId, open: &OpenBackup, basis: &Basis) ->
 /// Opens the files of a VM that is off. `bitmaps` are those from the basis on; their union is what changed.
 pub(crate) async fn open_offline(
     engine: &Engine,
+    held: Held,
     facts: &VmFacts,
     disks: &[DiskTarget],
     bitmaps: &[String],
     basis: &Basis,
 ) -> Result<Source> {
-    let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: None };
+    let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: None, _held: Some(held) };
     let contexts: Vec<String> = bitmaps.iter().map(|bitmap| nbd::dirty_context(bitmap)).collect();
     let contexts: Vec<&str> =
         std::iter::once(ALLOCATION).chain(contexts.iter().map(String::as_str)).collect();

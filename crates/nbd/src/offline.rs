@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
@@ -14,6 +14,9 @@ use crate::error::NbdError;
 const START_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between two looks at the socket; small beside what starting a process takes.
 const START_POLL: Duration = Duration::from_millis(5);
+
+/// How long a killed process may take to end; longer only when the disk hangs.
+const END_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Of what `qemu-nbd` says when it fails, as much as fits into a message.
 const LAST_WORDS_MAX: usize = 500;
@@ -29,10 +32,25 @@ pub struct OfflineDisk<'a> {
     pub bitmaps: &'a [String],
 }
 
-/// A running `qemu-nbd`; dropped, it is killed and its socket removed.
+/// A running `qemu-nbd`; dropped, it is killed, has let go of the image, and its socket is removed.
+///
+/// It ends by itself when its last client has gone, so that one whose owner was killed does not hold the image for ever.
 pub struct OfflineExport {
     child: Child,
+    /// The client that keeps it alive while nobody else is connected.
+    _anchor: Client,
     socket: SocketFile,
+}
+
+impl Drop for OfflineExport {
+    /// Waits for the end of a killed process, which takes a millisecond: whoever drops it wants the image.
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < END_DEADLINE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// A socket that is removed with its owner.
@@ -56,13 +74,13 @@ impl OfflineExport {
             spawned.map_err(|error| NbdError::Export { file: file(), detail: error.to_string() })?;
         let socket = SocketFile(socket.to_owned());
         match tokio::time::timeout(START_DEADLINE, opened(&mut child, &socket.0)).await {
-            Ok(true) => {
+            Ok(Some(anchor)) => {
                 if let Some(words) = child.stderr.take() {
                     tokio::spawn(listen_to(words));
                 }
-                Ok(OfflineExport { child, socket })
+                Ok(OfflineExport { child, _anchor: anchor, socket })
             }
-            Ok(false) => match last_words(child).await {
+            Ok(None) => match last_words(child).await {
                 detail if detail.contains(OF_A_BITMAP) => {
                     Err(NbdError::BitmapUnusable { file: file(), detail })
                 }
@@ -80,7 +98,7 @@ impl OfflineExport {
         Client::connect_unix(&self.socket.0, "", contexts, deadlines).await
     }
 
-    /// Ends the export and waits for its end, so that the image lock is free afterwards.
+    /// Ends the export; the image lock is free afterwards.
     pub async fn stop(mut self) {
         let _ = self.child.kill().await;
     }
@@ -88,7 +106,7 @@ impl OfflineExport {
 
 fn command(disk: OfflineDisk<'_>, socket: &Path) -> Command {
     let mut command = Command::new("qemu-nbd");
-    command.args(["--read-only", "--persistent", "--shared=4", "--format=qcow2", "--socket"]).arg(socket);
+    command.args(["--read-only", "--shared=8", "--format=qcow2", "--socket"]).arg(socket);
     for bitmap in disk.bitmaps {
         command.arg("--bitmap").arg(bitmap);
     }
@@ -99,16 +117,15 @@ fn command(disk: OfflineDisk<'_>, socket: &Path) -> Command {
     command
 }
 
-/// Waits until the export answers (true) or its process has ended (false); the caller has the deadline.
-async fn opened(child: &mut Child, socket: &Path) -> bool {
+/// Waits until the export answers, or its process has ended (none); the caller has the deadline.
+async fn opened(child: &mut Child, socket: &Path) -> Option<Client> {
     loop {
         // The socket opens before the file does: only a handshake tells that the export is there.
         if let Ok(client) = Client::connect_unix(socket, "", &[], Deadlines::default()).await {
-            client.disconnect().await;
-            return true;
+            return Some(client);
         }
         if !matches!(child.try_wait(), Ok(None)) {
-            return false;
+            return None;
         }
         tokio::time::sleep(START_POLL).await;
     }

@@ -110,6 +110,29 @@ async fn nobody_writes_to_a_disk_while_it_is_exported_and_its_end_leaves_nothing
     running.stop().await;
     assert!(write(), "the image lock was not given back");
     assert!(!dir.path().join("s").exists());
+    let dropped = export(&file, &[], dir.path()).await.expect("an export");
+    assert!(!write(), "the image lock was not held");
+    drop(dropped);
+    assert!(write(), "one that was dropped still holds the image");
+}
+
+/// Its owner may be killed: nobody is left to end it.
+#[test]
+fn an_export_whose_owner_vanishes_gives_the_disk_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = disk(dir.path());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let running = runtime.block_on(export(&file, &[], dir.path())).expect("an export");
+    // As after kill -9: no destructor runs, the connections just close with the runtime that served them.
+    std::mem::forget(running);
+    runtime.shutdown_background();
+    let begun = std::time::Instant::now();
+    let write =
+        || Command::new("qemu-io").args(["-c", "write 0 64k"]).arg(&file).output().expect("it starts");
+    while !write().status.success() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "the image is held for ever");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 #[tokio::test]

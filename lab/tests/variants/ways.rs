@@ -92,8 +92,9 @@ impl Ways {
 
 #[test]
 fn every_way_to_protect_a_vm_does_what_it_says() {
-    let all: [(&str, Way); 10] = [
+    let all: [(&str, Way); 11] = [
         ("waits for its hour", waits_for_its_hour),
+        ("starts while it is copied", starts_while_it_is_copied),
         ("copies at the limit of the VM", copies_at_the_limit_of_the_vm),
         ("compresses as told", compresses_as_told),
         ("adapts to a slow link", adapts_to_a_slow_link),
@@ -134,6 +135,8 @@ fn waits_for_its_hour(ways: &mut Ways) {
         "5s",
         "--exclude-disk",
         "vdb",
+        "--rate-limit",
+        "256KiB/s",
         "--initial",
         hour.trim(),
     ]);
@@ -141,6 +144,29 @@ fn waits_for_its_hour(ways: &mut Ways) {
     assert_eq!(shown["state"], "Waiting to start initial replication", "{shown:#}");
     assert!(number(&shown, "/next_due_at_ms") > now_ms(), "{shown:#}");
     assert!(shown["head"].is_null());
+}
+
+/// A copy of a VM that is off reads its files; whoever starts the VM comes first, and the copy follows.
+fn starts_while_it_is_copied(ways: &mut Ways) {
+    let copying = |shown: &Value| {
+        shown["state"] == "Initial replication in progress"
+            && shown["initial_copy"]["bytes_done"].as_u64() > Some(0)
+    };
+    ways.wait(LEAN, copying);
+    let host = ways.lab.host(FIRST);
+    let disk = format!("{}/{LEAN}-vda.qcow2", lab::IMAGE_FOLDER);
+    let locked = host.exec_raw(["qemu-io", "-c", "write 0 512", &disk]).unwrap();
+    assert!(!locked.status.success(), "the copy does not hold the disk: {locked:?}");
+    host.virsh(["start", LEAN]).unwrap();
+    ways.say(&["set", LEAN, "--rate-limit", "none"]);
+    ways.lean.wait_workload(&ways.lab, LIMIT).unwrap();
+    ways.wait(LEAN, |shown| is_normal(shown, 1));
+    host.virsh(["shutdown", LEAN]).unwrap();
+    let begun = Instant::now();
+    while !host.virsh(["domstate", LEAN]).unwrap().contains("shut off") {
+        assert!(begun.elapsed() < LIMIT, "the guest does not shut down");
+        std::thread::sleep(Duration::from_millis(250));
+    }
 }
 
 /// Of a running VM, now; the limit holds, and both hosts show the VM under its name.
