@@ -82,9 +82,14 @@ pub struct Progress {
     pub steps: BTreeMap<Step, StepState>,
     /// Set when the operation was turned round, with the reason.
     pub cancelled: Option<String>,
+    /// A person vouched that the new primary did not take over: nothing is in doubt any more.
+    pub is_forced: bool,
     /// Set when nothing more will happen.
     pub outcome: Option<Outcome>,
 }
+
+/// How the reason of a cancellation begins by which a person decided in doubt.
+pub const FORCED: &str = "forced";
 
 impl Progress {
     /// Whether the step is done or was not asked for.
@@ -155,6 +160,7 @@ fn apply(progress: &mut Progress, entry: &Entry) {
         }
         Mark::Cancel(reason) => {
             progress.cancelled.get_or_insert_with(|| reason.clone());
+            progress.is_forced |= reason.starts_with(FORCED);
         }
         Mark::Undone(step) => {
             progress.steps.insert(*step, StepState::Undone { at });

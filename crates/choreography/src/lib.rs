@@ -8,7 +8,7 @@ pub mod next;
 pub mod operation;
 pub mod table;
 
-pub use journal::{Entry, Mark, Progress, StepState, fold};
+pub use journal::{Entry, FORCED, Mark, Progress, StepState, fold};
 pub use next::{Advice, Next, RestingState, advice, next};
 pub use operation::{Operation, Options, Outcome, Side};
 pub use table::{Place, Step, StepSpec, Undo, spec};

@@ -140,7 +140,7 @@ pub fn resting_state(operation: &Operation, progress: &Progress) -> RestingState
     }
     let asked = progress.may_have_effect(Step::HandOver);
     match operation.side {
-        Side::OldPrimary if asked => RestingState::InDoubt,
+        Side::OldPrimary if asked && !progress.is_forced => RestingState::InDoubt,
         _ if progress.cancelled.is_some() => RestingState::Undoing,
         _ => RestingState::UnderWay,
     }
@@ -165,7 +165,7 @@ pub fn advice(operation: &Operation, progress: &Progress, now: Timestamp) -> Opt
         // What turned the operation round was tried long before: taking back is given its own time.
         StepState::Failed { ended, .. } if progress.cancelled.is_some() => Some(*ended),
         StepState::Failed { begun, .. } => Some(*begun),
-        StepState::Running { since } if *step == Step::HandOver => Some(*since),
+        StepState::Running { since } if *step == Step::HandOver && !progress.is_forced => Some(*since),
         _ => None,
     });
     let long = tries_since.is_some_and(|since| now.millis().saturating_sub(since.millis()) > PATIENCE_MS);

@@ -12,7 +12,7 @@ use wire::message::{Answer, Request};
 
 use crate::events::Number;
 use crate::hold::Moment;
-use crate::plan::{FORCED, VM_RAN, no_operation, unclean};
+use crate::plan::{VM_RAN, no_operation, unclean};
 use crate::report::{Report, evidence};
 use crate::{Code, Engine, Refusal, Result, clock, cycle, replica};
 
@@ -319,7 +319,7 @@ impl Run<'_> {
         // Our own end is our own word.
         let theirs: Vec<Entry> =
             entries.into_iter().filter(|entry| !matches!(entry.mark, Mark::Ended(_))).collect();
-        self.engine.store().append_entries(self.operation.id, &theirs).map_err(Refusal::failed)
+        self.engine.store().append_peers_entries(self.operation.id, &theirs).map_err(Refusal::failed)
     }
 
     /// Exchanges journals; true when something new came.
@@ -347,6 +347,7 @@ impl Run<'_> {
     /// Before anything is taken back the new primary promises to refuse a late hand over, or says that it happened.
     async fn ask_promise(&self) -> Result<Option<Duration>> {
         let (operation, relationship) = (self.operation.id.0, self.operation.relationship.0);
+        let progress = fold(&self.entries);
         match self
             .engine
             .ask(self.record.relationship.peer, &Request::Abandon { operation, relationship })
@@ -361,19 +362,12 @@ impl Run<'_> {
                 Ok(None)
             }
             // Never asked for the hand over: nobody can have taken over, and the late request will not come.
-            _ if !fold(&self.entries).may_have_effect(Step::HandOver) || self.is_forced() => {
+            _ if !progress.may_have_effect(Step::HandOver) || progress.is_forced => {
                 self.write(Mark::Undone(Step::Announce))?;
                 Ok(None)
             }
             _ => Ok(Some(Duration::from_secs(1))),
         }
-    }
-
-    /// A person vouched that the other host did not take over.
-    fn is_forced(&self) -> bool {
-        let forced =
-            |entry: &Entry| matches!(&entry.mark, Mark::Cancel(reason) if reason.starts_with(FORCED));
-        self.entries.iter().any(forced)
     }
 
     /// Takes a step back, or keeps why that did not work and how long to wait before the next try.

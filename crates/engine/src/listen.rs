@@ -402,7 +402,7 @@ impl Engine {
         let theirs = journal(entries)?.into_iter().filter(|entry| {
             entry.host == peer.host && !matches!(entry.mark, Mark::Ended(_) | Mark::Done(Step::HandOver, _))
         });
-        self.store().append_entries(id, &theirs.collect::<Vec<_>>()).map_err(Refusal::failed)?;
+        self.store().append_peers_entries(id, &theirs.collect::<Vec<_>>()).map_err(Refusal::failed)?;
         self.wake(record.relationship.id);
         let found = self.store().operation(id).map_err(Refusal::failed)?;
         let entries =

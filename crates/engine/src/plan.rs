@@ -1,7 +1,7 @@
 //! Before the first step of a planned failover: prerequisites by name, the forecast, and the journal's first lines.
 
 use choreography::next::{CannotCancel, may_cancel, resting_state};
-use choreography::{Mark, Operation, Options, Outcome, Progress, RestingState, Side, Step, fold};
+use choreography::{FORCED, Mark, Operation, Options, Outcome, Progress, RestingState, Side, Step, fold};
 use domain::{Check, CheckName, OperationId, Phase, Reason, vm_argument};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record, StoreError};
@@ -15,8 +15,6 @@ const FIXED_DOWNTIME_MS: u64 = 3_000;
 
 /// How the evidence of the checks ends when the VM ran: undone, it runs again.
 pub(crate) const VM_RAN: &str = "the VM runs";
-/// How the reason of a cancellation begins by which a person took the other host's word upon themselves.
-pub(crate) const FORCED: &str = "forced";
 
 /// What would happen, before the question.
 #[derive(Clone, Debug)]

@@ -10,6 +10,9 @@ use crate::error::{StoreError, row};
 use crate::forms::to_json;
 use crate::{Result, Store};
 
+/// Lines in a journal beyond which the other host adds none; an operation of a week, retried all the time, has a few hundred.
+const PEERS_ENTRIES_MAX: u64 = 4096;
+
 impl Store {
     /// A new operation with its first lines. Repeating is fine.
     ///
@@ -29,6 +32,23 @@ impl Store {
     /// Lines of a journal; those that are there already are left alone.
     pub fn append_entries(&self, id: OperationId, entries: &[Entry]) -> Result<()> {
         self.write(|transaction| append(transaction, id, entries))
+    }
+
+    /// The same with lines that the other host sent: bounded, for nobody knows how many it would send. Those that find no
+    /// more room are left out; what they tell is asked for again when it matters.
+    pub fn append_peers_entries(&self, id: OperationId, entries: &[Entry]) -> Result<()> {
+        self.write(|transaction| {
+            let count = "SELECT count(*) FROM entry WHERE operation = ?1";
+            let mut kept: u64 = transaction.query_row(count, [id.to_string()], |row| row.get(0))?;
+            for entry in entries {
+                if kept >= PEERS_ENTRIES_MAX {
+                    break;
+                }
+                append(transaction, id, std::slice::from_ref(entry))?;
+                kept += transaction.changes();
+            }
+            Ok(())
+        })
     }
 
     /// An operation and its journal.

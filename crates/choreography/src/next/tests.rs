@@ -4,7 +4,7 @@ use domain::{Epoch, HostId, OperationId, RelationshipId, Timestamp};
 use uuid::Uuid;
 
 use super::{Advice, Next, PATIENCE_MS, RestingState, advice, may_cancel, next, resting_state};
-use crate::journal::{Entry, Mark, StepState, fold};
+use crate::journal::{Entry, FORCED, Mark, StepState, fold};
 use crate::operation::{Operation, Options, Outcome, Side};
 use crate::table::{Place, Step, Undo, spec};
 
@@ -161,6 +161,27 @@ fn only_what_does_not_move_by_itself_asks_for_a_person_and_only_after_a_while() 
     assert_eq!(advice(&operation, &in_doubt, late), Some(Advice::Decide));
     let under_way = asked(Mark::Intent(Step::FinalSync));
     assert_eq!(advice(&operation, &under_way, late), None);
+}
+
+#[test]
+fn a_cancellation_leaves_the_doubt_and_a_persons_word_ends_it() {
+    let operation = operation(Side::OldPrimary, true, true);
+    let late = Timestamp(PATIENCE_MS * 2);
+    let mut journal = Journal(Vec::new());
+    for mark in [
+        Mark::Done(Step::Lock, String::new()),
+        Mark::Intent(Step::HandOver),
+        Mark::Cancel("cancelled by root".into()),
+    ] {
+        journal.write(mark);
+    }
+    let cancelled = fold(&journal.0);
+    assert_eq!(resting_state(&operation, &cancelled), RestingState::InDoubt);
+    assert_eq!(advice(&operation, &cancelled, late), Some(Advice::Decide));
+    journal.write(Mark::Cancel(format!("{FORCED} by root")));
+    let decided = fold(&journal.0);
+    assert_eq!(resting_state(&operation, &decided), RestingState::Undoing);
+    assert_eq!(advice(&operation, &decided, late), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use choreography::{Mark, Outcome, Step};
+use choreography::{Entry, Mark, Outcome, Step};
 use domain::{
     Consistency, CycleOutcome, CycleRecord, Epoch, Health, HostId, Lineage, Notice, OperationId, Phase,
     PointId, RecoveryPoint, Relationship, RelationshipId, Timestamp, VmId,
@@ -117,6 +117,22 @@ fn one_operation_at_a_time_and_lines_are_kept_once() {
     store.begin_operation(&operation(8), &[]).expect("the next one");
     assert_eq!(store.report(OperationId(id(7))).expect("a read").as_deref(), Some("{}"));
     assert_eq!(store.operations(10).expect("a list").len(), 2);
+}
+
+#[test]
+fn a_peer_that_never_stops_telling_does_not_fill_the_disk_and_our_own_lines_still_count() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    store.begin_operation(&operation(7), &[]).expect("begun");
+    let told = |number: u64| Entry { at: Timestamp(number), ..entry(Mark::Intent(Step::Check)) };
+    let flood: Vec<Entry> = (0..10_000).map(told).collect();
+    for _ in 0..2 {
+        store.append_peers_entries(OperationId(id(7)), &flood).expect("taken");
+    }
+    store.append_entries(OperationId(id(7)), &[told(20_000)]).expect("our own");
+    let (_, journal) = store.operation(OperationId(id(7))).expect("a read").expect("it is there");
+    assert_eq!(journal.len(), 4097);
+    assert_eq!(journal.last(), Some(&told(20_000)));
 }
 
 #[test]
