@@ -1,6 +1,8 @@
 //! Where the programs of the product are that a lab case runs: beside the program that runs now.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
@@ -42,6 +44,16 @@ pub(crate) fn build_folder() -> Result<PathBuf> {
     let folder = program.parent().context("a program lies in a folder")?;
     let above_deps = folder.parent().filter(|_| folder.ends_with("deps"));
     Ok(above_deps.unwrap_or(folder).to_owned())
+}
+
+/// A short word that is the same for all programs of one checkout, and another for every other checkout.
+pub(crate) fn checkout() -> &'static str {
+    static WORD: OnceLock<String> = OnceLock::new();
+    WORD.get_or_init(|| {
+        let mut hasher = DefaultHasher::new();
+        cache_folder().unwrap_or_default().hash(&mut hasher);
+        format!("{:08x}", hasher.finish() as u32)
+    })
 }
 
 /// Folder for what is built once and used by all labs: `target/lab-cache`.

@@ -3,7 +3,8 @@
 //! NOT a container runtime: the file tree is the real machine's, with private mounts on top.
 //!
 //! Everything inside ends when the first process ends, so "leave nothing" is one kill. The first process is known by its
-//! arguments (`vr-lab-init LAB/MACHINE`), so a lab whose owner was killed can be found. It is tied to its owner by a pipe:
+//! arguments (`vr-lab-init LAB/MACHINE CHECKOUT`), so a lab whose owner was killed can be found; labs of another checkout on
+//! the same machine are not ours to see. It is tied to its owner by a pipe:
 //! when the owner ends in whatever way, the machine vanishes, unless the owner said `keep`.
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::binaries::checkout;
 use crate::process;
 
 /// Third argument of each first process.
@@ -54,7 +56,7 @@ impl Namespace {
         let mut holder = Command::new("unshare")
             .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["--propagation", "private", "--", "bash", "-c", FIRST_PROCESS, MARKER])
-            .arg(format!("{lab}/{machine}"))
+            .args([&format!("{lab}/{machine}"), checkout()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -76,7 +78,7 @@ impl Namespace {
         Some(Self { pid, holder: None })
     }
 
-    /// Names `LAB/MACHINE` of all machines of all labs.
+    /// Names `LAB/MACHINE` of all machines of all labs of this checkout.
     pub fn all() -> Vec<String> {
         let machines = process::all();
         machines.iter().filter_map(|(_, arguments)| name_of(arguments)).map(str::to_owned).collect()
@@ -159,7 +161,9 @@ impl Entrance {
 
 fn name_of(arguments: &[String]) -> Option<&str> {
     match arguments {
-        [shell, flag, _, marker, name, ..] if shell == "bash" && flag == "-c" && marker == MARKER => {
+        [shell, flag, _, marker, name, owner, ..]
+            if shell == "bash" && flag == "-c" && marker == MARKER && owner == checkout() =>
+        {
             Some(name)
         }
         _ => None,

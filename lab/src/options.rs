@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::binaries::checkout;
+
 /// How guests are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accel {
@@ -25,7 +27,7 @@ impl Accel {
 /// Options of [`crate::Lab::up`].
 #[derive(Debug, Clone)]
 pub struct LabOptions {
-    /// Name of the lab; labs of different names live side by side.
+    /// Name of the lab; labs of different names live side by side, and so do those of different checkouts.
     pub name: String,
     /// Folder that holds the files of all labs. Must not lie under `/etc`, `/var/lib`, `/var/cache` or `/var/log`.
     pub root: PathBuf,
@@ -34,10 +36,11 @@ pub struct LabOptions {
 }
 
 impl LabOptions {
-    /// Options from the environment: `VR_LAB_ROOT` (default `/var/tmp/vr-lab`), `VR_LAB_ACCEL=kvm` (default TCG).
+    /// Options from the environment: `VR_LAB_ROOT` (default `/var/tmp/vr-lab-` and a word for the checkout),
+    /// `VR_LAB_ACCEL=kvm` (default TCG).
     pub fn named(name: &str) -> Self {
-        let root =
-            std::env::var_os("VR_LAB_ROOT").map_or_else(|| PathBuf::from("/var/tmp/vr-lab"), PathBuf::from);
+        let usual = || PathBuf::from(format!("/var/tmp/vr-lab-{}", checkout()));
+        let root = std::env::var_os("VR_LAB_ROOT").map_or_else(usual, PathBuf::from);
         let accel = if std::env::var_os("VR_LAB_ACCEL").is_some_and(|word| word == "kvm") {
             Accel::Kvm
         } else {
