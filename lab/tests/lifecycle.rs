@@ -23,8 +23,15 @@ fn traces(options: &LabOptions) -> Traces {
         let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
+    // Programs of other labs, which may run beside, live and die with the namespaces of those.
+    let outside = std::fs::read_link("/proc/self/ns/pid").unwrap();
     let ours = |line: &&str| {
-        line.contains(&options.name) || line.contains("libvirt") || line.contains("qemu-system")
+        let mut words = line.split_whitespace();
+        let pid = words.next().unwrap_or_default();
+        let program = words.collect::<String>();
+        let known =
+            program.contains(&options.name) || program.contains("libvirt") || program.contains("qemu-system");
+        known && std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|namespace| namespace == outside)
     };
     let folders =
         ["/run/libvirt", "/etc/virt-replica", "/var/lib/virt-replica"].map(|path| Path::new(path).exists());
@@ -32,7 +39,7 @@ fn traces(options: &LabOptions) -> Traces {
         mounts: std::fs::read_to_string("/proc/mounts").unwrap(),
         links: said(&["ip", "-o", "link", "show", "type", "veth"]) + &said(&["ip", "netns", "list"]),
         machines: Namespace::all().into_iter().filter(|name| name.starts_with(&options.name)).collect(),
-        programs: said(&["ps", "-eo", "comm"]).lines().filter(ours).map(str::to_owned).collect(),
+        programs: said(&["ps", "-eo", "pid,comm"]).lines().filter(ours).map(str::to_owned).collect(),
         folders: folders.into_iter().chain([options.folder().exists()]).collect(),
     }
 }
