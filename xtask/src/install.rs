@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::program::{output, run, succeeds};
 
 /// Debian packages, with the reason for each.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("gcc", "linker of Rust programs"),
     ("pkg-config", "finds libvirt when building"),
     ("libvirt-dev", "headers that the libvirt crate links against"),
@@ -27,6 +27,7 @@ const PACKAGES: [(&str, &str); 17] = [
     ("util-linux", "namespaces of the lab"),
     ("e2fsprogs", "file system of the guest's disk"),
     ("procps", "tests look at running programs"),
+    ("strace", "tests kill programs and cut their power at chosen calls"),
     ("libfaketime", "tests let the clocks of the lab's hosts differ"),
 ];
 

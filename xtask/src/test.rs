@@ -11,7 +11,7 @@ pub(crate) enum LabCases {
     None,
     /// Those that fit into continuous integration.
     Usual,
-    /// Also those that take half an hour each.
+    /// Also those that take half an hour each, and of the other tests those that take minutes.
     All,
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn everything(cases: LabCases) -> Result<()> {
     step("lints", || {
         run(&["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
     })?;
-    step("tests", || tests(nextest))?;
+    step("tests", || tests(nextest, cases))?;
     if cases != LabCases::None {
         step("programs for the lab", || run(&["cargo", "build", "--quiet", "--workspace", "--bins"]))?;
         step("lab cases", || lab_cases(nextest, cases))?;
@@ -32,12 +32,17 @@ pub(crate) fn everything(cases: LabCases) -> Result<()> {
     Ok(())
 }
 
-fn tests(nextest: bool) -> Result<()> {
+fn tests(nextest: bool, cases: LabCases) -> Result<()> {
+    let with = |words: &[&'static str], long: &[&'static str]| {
+        let long = if cases == LabCases::All { long } else { &[] };
+        run(&[words, long].concat())
+    };
     if nextest {
-        run(&["cargo", "nextest", "run", "--workspace"])?;
+        with(&["cargo", "nextest", "run", "--workspace"], &["--run-ignored", "all"])?;
     } else {
         run(&["cargo", "test", "--quiet", "--workspace", "--lib", "--bins"])?;
-        run(&["cargo", "test", "--quiet", "--workspace", "--exclude", "lab", "--tests"])?;
+        let words = ["cargo", "test", "--quiet", "--workspace", "--exclude", "lab", "--tests"];
+        with(&words, &["--", "--include-ignored"])?;
     }
     run(&["cargo", "test", "--quiet", "--workspace", "--doc"])
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod disk_log;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
