@@ -17,7 +17,7 @@ pub enum Next {
     Do(Step),
     /// This step is not asked for: write that down.
     Skip(Step, &'static str),
-    /// The other host does the next step; ask it how far it is.
+    /// The other host does the next step; ask it how far it is. The hand over is the answer to the old primary's request.
     Await(Step),
     /// Ask the new primary for its durable refusal of a late hand over, before anything is taken back.
     Abandon,
@@ -84,7 +84,8 @@ fn forward(operation: &Operation, progress: &Progress) -> Next {
             }
             continue;
         }
-        if spec(step).place == mine {
+        // The new primary takes over when it is asked to, and never by itself; until then it listens.
+        if spec(step).place == mine && step != Step::HandOver {
             return Next::Do(step);
         }
         // The new primary acts alone from the hand over on; the old one's demotion may lag (the epoch refuses it).

