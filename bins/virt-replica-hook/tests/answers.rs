@@ -37,6 +37,7 @@ fn host(path: &Path, phases: &[Phase]) -> Store {
                 rate_limit_bytes_per_second: None,
                 network_map: Vec::new(),
                 thresholds: Thresholds::default(),
+                drill_every: None,
             },
         };
         store.insert_relationship(&relationship, None).expect("a relationship");

@@ -99,6 +99,7 @@ impl Daemon {
             rate_limit_bytes_per_second: request.rate_limit_bytes_per_second,
             network_map: request.networks.clone(),
             thresholds: Thresholds::default(),
+            drill_every: None,
         };
         let peer = self.peer(&request.peer)?.host;
         Ok(EnableRequest { vm: vm.id, peer, settings, initial_at: request.initial_at_ms.map(Timestamp) })

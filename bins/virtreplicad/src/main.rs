@@ -83,6 +83,7 @@ async fn run(config: Config) -> Result<()> {
         sockets: config.run.join("nbd"),
         hook,
         spool_bytes_max: config.spool_max_mib << 20,
+        reports: config.state.join("test-failovers"),
         redirect_hooks: PathBuf::from("/etc/virt-replica/redirect.d"),
         holds: std::env::var_os("VIRT_REPLICA_HOLDS").map(PathBuf::from),
     };

@@ -59,6 +59,11 @@ uuid_id!(
     HostId
 );
 
+uuid_id!(
+    /// One test failover: a throw-away copy of a VM.
+    TestId
+);
+
 /// Rises by one with each change of role. Every command between hosts carries it; an older one is refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epoch(u64);

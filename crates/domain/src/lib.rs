@@ -17,7 +17,7 @@ pub mod words;
 pub use attachment::Attachment;
 pub use checks::{Check, CheckName, Verdict};
 pub use health::{Health, HealthReport, Notice, Reason};
-pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, VmId};
+pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, TestId, VmId};
 pub use point::{Consistency, Lineage, RecoveryPoint};
 pub use relationship::{Phase, Relationship, Role};
 pub use settings::{Compression, DiskChoice, Frequency, Settings, Thresholds};

@@ -107,9 +107,14 @@ pub struct Settings {
     pub network_map: Vec<(String, String)>,
     /// When health turns.
     pub thresholds: Thresholds,
+    /// Time between two test failovers that the replica server makes by itself; none: it makes none.
+    pub drill_every: Option<Duration>,
 }
 
 impl Settings {
+    /// Drills that follow each other faster would hardly end before the next begins.
+    pub const DRILL_EVERY_MIN: Duration = Duration::from_secs(60);
+
     /// The disks that are copied.
     pub fn replicated_disks(&self) -> impl Iterator<Item = &DiskTarget> {
         self.disks.iter().filter(|(_, choice)| *choice == DiskChoice::Replicated).map(|(target, _)| target)

@@ -22,6 +22,10 @@ pub(crate) enum Number {
     Unprotected = 2004,
     Reversed = 2005,
     Forced = 2006,
+    TestBegun = 2201,
+    TestPassed = 2202,
+    TestFailed = 2203,
+    TestEnded = 2204,
     CertificateExpires = 3001,
     CertificateReplaced = 3002,
     Interference = 4001,
@@ -39,6 +43,7 @@ impl Number {
             | Number::Weakened
             | Number::Unprotected
             | Number::Forced
+            | Number::TestFailed
             | Number::CertificateExpires => EventSeverity::Warning,
             Number::Interference => EventSeverity::Critical,
             _ => EventSeverity::Info,

@@ -36,6 +36,7 @@ mod seen;
 mod source;
 mod spool;
 mod survey;
+mod test_failover;
 mod transfer;
 mod view;
 mod visible;
@@ -59,6 +60,7 @@ pub use error::{Code, Refusal, Result};
 pub use plan::Plan;
 pub use protect::{EnableRequest, ReverseRequest};
 pub use report::{Report, Times, facts, words};
+pub use test_failover::{Finding, TestFacts, TestOptions, TestView};
 pub use view::Progress;
 
 /// Where things are on this host, and its limits.
@@ -78,6 +80,8 @@ pub struct Config {
     pub hook: PathBuf,
     /// Most bytes that one cycle's spool puts on disk.
     pub spool_bytes_max: u64,
+    /// Where reports and pictures of test failovers are kept.
+    pub reports: PathBuf,
     /// Directory of programs that send the users to the new place.
     pub redirect_hooks: PathBuf,
     /// Directory by which a test holds the daemon at chosen places; none but in a test.
@@ -108,6 +112,8 @@ const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 struct Slot {
     wake: Notify,
     replica: tokio::sync::Mutex<()>,
+    /// Held while recovery points are merged, and for the moment in which one is pinned.
+    chain: tokio::sync::Mutex<()>,
     /// Tells a transfer that holds the lock above to give way.
     superseded: Notify,
     /// The primary's delta that broke and can go on.
@@ -183,6 +189,7 @@ impl Engine {
             }
             owner::spawn(self, record.relationship.id);
         }
+        self.resume_tests()?;
         tokio::spawn(self.clone().listen_to_hypervisor());
         Ok(())
     }
@@ -291,6 +298,7 @@ impl Engine {
             Arc::new(Slot {
                 wake: Notify::new(),
                 replica: tokio::sync::Mutex::default(),
+                chain: tokio::sync::Mutex::default(),
                 superseded: Notify::new(),
                 unfinished: Mutex::default(),
                 fold_failure: Mutex::default(),

@@ -19,7 +19,7 @@ use store::Record;
 
 use crate::events::Number;
 use crate::seen::Seen;
-use crate::{Engine, Refusal, Result, replica, survey, visible};
+use crate::{Engine, Refusal, Result, replica, survey, test_failover, visible};
 
 /// Looks at the VM of a relationship and says what is new. True when the VM has just been turned off: the last changes wait.
 pub(crate) async fn notice(engine: &Engine, record: &Record) -> Result<bool> {
@@ -232,6 +232,7 @@ async fn on_replica(engine: &Engine, record: &Record) -> Result<Vec<Notice>> {
         }),
     }
     let failure = engine.slot(record.relationship.id).fold_failure().clone();
+    notices.extend(test_failover::notices(engine, record)?);
     notices.extend(failure.map(|why| Notice {
         severity: Health::Critical,
         what: format!("recovery points cannot be merged, and each cycle adds one: {why}"),

@@ -8,7 +8,7 @@ use store::Record;
 
 use crate::events::Number;
 use crate::notice::notice;
-use crate::{Code, Engine, Refusal, Result, clock, cycle, handover, replica};
+use crate::{Code, Engine, Refusal, Result, clock, cycle, handover, replica, test_failover};
 
 /// Longest sleep: what nobody tells us is noticed after this.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
@@ -63,9 +63,12 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
     }
     match (record.relationship.role(), &record.relationship.phase) {
         (Role::Replica, Phase::Receiving) => {
+            test_failover::mind(engine, record).await?;
             let slot = engine.slot(id);
-            // A delta that is arriving holds the lock; merging can wait.
-            if let Ok(_alone) = slot.replica.try_lock() {
+            // A delta that is arriving holds the lock; merging can wait. What somebody reads is not merged at all.
+            if let (Ok(_alone), Ok(_chain)) = (slot.replica.try_lock(), slot.chain.try_lock())
+                && engine.store().pins(id).map_err(Refusal::failed)?.is_empty()
+            {
                 // Shown in health: the chain grows until its cause is mended.
                 let folded = replica::fold(record, 1).await;
                 *slot.fold_failure() = folded.err().map(|error| error.detail);

@@ -241,6 +241,7 @@ impl Engine {
     /// Ends a relationship on both hosts.
     pub async fn remove(&self, record: &Record, delete_replica: bool) -> Result<()> {
         self.must_be_idle(record)?;
+        self.must_have_no_test(record)?;
         let relationship = &record.relationship;
         self.must_answer(relationship.peer).await.map_err(|silent| {
             let vm = domain::vm_argument(&relationship.vm_name);
@@ -266,6 +267,7 @@ impl Engine {
 
     /// Forgets a relationship on this host: on the primary its checkpoints, on the replica its definition and, if asked, files.
     pub(crate) async fn forget(&self, record: &Record, delete_replica: bool) -> Result<()> {
+        self.must_have_no_test(record)?;
         let relationship = &record.relationship;
         let vm = relationship.vm;
         let slot = self.slot(relationship.id);

@@ -63,7 +63,7 @@ pub(crate) fn delete(directory: ReplicaDirectory) -> Result<()> {
     }
 }
 
-fn primary_definition(directory: &ReplicaDirectory) -> Result<String> {
+pub(crate) fn primary_definition(directory: &ReplicaDirectory) -> Result<String> {
     std::fs::read_to_string(directory.path().join(PRIMARY_DEFINITION)).map_err(Refusal::failed)
 }
 

@@ -24,7 +24,25 @@ pub(crate) async fn here(engine: &Engine, requirements: Requirements) -> Result<
     checks.push(disk_space(engine, &requirements));
     checks.push(name_free(engine, &requirements).await?);
     checks.push(hook(engine));
+    if let Some(id) = requirements.relationship {
+        checks.push(no_test(engine, id.into(), &requirements.name)?);
+    }
     Ok(checks)
+}
+
+/// A copy that is tried out stands on the files that a handover would write to.
+pub(crate) fn no_test(engine: &Engine, id: domain::RelationshipId, name: &str) -> Result<Check> {
+    let pins = engine.store().pins(id).map_err(Refusal::failed)?;
+    Ok(Check::when(CheckName::NoOtherOperation, pins.is_empty(), || {
+        let here = &engine.config().host_name;
+        let found = format!("a test failover of the VM stands on {here}");
+        (found, format!("on {here}: virt-replica stop-test-failover {}", vm_argument(name)))
+    }))
+}
+
+/// Whether a VM has enough memory on this host.
+pub(crate) fn memory(host: &hypervisor::HostFacts, facts: &VmFacts) -> Check {
+    judge::memory(host, facts)
 }
 
 /// What the hypervisor of this host says about the definition.

@@ -73,6 +73,37 @@ pub struct Placement {
     pub local_definition: Option<String>,
 }
 
+/// Who a throw-away copy of a VM is, so that it can live beside the VM itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its own UUID; its MAC addresses follow from it.
+    pub vm: VmId,
+    /// Its own name.
+    pub name: String,
+    /// What all its network cards are plugged into: a bridge or a libvirt network.
+    pub network: (NicKind, String),
+}
+
+/// What a screen shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Picture {
+    /// Columns.
+    pub width: u32,
+    /// Lines.
+    pub height: u32,
+    /// Three bytes for each dot, line by line: red, green, blue.
+    pub rgb: Vec<u8>,
+}
+
+/// An address of a guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GuestAddress {
+    /// The address.
+    pub address: std::net::Ipv4Addr,
+    /// Length of its network's prefix.
+    pub prefix: u8,
+}
+
 /// Something that happened in the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Happening {
@@ -171,6 +202,20 @@ pub trait Hypervisor: Send + Sync {
 
     /// Virtual size and allocated bytes of a disk image, also of one that a VM or a cycle has open.
     fn image_size(&self, path: &Path) -> Result<ImageSize>;
+
+    /// Gives a definition of this host another identity. What could reach another VM or be mistaken for the original (UUID,
+    /// MAC addresses, generation id, every network) is made anew.
+    fn disguise_definition(&self, definition: &str, identity: &Identity) -> Result<String>;
+
+    /// Turns a VM off as by pulling its plug, and forgets it with its variable store and TPM. Only for copies that were made to
+    /// be thrown away. No such VM: done.
+    fn discard(&self, id: VmId) -> Result<()>;
+
+    /// What the first screen of a running VM shows; none when it has no screen.
+    fn screen(&self, id: VmId) -> Result<Option<Picture>>;
+
+    /// The guest's own IPv4 addresses, as its agent tells them within `deadline`.
+    fn addresses(&self, id: VmId, deadline: Duration) -> Result<Vec<GuestAddress>>;
 
     /// Calls `notify` for what happens from now on, from a thread of the hypervisor's own.
     fn watch(&self, notify: Box<dyn Fn(Happening) + Send + Sync>) -> Result<()>;

@@ -151,6 +151,14 @@ pub enum LayerError {
         /// The target that was asked for.
         target: String,
     },
+    /// The recovery point is not one of this replica.
+    #[error("the replica in {path} has no recovery point {point}", path = path.display())]
+    NoSuchPoint {
+        /// The replica directory.
+        path: PathBuf,
+        /// The point that was asked for.
+        point: domain::PointId,
+    },
     /// The storage directory lacks its marker.
     #[error(
         "{path} has no .virt-replica-storage file: its file system is probably not mounted. Mount it, or, if this is \

@@ -26,6 +26,7 @@ mod qcow2;
 mod qemu_img;
 mod replica_directory;
 mod storage;
+mod throwaway;
 mod writeback;
 mod writer;
 

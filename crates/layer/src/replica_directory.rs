@@ -299,7 +299,7 @@ fn is_layer(name: &str) -> bool {
     parts.is_some_and(|(ordinal, point)| ordinal.parse::<u64>().is_ok() && point.parse::<PointId>().is_ok())
 }
 
-fn remove_if_empty(path: &Path) -> Result<(), LayerError> {
+pub(crate) fn remove_if_empty(path: &Path) -> Result<(), LayerError> {
     use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
     match std::fs::remove_dir(path) {
         Err(error) if !matches!(error.kind(), DirectoryNotEmpty | NotFound) => {

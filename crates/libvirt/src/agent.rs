@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::VmId;
-use hypervisor::{HypervisorError, Result};
+use hypervisor::{GuestAddress, HypervisorError, Result};
 use serde_json::Value;
 use virt::domain::Domain;
 use virt::error::{Error, ErrorNumber};
@@ -47,6 +47,25 @@ pub(crate) fn thaw(domain: &Domain, id: VmId, deadline: Duration) -> Result<u32>
     count("fsthaw", id, ask(domain, r#"{"execute":"guest-fsfreeze-thaw"}"#, deadline))
 }
 
+/// Its own IPv4 addresses but those of the loopback.
+pub(crate) fn addresses(domain: &Domain, id: VmId, deadline: Duration) -> Result<Vec<GuestAddress>> {
+    let answer = ask(domain, r#"{"execute":"guest-network-get-interfaces"}"#, deadline);
+    Ok(read_addresses(&answer.map_err(|error| of_vm("guest-network-get-interfaces", id, &error))?))
+}
+
+/// What cannot be understood is left out: the guest may say anything.
+fn read_addresses(answer: &str) -> Vec<GuestAddress> {
+    let value: Value = serde_json::from_str(answer).unwrap_or_default();
+    let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+    let address = |one: &Value| {
+        let address: std::net::Ipv4Addr = one["ip-address"].as_str()?.parse().ok()?;
+        let prefix = u8::try_from(one["prefix"].as_u64()?).ok().filter(|prefix| *prefix <= 32)?;
+        (!address.is_loopback()).then_some(GuestAddress { address, prefix })
+    };
+    let cards = list(&value, "return");
+    cards.iter().flat_map(|card| list(card, "ip-addresses")).filter_map(|one| address(&one)).collect()
+}
+
 fn ask(domain: &Domain, command: &str, deadline: Duration) -> std::result::Result<String, Error> {
     let seconds = i32::try_from(deadline.as_secs().max(1)).unwrap_or(i32::MAX);
     domain.qemu_agent_command(command, seconds, 0)
@@ -68,4 +87,24 @@ fn count(verb: &'static str, id: VmId, answer: std::result::Result<String, Error
     let number = number.and_then(|number| u32::try_from(number).ok());
     number
         .ok_or_else(|| HypervisorError::Failed { verb, detail: "the agent's answer is no number".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_that_others_can_reach_and_nonsense_is_none() {
+        let answer = r#"{"return":[
+            {"name":"lo","ip-addresses":[{"ip-address-type":"ipv4","ip-address":"127.0.0.1","prefix":8}]},
+            {"name":"eth0","ip-addresses":[{"ip-address-type":"ipv4","ip-address":"10.1.2.3","prefix":24},
+                {"ip-address-type":"ipv6","ip-address":"fe80::1","prefix":64},
+                {"ip-address-type":"ipv4","ip-address":"10.1.2.4","prefix":77}]},
+            {"name":"eth1"}]}"#;
+        let expected = GuestAddress { address: "10.1.2.3".parse().unwrap(), prefix: 24 };
+        assert_eq!(read_addresses(answer), [expected]);
+        for nonsense in ["", "[]", r#"{"return":7}"#, r#"{"return":[1,{"ip-addresses":"x"}]}"#] {
+            assert_eq!(read_addresses(nonsense), [], "{nonsense}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! list in `rules`; every path in the result is this host's own choice.
 
 mod devices;
+mod disguise;
 mod facts;
 mod host_parts;
 mod obstacles;
@@ -13,6 +14,7 @@ mod rules;
 mod tests;
 pub(crate) mod tree;
 
+pub(crate) use disguise::disguise;
 pub(crate) use facts::{disks_of, read};
 pub(crate) use place::place;
 

@@ -12,6 +12,7 @@ mod events;
 mod host;
 mod image;
 mod raw;
+mod screen;
 mod vm;
 
 use std::path::Path;
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 use domain::{DiskTarget, VmId};
 use hypervisor::{
-    BackupRequest, Happening, HostFacts, Hypervisor, HypervisorError, ImageSize, OpenBackup, Placement,
-    Result, VmFacts, VmState,
+    BackupRequest, GuestAddress, Happening, HostFacts, Hypervisor, HypervisorError, Identity, ImageSize,
+    OpenBackup, Picture, Placement, Result, VmFacts, VmState,
 };
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
@@ -219,6 +220,23 @@ impl Hypervisor for Libvirt {
 
     fn image_size(&self, path: &Path) -> Result<ImageSize> {
         image::size(path)
+    }
+
+    fn disguise_definition(&self, definition: &str, identity: &Identity) -> Result<String> {
+        definition::disguise(definition, identity)
+    }
+
+    fn discard(&self, id: VmId) -> Result<()> {
+        let Some(found) = self.find(id)? else { return Ok(()) };
+        if_there(vm::discard(&found, id)).map(drop)
+    }
+
+    fn screen(&self, id: VmId) -> Result<Option<Picture>> {
+        screen::picture(&self.connection.get()?, &self.need(id)?, id)
+    }
+
+    fn addresses(&self, id: VmId, deadline: Duration) -> Result<Vec<GuestAddress>> {
+        agent::addresses(&self.need(id)?, id, deadline)
     }
 
     fn watch(&self, notify: Box<dyn Fn(Happening) + Send + Sync>) -> Result<()> {

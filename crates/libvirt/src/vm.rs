@@ -47,3 +47,19 @@ fn shutoff_reason(reason: u32) -> ShutoffReason {
         _ => ShutoffReason::Unknown,
     }
 }
+
+/// Turns it off without asking the guest, and forgets it with the files that libvirt keeps for it.
+pub(crate) fn discard(domain: &Domain, id: VmId) -> Result<()> {
+    if state(domain, id)?.is_active()
+        && let Err(error) = domain.destroy()
+        && state(domain, id)?.is_active()
+    {
+        return Err(of_vm("destroy", id, &error));
+    }
+    let flags = virt_sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        | virt_sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        | virt_sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        | virt_sys::VIR_DOMAIN_UNDEFINE_NVRAM
+        | virt_sys::VIR_DOMAIN_UNDEFINE_TPM;
+    domain.undefine_flags(flags).map(drop).map_err(|error| of_vm("undefine", id, &error))
+}

@@ -42,6 +42,9 @@ pub enum StoreError {
         /// What.
         what: String,
     },
+    /// A copy that is tried out stands on the files that the operation would change.
+    #[error("a test failover of the VM stands on this host; to end it: virt-replica stop-test-failover")]
+    Tested,
     /// The VM or the relationship exists already.
     #[error("this VM is already replicated; see: virt-replica list")]
     Duplicate,

@@ -15,6 +15,7 @@ mod peers;
 mod points;
 mod relationships;
 mod schema;
+mod test_failovers;
 mod unfinished;
 
 use std::fs::OpenOptions;
@@ -33,6 +34,7 @@ pub use events::{Event, EventSeverity};
 pub use guard::{Guard, GuardVerdict, HookSettings, hook_script, stale_copy};
 pub use peers::{InviteVerdict, Peer};
 pub use relationships::Record;
+pub use test_failovers::{TestFailover, TestState};
 
 /// The state of one host. A cheap handle.
 #[derive(Clone)]

@@ -8,6 +8,7 @@ use wire::message::form::{EntryForm, OperationForm};
 use crate::authority::is_abandoned;
 use crate::error::{StoreError, row};
 use crate::forms::to_json;
+use crate::test_failovers::expect_no_test;
 use crate::{Result, Store};
 
 /// Lines in a journal beyond which the other host adds none; an operation of a week, retried all the time, has a few hundred.
@@ -16,7 +17,7 @@ const PEERS_ENTRIES_MAX: u64 = 4096;
 impl Store {
     /// A new operation with its first lines. Repeating is fine.
     ///
-    /// Refused while another one of the relationship is open, and when this host promised to refuse it: an announcement that
+    /// Refused while another one of the relationship is open or a test failover stands, and when this host promised to refuse it: an announcement that
     /// comes after its own cancellation would wait for ever.
     pub fn begin_operation(&self, operation: &Operation, entries: &[Entry]) -> Result<()> {
         self.write(|transaction| {
@@ -24,6 +25,7 @@ impl Store {
             if is_abandoned(transaction, operation.id)? {
                 return Err(StoreError::Abandoned(operation.id));
             }
+            expect_no_test(transaction, operation.relationship)?;
             insert_operation(transaction, operation)?;
             append(transaction, operation.id, entries)
         })

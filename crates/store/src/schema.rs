@@ -49,6 +49,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     ALTER TABLE relationship ADD COLUMN confirmed_boot TEXT;
     ALTER TABLE relationship ADD COLUMN superseded_by INTEGER;
     UPDATE relationship SET notices = '[]';
+", "
+    CREATE TABLE test_failover (
+        id TEXT PRIMARY KEY, relationship TEXT NOT NULL, vm TEXT NOT NULL UNIQUE, point TEXT NOT NULL,
+        state TEXT NOT NULL, begun_ms INTEGER NOT NULL, form TEXT NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -4,6 +4,7 @@ mod authority;
 mod guard;
 mod records;
 mod schema;
+mod test_failovers;
 
 use choreography::{Entry, Mark, Operation, Options, Side};
 use domain::{
@@ -34,6 +35,7 @@ fn relationship() -> Relationship {
             rate_limit_bytes_per_second: Some(7),
             network_map: vec![("br0".into(), "br1".into())],
             thresholds: Thresholds::default(),
+            drill_every: None,
         },
     }
 }

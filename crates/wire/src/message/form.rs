@@ -48,6 +48,9 @@ pub struct SettingsForm {
     pub average_latency_max_s: u64,
     /// Seconds.
     pub monitoring_interval_s: u64,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill_every_s: Option<u64>,
 }
 
 impl From<&Settings> for SettingsForm {
@@ -70,6 +73,7 @@ impl From<&Settings> for SettingsForm {
             last_synchronized_age_max_s: settings.thresholds.last_synchronized_age_max.as_secs(),
             average_latency_max_s: settings.thresholds.average_latency_max.as_secs(),
             monitoring_interval_s: settings.thresholds.monitoring_interval.as_secs(),
+            drill_every_s: settings.drill_every.map(|every| every.as_secs()),
         }
     }
 }
@@ -100,6 +104,7 @@ impl TryFrom<SettingsForm> for Settings {
                 average_latency_max: Duration::from_secs(form.average_latency_max_s),
                 monitoring_interval: Duration::from_secs(form.monitoring_interval_s),
             },
+            drill_every: form.drill_every_s.map(Duration::from_secs),
         })
     }
 }

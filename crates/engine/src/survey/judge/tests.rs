@@ -202,6 +202,7 @@ fn settings(disks: &[(&str, DiskChoice)]) -> Settings {
         rate_limit_bytes_per_second: None,
         network_map: Vec::new(),
         thresholds: Thresholds::default(),
+        drill_every: None,
     }
 }
 
