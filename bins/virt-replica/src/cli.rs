@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::exit::{Exit, TABLE};
 use crate::screen::Screen;
 use crate::session::{Ending, Session};
-use crate::{failover, generate, host, observe, operation, peer, protect, render};
+use crate::{failover, generate, host, observe, operation, peer, protect, render, test_failover};
 
 /// Replicates running virtual machines to a second libvirt host, hands them over with nothing lost, and brings them home.
 #[derive(Parser)]
@@ -59,6 +59,10 @@ pub enum Verb {
     /// This host
     #[command(subcommand)]
     Host(host::Verb),
+    /// Start a throw-away copy of a VM on its replica server, check it, and keep a report
+    TestFailover(test_failover::TestFailover),
+    /// End test failovers: nothing of them is left but their reports
+    StopTestFailover(test_failover::Stop),
     /// Print the completion script of a shell
     Completion(generate::Completion),
     /// Write the man pages into a directory
@@ -95,6 +99,8 @@ async fn dispatch(session: &Session, verb: Verb) -> Ending {
         Verb::Events(events) => observe::events(session, events).await,
         Verb::Remove(remove) => protect::remove(session, remove).await,
         Verb::Host(verb) => host::run(session, verb).await,
+        Verb::TestFailover(test) => test_failover::test_failover(session, test).await,
+        Verb::StopTestFailover(stop) => test_failover::stop(session, stop).await,
         Verb::Completion(completion) => generate::completion(completion),
         Verb::Man(man) => generate::man(man),
     }

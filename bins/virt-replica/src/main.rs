@@ -16,6 +16,7 @@ mod protect;
 mod render;
 mod screen;
 mod session;
+mod test_failover;
 
 use clap::Parser;
 

@@ -1,6 +1,6 @@
 //! Arguments that are more than a word: durations, sizes, times, pairs.
 
-use api::dto::RateLimit;
+use api::dto::{Drills, RateLimit};
 use api::units::{UnitError, parse_duration, parse_size};
 use jiff::civil;
 use jiff::tz::TimeZone;
@@ -16,6 +16,14 @@ pub fn rate_limit(text: &str) -> Result<RateLimit, UnitError> {
     match text {
         "none" | "unlimited" | "off" => Ok(RateLimit::Unlimited),
         _ => parse_size(text).map(RateLimit::BytesPerSecond),
+    }
+}
+
+/// Time between two drills, or `never`.
+pub fn drills(text: &str) -> Result<Drills, UnitError> {
+    match text {
+        "never" | "none" | "off" => Ok(Drills::Never),
+        _ => parse_duration(text).map(Drills::EverySeconds),
     }
 }
 

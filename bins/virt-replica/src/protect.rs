@@ -1,7 +1,7 @@
 //! `enable`, `set`, `pause`, `resume`, `remove`: the life of a relationship but for its handovers.
 
 use api::dto::{
-    Compression, DiskSelection, EnableRequest, RateLimit, RemoveRequest, ReplicaFate, SettingsChange,
+    Compression, DiskSelection, Drills, EnableRequest, RateLimit, RemoveRequest, ReplicaFate, SettingsChange,
     ThresholdsChange,
 };
 use api::{Code, Problem};
@@ -132,6 +132,9 @@ pub struct Set {
     /// The window over which cycles are counted
     #[arg(long, value_name = "TIME", value_parser = parse::seconds)]
     monitoring_interval: Option<u64>,
+    /// Let the replica server make a test failover by itself every so often, or never
+    #[arg(long, value_name = "TIME", value_parser = parse::drills)]
+    drill_every: Option<Drills>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -149,6 +152,7 @@ impl Set {
                 average_latency_max_seconds: self.latency_max,
                 monitoring_interval_seconds: self.monitoring_interval,
             },
+            drills: self.drill_every,
         }
     }
 }

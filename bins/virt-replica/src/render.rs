@@ -6,6 +6,7 @@ mod operation;
 mod plan;
 mod relationship;
 mod table;
+mod test_failover;
 
 #[cfg(test)]
 mod tests;
@@ -15,3 +16,4 @@ pub use host::{host, invitation, joined, peers};
 pub use operation::{ending, news, operation, operations};
 pub use plan::{checks, done, plan, problem};
 pub use relationship::{detail, enabled, protected, relationships, speed};
+pub use test_failover::{test_failover, test_failovers};

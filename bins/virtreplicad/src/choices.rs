@@ -72,5 +72,19 @@ pub(crate) fn changed(settings: &Settings, change: &dto::SettingsChange) -> Resu
     seconds(&mut thresholds.last_synchronized_age_max, change.thresholds.last_synchronized_age_max_seconds);
     seconds(&mut thresholds.average_latency_max, change.thresholds.average_latency_max_seconds);
     seconds(&mut thresholds.monitoring_interval, change.thresholds.monitoring_interval_seconds);
+    match change.drills {
+        None => {}
+        Some(dto::Drills::Never) => settings.drill_every = None,
+        Some(dto::Drills::EverySeconds(asked)) => {
+            let (every, least) = (Duration::from_secs(asked), Settings::DRILL_EVERY_MIN);
+            if every < least {
+                return Err(invalid(format!(
+                    "a drill every {asked} s is not accepted: at least {} s",
+                    least.as_secs()
+                )));
+            }
+            settings.drill_every = Some(every);
+        }
+    }
     Ok(settings)
 }

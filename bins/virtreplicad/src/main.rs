@@ -8,6 +8,7 @@ mod operations;
 mod problems;
 mod service;
 mod start_guard;
+mod test_failovers;
 mod trust;
 mod views;
 

@@ -471,4 +471,31 @@ impl Service for Daemon {
             self.operation_view(&id).map(Answer::Done)
         })
     }
+
+    fn test_failovers(&self) -> Reply<'_, Vec<dto::TestFailoverView>> {
+        Box::pin(async move { self.all_tests() })
+    }
+
+    fn test_failover(&self, id: String) -> Reply<'_, dto::TestFailoverView> {
+        Box::pin(async move { self.one_test(&id) })
+    }
+
+    fn begin_test_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: dto::TestFailoverRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::TestFailoverView>> {
+        Box::pin(self.begin_test(who, vm, request, dry_run))
+    }
+
+    fn stop_test_failover(
+        &self,
+        _: Caller,
+        named: String,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Vec<dto::TestFailoverView>>> {
+        Box::pin(async move { self.stop_tests(&named, dry_run) })
+    }
 }

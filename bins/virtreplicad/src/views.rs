@@ -93,6 +93,7 @@ pub(crate) fn detail(
         rate_limit_bytes_per_second: settings.rate_limit_bytes_per_second,
         networks: settings.network_map.clone(),
         thresholds: (&settings.thresholds).into(),
+        drill_every_seconds: settings.drill_every.map(|every| every.as_secs()),
         head: head.as_ref().map(Into::into),
         directory: record.directory.as_ref().map(|path| path.display().to_string()),
     })

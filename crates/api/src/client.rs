@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 use crate::dto::{
     Answer, CancelRequest, Check, Done, EnableRequest, Event, EventQuery, HostChange, HostView, Invitation,
     InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView,
 };
 use crate::problem::{Code, Problem};
 
@@ -180,6 +181,35 @@ impl Client {
         dry_run: bool,
     ) -> Result<Answer<OperationView>> {
         self.write(&format!("operations/{}/cancel", escape(id)), request, dry_run).await
+    }
+
+    /// `test-failover list`
+    pub async fn test_failovers(&self) -> Result<Vec<TestFailoverView>> {
+        self.read("test-failovers").await
+    }
+
+    /// `test-failover show`
+    pub async fn test_failover(&self, id: &str) -> Result<TestFailoverView> {
+        self.read(&format!("test-failovers/{}", escape(id))).await
+    }
+
+    /// `test-failover`
+    pub async fn begin_test_failover(
+        &self,
+        vm: &str,
+        request: &TestFailoverRequest,
+        dry_run: bool,
+    ) -> Result<Answer<TestFailoverView>> {
+        self.write(&of_vm(vm, "/test-failover"), request, dry_run).await
+    }
+
+    /// `stop-test-failover`
+    pub async fn stop_test_failover(
+        &self,
+        named: &str,
+        dry_run: bool,
+    ) -> Result<Answer<Vec<TestFailoverView>>> {
+        self.write(&format!("test-failovers/{}/stop", escape(named)), &(), dry_run).await
     }
 
     /// `events`

@@ -8,6 +8,7 @@ mod peer;
 mod plan;
 mod relationship;
 mod settings;
+mod test_failover;
 
 pub use event::{Event, EventQuery, Severity};
 pub use host::{HostChange, HostView};
@@ -22,6 +23,7 @@ pub use relationship::{
     StartWord, Statistics,
 };
 pub use settings::{
-    Compression, DiskSelection, EnableRequest, RateLimit, RemoveRequest, ReplicaFate, ReverseRequest,
+    Compression, DiskSelection, Drills, EnableRequest, RateLimit, RemoveRequest, ReplicaFate, ReverseRequest,
     SettingsChange, Thresholds, ThresholdsChange,
 };
+pub use test_failover::{Finding, TestFailoverRequest, TestFailoverState, TestFailoverView};

@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 
 use crate::dto::{
     CancelRequest, EnableRequest, EventQuery, HostChange, InviteRequest, JoinRequest, PlannedFailoverRequest,
-    RemoveRequest, ReverseRequest, SettingsChange,
+    RemoveRequest, ReverseRequest, SettingsChange, TestFailoverRequest,
 };
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Service};
@@ -51,6 +51,10 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/operations/{id}", get(operation))
         .route("/operations/{id}/resume", post(operation_resume))
         .route("/operations/{id}/cancel", post(operation_cancel))
+        .route("/relationships/{vm}/test-failover", post(begin_test_failover))
+        .route("/test-failovers", get(test_failovers))
+        .route("/test-failovers/{id}", get(test_failover))
+        .route("/test-failovers/{id}/stop", post(stop_test_failover))
         .route("/events", get(events))
         .fallback(no_such_path)
         .with_state(service)
@@ -261,4 +265,32 @@ async fn operation_cancel(
 ) -> Answered {
     let request: CancelRequest = form(&body)?;
     json(service.operation_cancel(who, id, request, dry.dry_run).await?)
+}
+
+async fn test_failovers(State(service): Shared) -> Answered {
+    json(service.test_failovers().await?)
+}
+
+async fn test_failover(State(service): Shared, Path(id): Path<String>) -> Answered {
+    json(service.test_failover(id).await?)
+}
+
+async fn begin_test_failover(
+    State(service): Shared,
+    Who(who): Who,
+    Path(vm): Path<String>,
+    Query(dry): Dry,
+    body: Bytes,
+) -> Answered {
+    let request: TestFailoverRequest = form(&body)?;
+    json(service.begin_test_failover(who, vm, request, dry.dry_run).await?)
+}
+
+async fn stop_test_failover(
+    State(service): Shared,
+    Who(who): Who,
+    Path(named): Path<String>,
+    Query(dry): Dry,
+) -> Answered {
+    json(service.stop_test_failover(who, named, dry.dry_run).await?)
 }

@@ -10,7 +10,8 @@ use std::pin::Pin;
 use crate::dto::{
     Answer, CancelRequest, Check, Done, EnableRequest, Event, EventQuery, HostChange, HostView, Invitation,
     InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView,
 };
 use crate::problem::Problem;
 
@@ -129,4 +130,23 @@ pub trait Service: Send + Sync + 'static {
         request: CancelRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<OperationView>>;
+    /// `test-failover list`, the newest first.
+    fn test_failovers(&self) -> Reply<'_, Vec<TestFailoverView>>;
+    /// `test-failover show`; polled while one is under way, so it must be cheap.
+    fn test_failover(&self, id: String) -> Reply<'_, TestFailoverView>;
+    /// `test-failover`: answers as soon as it is journaled. On the replica server.
+    fn begin_test_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: TestFailoverRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<TestFailoverView>>;
+    /// `stop-test-failover`, by its id, or all of a VM: answers as soon as it is journaled.
+    fn stop_test_failover(
+        &self,
+        who: Caller,
+        named: String,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Vec<TestFailoverView>>>;
 }

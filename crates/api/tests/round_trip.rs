@@ -6,7 +6,7 @@ use api::dto::{
     Answer, CancelRequest, Check, Compression, DiskSelection, Done, EnableRequest, Event, EventQuery, Health,
     HostChange, HostView, Invitation, InviteRequest, JoinRequest, Mode, OperationView, Peer, Plan,
     PlannedFailoverRequest, RateLimit, RelationshipDetail, RelationshipSummary, RemoveRequest, ReplicaFate,
-    ReverseRequest, SettingsChange, StartWord,
+    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView,
 };
 use api::{Caller, Client, Code, Problem, Reply, Service};
 
@@ -140,6 +140,29 @@ impl Service for Recorder {
     ) -> Reply<'_, Answer<OperationView>> {
         self.refuse(format!("operation_cancel {id} {request:?} dry={dry}"))
     }
+    fn test_failovers(&self) -> Reply<'_, Vec<TestFailoverView>> {
+        self.refuse("test_failovers".into())
+    }
+    fn test_failover(&self, id: String) -> Reply<'_, TestFailoverView> {
+        self.refuse(format!("test_failover {id}"))
+    }
+    fn begin_test_failover(
+        &self,
+        _: Caller,
+        vm: String,
+        request: TestFailoverRequest,
+        dry: bool,
+    ) -> Reply<'_, Answer<TestFailoverView>> {
+        self.refuse(format!("begin_test_failover {vm} {request:?} dry={dry}"))
+    }
+    fn stop_test_failover(
+        &self,
+        _: Caller,
+        named: String,
+        dry: bool,
+    ) -> Reply<'_, Answer<Vec<TestFailoverView>>> {
+        self.refuse(format!("stop_test_failover {named} dry={dry}"))
+    }
 }
 
 fn summary() -> RelationshipSummary {
@@ -214,12 +237,21 @@ async fn requests_arrive_whole() {
     let remove = RemoveRequest { replica: ReplicaFate::Delete, this_host_only: false };
     client.remove("vm", &remove, false).await.expect("done");
     client.operation_cancel("o", &CancelRequest { force: true }, false).await.expect_err("refused");
+    let test = TestFailoverRequest { probe_port: Some(22), keep: true, ..TestFailoverRequest::default() };
+    client.begin_test_failover("vm", &test, true).await.expect_err("refused");
+    client.stop_test_failover("vm 1", false).await.expect_err("refused");
+    client.test_failover("t").await.expect_err("refused");
+    client.test_failovers().await.expect_err("refused");
     let seen = recorder.seen.lock().expect("not poisoned").clone();
     let expected = [
         format!("{enable:?} dry=false"),
         format!("change vm {change:?} dry=true"),
         format!("remove vm {remove:?} dry=false"),
         "operation_cancel o CancelRequest { force: true } dry=false".to_owned(),
+        format!("begin_test_failover vm {test:?} dry=true"),
+        "stop_test_failover vm 1 dry=false".to_owned(),
+        "test_failover t".to_owned(),
+        "test_failovers".to_owned(),
     ];
     assert_eq!(seen, expected);
 }

@@ -157,8 +157,13 @@ impl Engine {
     /// One by its id.
     pub fn test(&self, id: TestId) -> Result<TestView> {
         let found = self.store().test(id).map_err(Refusal::failed)?;
-        let missing =
-            || Refusal::new(Code::NotFound, format!("no test failover {id} here"), "virt-replica test-failover list");
+        let missing = || {
+            Refusal::new(
+                Code::NotFound,
+                format!("no test failover {id} here"),
+                "virt-replica test-failover list",
+            )
+        };
         TestView::of(found.ok_or_else(missing)?)
     }
 
@@ -177,16 +182,20 @@ impl Engine {
         let definition = replica::primary_definition(&directory)?;
         blocking(move || {
             let disks = directory.manifest().disks.iter();
-            disks.map(|disk| directory.check_chain(&disk.target)).collect::<std::result::Result<Vec<_>, _>>().map_err(
-                |error| {
+            disks
+                .map(|disk| directory.check_chain(&disk.target))
+                .collect::<std::result::Result<Vec<_>, _>>()
+                .map_err(|error| {
                     let found = format!("recovery point {point} is not to be trusted: {error}");
-                    let cure = format!("virt-replica remove {vm}, then virt-replica enable {vm} on the primary server");
+                    let cure = format!(
+                        "virt-replica remove {vm}, then virt-replica enable {vm} on the primary server"
+                    );
                     Refusal::new(Code::Refused, found, cure)
-                },
-            )
+                })
         })
         .await?;
-        let (host, facts) = self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
+        let (host, facts) =
+            self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
         let checks = vec![
             self.none_too_many(record)?,
             self.room_for_test(sizes),
@@ -235,7 +244,10 @@ impl Engine {
         let open = self.open_tests(record.relationship.id)?.len();
         Ok(Check::when(CheckName::NoOtherOperation, open < AT_ONCE_MAX, || {
             let vm = vm_argument(&record.relationship.vm_name);
-            (format!("{open} test failovers of the VM are there"), format!("virt-replica stop-test-failover {vm}"))
+            (
+                format!("{open} test failovers of the VM are there"),
+                format!("virt-replica stop-test-failover {vm}"),
+            )
         }))
     }
 
@@ -257,7 +269,12 @@ impl Engine {
     }
 
     /// Begins one; it goes on by itself. Its row is durable before anything is made.
-    pub async fn begin_test(&self, record: &Record, options: TestOptions, requested_by: &str) -> Result<TestId> {
+    pub async fn begin_test(
+        &self,
+        record: &Record,
+        options: TestOptions,
+        requested_by: &str,
+    ) -> Result<TestId> {
         let plan = self.plan_test(record, &options).await?;
         if let Some(check) = plan.checks.iter().find(|check| !check.holds()) {
             return Err(crate::plan::refused(check));
@@ -265,12 +282,15 @@ impl Engine {
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);
         let chain = tokio::time::timeout(MERGE_WAIT, slot.chain.lock()).await;
-        let busy = |_| Refusal::new(Code::Busy, "recovery points of the VM are being merged", "try again in a minute");
+        let busy = |_| {
+            Refusal::new(Code::Busy, "recovery points of the VM are being merged", "try again in a minute")
+        };
         let _chain = chain.map_err(busy)?;
         // Whatever was merged until now; from here on the point is pinned.
         let point = self.point_to_test(&self.record(relationship.id)?, options.point)?;
         let directory = replica::directory(record)?;
-        let instant = directory.manifest().points.iter().find(|it| it.point.id == point).map(|it| it.point.instant);
+        let instant =
+            directory.manifest().points.iter().find(|it| it.point.id == point).map(|it| it.point.instant);
         let id = TestId(Uuid::now_v7());
         let facts = TestFacts {
             vm_name: relationship.vm_name.clone(),
@@ -312,7 +332,8 @@ impl Engine {
 
     /// `NAME - Test`, or with the first number that is free.
     async fn free_name(&self, record: &Record) -> Result<String> {
-        let mut taken: Vec<String> = self.hypervisor(|it| it.vms()).await?.into_iter().map(|vm| vm.name).collect();
+        let mut taken: Vec<String> =
+            self.hypervisor(|it| it.vms()).await?.into_iter().map(|vm| vm.name).collect();
         taken.extend(self.open_tests(record.relationship.id)?.into_iter().map(|test| test.facts.name));
         let name = format!("{} - Test", record.relationship.vm_name);
         let numbered = (2..).map(|number| format!("{name} {number}"));

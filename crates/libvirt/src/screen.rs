@@ -75,7 +75,12 @@ mod tests {
         for length in 0..good.len() {
             assert_eq!(read_pixmap(&good[..length]), None, "cut after {length} bytes");
         }
-        for bad in [&b"P5\n2 1\n255\nabcdef"[..], b"P6\n2 1\n65535\nabcdef", b"P6\n0 0\n255\n", b"P6 4294967295 4294967295 255 x"] {
+        for bad in [
+            &b"P5\n2 1\n255\nabcdef"[..],
+            b"P6\n2 1\n65535\nabcdef",
+            b"P6\n0 0\n255\n",
+            b"P6 4294967295 4294967295 255 x",
+        ] {
             assert_eq!(read_pixmap(bad), None);
         }
     }

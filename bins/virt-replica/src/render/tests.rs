@@ -63,6 +63,7 @@ fn detail(health: Health) -> RelationshipDetail {
             average_latency_max_seconds: 300,
             monitoring_interval_seconds: 43_200,
         },
+        drill_every_seconds: None,
         head: Some(RecoveryPointView {
             id: "0198c0de-0000-7000-8000-0000000000aa".into(),
             at_ms: NOW - 42_000,

@@ -130,6 +130,9 @@ pub struct RelationshipDetail {
     pub networks: Vec<(String, String)>,
     /// When health turns.
     pub thresholds: Thresholds,
+    /// Time between two drills; none: there are none.
+    #[serde(default)]
+    pub drill_every_seconds: Option<u64>,
     /// The newest recovery point; none: the replica cannot start yet.
     #[serde(default)]
     pub head: Option<RecoveryPointView>,

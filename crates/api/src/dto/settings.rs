@@ -47,6 +47,16 @@ impl RateLimit {
     }
 }
 
+/// Test failovers that the replica server makes by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Drills {
+    /// It makes none.
+    Never,
+    /// One every so many seconds.
+    EverySeconds(u64),
+}
+
 /// Which disks are copied.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -128,6 +138,8 @@ pub struct SettingsChange {
     pub networks: Option<Vec<(String, String)>>,
     /// When health turns.
     pub thresholds: ThresholdsChange,
+    /// Drills of the replica server.
+    pub drills: Option<Drills>,
 }
 
 /// Reverse the direction of an unprotected relationship. What is none is filled in from the original; what is given

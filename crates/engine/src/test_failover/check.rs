@@ -63,7 +63,10 @@ async fn boot(engine: &Engine, test: &TestView, deadline: Instant) -> Result<(Fi
         }
         if Instant::now() >= deadline {
             let limit = test.facts.options.boot_timeout_s;
-            return Ok((finding("boot", Some(false), format!("the guest agent did not answer within {limit} s")), None));
+            return Ok((
+                finding("boot", Some(false), format!("the guest agent did not answer within {limit} s")),
+                None,
+            ));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -130,7 +133,9 @@ async fn command(test: &TestView, addresses: &[String], script: &str, deadline: 
             }
         };
         command.env("VM_NAME", &test.facts.name).env("VM_UUID", test.vm.to_string());
-        command.env("VM_ADDRESS", addresses.first().map_or("", String::as_str)).env("VM_ADDRESSES", addresses.join(" "));
+        command
+            .env("VM_ADDRESS", addresses.first().map_or("", String::as_str))
+            .env("VM_ADDRESSES", addresses.join(" "));
         command.env("VM_NETWORK", &test.facts.network).kill_on_drop(true).stdin(std::process::Stdio::null());
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let failed = match tokio::time::timeout(left, command.output()).await {

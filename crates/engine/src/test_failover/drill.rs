@@ -120,7 +120,9 @@ pub(crate) fn notices(engine: &Engine, record: &Record) -> Result<Vec<Notice>> {
         let every = domain::words::duration(every);
         let at = jiff::Timestamp::from_millisecond(i64::try_from(since.millis()).unwrap_or_default());
         let at = at.map(|at| at.to_string()).unwrap_or_default();
-        let what = format!("the drill is overdue: no test failover has passed since {at}, one is to pass every {every}");
+        let what = format!(
+            "the drill is overdue: no test failover has passed since {at}, one is to pass every {every}"
+        );
         notices.push(warning(what, format!("on this host: virt-replica test-failover {vm}")));
     }
     let last = history.iter().find(|(past, _)| !past.open).map(|(_, view)| view);

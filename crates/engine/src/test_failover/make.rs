@@ -49,7 +49,8 @@ async fn definition(
     let primary = replica::primary_definition(directory)?;
     let original = directory.manifest().vm;
     let has_nvram = directory.attachment_path(Attachment::Nvram).exists();
-    let nvram = has_nvram.then(|| Ok::<_, Refusal>(directory.throwaway_path(&test.folder()?).join("nvram.fd")));
+    let nvram =
+        has_nvram.then(|| Ok::<_, Refusal>(directory.throwaway_path(&test.folder()?).join("nvram.fd")));
     let nvram = nvram.transpose()?;
     let (vm, name, network) = (test.vm, test.facts.name.clone(), test.facts.network.clone());
     let isolated = test.facts.isolated;
@@ -57,7 +58,8 @@ async fn definition(
         .hypervisor(move |it| {
             let facts = it.read_definition(&primary)?;
             let copied = |target: &DiskTarget| disks.iter().any(|(known, _)| known == target);
-            let strangers = facts.disks.into_iter().map(|disk| disk.target).filter(|it| !copied(it)).collect();
+            let strangers =
+                facts.disks.into_iter().map(|disk| disk.target).filter(|it| !copied(it)).collect();
             let kind = match isolated {
                 true => NicKind::Bridge,
                 false => kind_of(&it.host_facts()?, &network).unwrap_or(NicKind::Bridge),

@@ -67,7 +67,8 @@ fn exists(device: &str) -> bool {
 pub(super) async fn plug_in(id: TestId, guest: GuestAddress) -> Result<()> {
     unplug(id).await?;
     let (bridge, plug) = (name(id), plug(id));
-    let own = neighbour(guest).ok_or_else(|| Refusal::failed("the guest's network has no room for another address"))?;
+    let own = neighbour(guest)
+        .ok_or_else(|| Refusal::failed("the guest's network has no room for another address"))?;
     let own = format!("{own}/{}", guest.prefix);
     ip(&["netns", "add", &bridge]).await?;
     ip(&["link", "add", &plug, "type", "veth", "peer", "name", "probe", "netns", &bridge]).await?;
@@ -95,11 +96,16 @@ pub(super) fn beside(id: TestId, script: &str) -> Command {
 }
 
 /// Whether a port of the guest takes a connection, from beside the copy, or from this host when `isolated` is none.
-pub(super) async fn connects(isolated: Option<TestId>, to: SocketAddrV4, limit: Duration) -> std::io::Result<()> {
+pub(super) async fn connects(
+    isolated: Option<TestId>,
+    to: SocketAddrV4,
+    limit: Duration,
+) -> std::io::Result<()> {
     let (answer, answered) = tokio::sync::oneshot::channel();
     // A thread that has gone into another network does not come back: it ends with the answer.
     std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
-        let connected = enter(isolated).and_then(|()| TcpStream::connect_timeout(&to.into(), limit).map(drop));
+        let connected =
+            enter(isolated).and_then(|()| TcpStream::connect_timeout(&to.into(), limit).map(drop));
         let _ = answer.send(connected); // nobody waits any more
     })?;
     answered.await.unwrap_or_else(|_| Err(std::io::Error::other("the probe ended without an answer")))
@@ -118,7 +124,8 @@ fn neighbour(guest: GuestAddress) -> Option<Ipv4Addr> {
     let (address, size) = (u32::from(guest.address), 1_u64 << host_bits);
     let first = address & !u32::try_from(size - 1).ok()?;
     // The last ones but the broadcast: first ones are often gateways, which the guest may know under another hardware address.
-    let candidates = (1..size - 1).rev().take(2).filter_map(|offset| first.checked_add(u32::try_from(offset).ok()?));
+    let candidates =
+        (1..size - 1).rev().take(2).filter_map(|offset| first.checked_add(u32::try_from(offset).ok()?));
     candidates.map(Ipv4Addr::from).find(|candidate| *candidate != guest.address)
 }
 

@@ -39,7 +39,9 @@ pub(super) fn write(engine: &Engine, test: &TestView) -> Result<()> {
     let written = fs::create_dir_all(folder)
         .and_then(|()| replace(&place.with_extension("json"), &json))
         .and_then(|()| replace(&place, &markdown(test)));
-    written.map_err(|error| Refusal::failed(format!("the report in {} cannot be written: {error}", folder.display())))
+    written.map_err(|error| {
+        Refusal::failed(format!("the report in {} cannot be written: {error}", folder.display()))
+    })
 }
 
 fn replace(place: &Path, text: &str) -> io::Result<()> {
@@ -65,7 +67,10 @@ fn markdown(test: &TestView) -> String {
         ("Network", format!("{} ({network})", facts.network)),
         ("Asked for by", facts.requested_by.clone()),
         ("Began", instant(test.begun.millis())),
-        ("Boot time", facts.boot_ms.map_or_else(|| "not known".into(), |ms| format!("{:.1} s", ms as f64 / 1000.0))),
+        (
+            "Boot time",
+            facts.boot_ms.map_or_else(|| "not known".into(), |ms| format!("{:.1} s", ms as f64 / 1000.0)),
+        ),
         ("Ended", facts.ended_ms.map_or_else(|| "it stands".to_owned(), instant)),
     ] {
         let _ = writeln!(text, "- {label}: {value}"); // writing to a String cannot fail
