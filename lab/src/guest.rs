@@ -46,6 +46,8 @@ pub struct GuestOptions {
     pub untouched_disk: Option<PathBuf>,
     /// Has no guest agent, and does not notice the power button.
     pub deaf: bool,
+    /// Has a screen, on which the firmware writes.
+    pub screen: bool,
 }
 
 impl Default for GuestOptions {
@@ -61,6 +63,7 @@ impl Default for GuestOptions {
             linger_seconds: 0,
             untouched_disk: None,
             deaf: false,
+            screen: false,
         }
     }
 }
@@ -170,6 +173,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
         disks += &disk_xml(name, "sda", "sata");
     }
     let (firmware, machine, tpm) = if options.uefi_and_tpm { UEFI_AND_TPM } else { (">", "pc", "") };
+    let screen = if options.screen { "<video><model type='vga'/></video>" } else { "" };
     format!(
         r#"<domain type='{accel}'>
   <name>{name}</name>
@@ -192,7 +196,7 @@ fn xml(host: &Host, options: &GuestOptions) -> String {
       <model type='virtio'/>
     </interface>
 {agent}    <serial type='file'><source path='/var/log/libvirt/qemu/{name}-console.log'/></serial>
-    <memballoon model='none'/>{tpm}
+    <memballoon model='none'/>{screen}{tpm}
   </devices>
 </domain>
 "#,

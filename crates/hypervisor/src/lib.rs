@@ -84,17 +84,6 @@ pub struct Identity {
     pub network: (NicKind, String),
 }
 
-/// What a screen shows.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Picture {
-    /// Columns.
-    pub width: u32,
-    /// Lines.
-    pub height: u32,
-    /// Three bytes for each dot, line by line: red, green, blue.
-    pub rgb: Vec<u8>,
-}
-
 /// An address of a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestAddress {
@@ -211,8 +200,8 @@ pub trait Hypervisor: Send + Sync {
     /// be thrown away. No such VM: done.
     fn discard(&self, id: VmId) -> Result<()>;
 
-    /// What the first screen of a running VM shows; none when it has no screen.
-    fn screen(&self, id: VmId) -> Result<Option<Picture>>;
+    /// What the first screen of a running VM shows, as the bytes of a PNG file; none when it has no screen.
+    fn screen(&self, id: VmId) -> Result<Option<Vec<u8>>>;
 
     /// The guest's own IPv4 addresses, as its agent tells them within `deadline`.
     fn addresses(&self, id: VmId, deadline: Duration) -> Result<Vec<GuestAddress>>;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use domain::{DiskTarget, VmId};
 use hypervisor::{
     BackupRequest, GuestAddress, Happening, HostFacts, Hypervisor, HypervisorError, Identity, ImageSize,
-    OpenBackup, Picture, Placement, Result, VmFacts, VmState,
+    OpenBackup, Placement, Result, VmFacts, VmState,
 };
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
@@ -231,7 +231,7 @@ impl Hypervisor for Libvirt {
         if_there(vm::discard(&found, id)).map(drop)
     }
 
-    fn screen(&self, id: VmId) -> Result<Option<Picture>> {
+    fn screen(&self, id: VmId) -> Result<Option<Vec<u8>>> {
         screen::picture(&self.connection.get()?, &self.need(id)?, id)
     }
 

@@ -1,7 +1,7 @@
-//! What a screen shows, as libvirt's picture of it: a portable pixmap.
+//! What a screen shows. QEMU since 7.1 makes a PNG of it; one that is older, or was built without, a portable pixmap.
 
 use domain::VmId;
-use hypervisor::{HypervisorError, Picture, Result};
+use hypervisor::{HypervisorError, Result};
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::{Error, ErrorNumber};
@@ -11,14 +11,25 @@ use crate::error::{is, of_vm};
 
 /// Largest picture that is read, bytes: beyond an 8K screen.
 const BYTES_MAX: usize = 128 << 20;
+/// What libvirt calls a picture that needs nothing more.
+const PNG: &str = "image/png";
 /// Read at once, bytes; libvirt's messages carry not much more.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// The picture; none when the VM has no screen.
-pub(crate) fn picture(connect: &Connect, domain: &Domain, id: VmId) -> Result<Option<Picture>> {
+/// A portable pixmap.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Pixmap {
+    width: u32,
+    height: u32,
+    /// Three bytes for each dot, line by line: red, green, blue.
+    dots: Vec<u8>,
+}
+
+/// The picture as PNG; none when the VM has no screen.
+pub(crate) fn picture(connect: &Connect, domain: &Domain, id: VmId) -> Result<Option<Vec<u8>>> {
     let failed = |error: Error| of_vm("screenshot", id, &error);
     let stream = Stream::new(connect, 0).map_err(failed)?;
-    match domain.screenshot(&stream, 0, 0) {
+    let kind = match domain.screenshot(&stream, 0, 0) {
         // "No screens to take screenshot from", and a VM that is off.
         Err(error) if is(&error, ErrorNumber::OperationInvalid) => return Ok(None),
         other => other.map_err(failed)?,
@@ -36,7 +47,11 @@ pub(crate) fn picture(connect: &Connect, domain: &Domain, id: VmId) -> Result<Op
         }
     }
     stream.finish().map_err(failed)?;
-    read_pixmap(&bytes).map(Some).ok_or_else(|| not_understood("it is no pixmap"))
+    if kind == PNG {
+        return Ok(Some(bytes));
+    }
+    let pixmap = read_pixmap(&bytes).ok_or_else(|| not_understood(&format!("it is {kind}")))?;
+    to_png(&pixmap).map(Some).map_err(|error| not_understood(&error.to_string()))
 }
 
 fn not_understood(why: &str) -> HypervisorError {
@@ -44,7 +59,7 @@ fn not_understood(why: &str) -> HypervisorError {
 }
 
 /// `P6`, width, height and 255 as words, one space, then the dots.
-fn read_pixmap(bytes: &[u8]) -> Option<Picture> {
+fn read_pixmap(bytes: &[u8]) -> Option<Pixmap> {
     let mut rest = bytes.strip_prefix(b"P6")?;
     let mut number = || {
         let start = rest.iter().position(|byte| !byte.is_ascii_whitespace())?;
@@ -57,7 +72,16 @@ fn read_pixmap(bytes: &[u8]) -> Option<Picture> {
     let dots = &rest.get(1..)?;
     let expected = usize::try_from(width).ok()?.checked_mul(usize::try_from(height).ok()?)?.checked_mul(3)?;
     let whole = brightest == 255 && expected > 0 && dots.len() == expected;
-    whole.then(|| Picture { width, height, rgb: dots.to_vec() })
+    whole.then(|| Pixmap { width, height, dots: dots.to_vec() })
+}
+
+fn to_png(pixmap: &Pixmap) -> std::result::Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, pixmap.width, pixmap.height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header()?.write_image_data(&pixmap.dots)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -69,7 +93,7 @@ mod tests {
         let good = b"P6\n2 1\n255\n\x0a\x20abcd";
         assert_eq!(
             read_pixmap(good),
-            Some(Picture { width: 2, height: 1, rgb: b"\x0a\x20abcd".to_vec() }),
+            Some(Pixmap { width: 2, height: 1, dots: b"\x0a\x20abcd".to_vec() }),
             "dots that look like spaces are dots"
         );
         for length in 0..good.len() {
@@ -83,5 +107,15 @@ mod tests {
         ] {
             assert_eq!(read_pixmap(bad), None);
         }
+    }
+
+    #[test]
+    fn a_png_holds_the_dots_of_the_pixmap() {
+        let pixmap = Pixmap { width: 2, height: 3, dots: (0..18).collect() };
+        let bytes = to_png(&pixmap).unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+        let mut dots = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut dots).unwrap();
+        assert_eq!((info.width, info.height, dots), (2, 3, pixmap.dots));
     }
 }
