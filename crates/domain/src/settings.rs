@@ -113,7 +113,7 @@ pub struct Settings {
 
 impl Settings {
     /// Drills that follow each other faster would hardly end before the next begins.
-    pub const DRILL_EVERY_MIN: Duration = Duration::from_secs(60);
+    pub const DRILL_EVERY_MIN: Duration = Duration::from_secs(30);
 
     /// The disks that are copied.
     pub fn replicated_disks(&self) -> impl Iterator<Item = &DiskTarget> {

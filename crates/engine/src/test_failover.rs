@@ -419,6 +419,7 @@ fn spawn(engine: &Engine, id: TestId) {
 }
 
 async fn carry(engine: &Engine, id: TestId) -> Result<()> {
+    let mut watched = false;
     loop {
         let test = engine.test(id)?;
         match test.state {
@@ -431,11 +432,12 @@ async fn carry(engine: &Engine, id: TestId) -> Result<()> {
                 // False when somebody stopped it meanwhile.
                 let standing = engine.store().move_test(id, TestState::Making, TestState::Standing);
                 standing.map_err(Refusal::failed)?;
+                watched = true;
                 engine.reach("test.standing").await;
             }
             TestState::Standing if test.facts.findings.is_none() => {
                 let findings = tokio::select! {
-                    findings = check::check(engine, &test) => findings?,
+                    findings = check::check(engine, &test, watched) => findings?,
                     () = leaves(engine, id) => continue,
                 };
                 let test = engine.know(id, |facts| facts.findings = Some(findings))?;

@@ -373,3 +373,44 @@ fn files_are_for_their_owner_and_group_and_folders_can_be_passed() {
     assert_eq!(mode(&folder), 0o751);
     assert_eq!(mode(world.directory.path()), 0o751);
 }
+
+#[test]
+fn a_throw_away_copy_of_any_point_starts_there_and_leaves_nothing_behind() {
+    for foreign in [false, true] {
+        let world = world(3, foreign);
+        let before: Vec<_> = files(world.directory.path());
+        for listed in &world.directory.manifest().points {
+            let name = name(&format!("copy-{}", listed.point.ordinal));
+            let disks = world.directory.create_throwaway(&name, listed.point.id).expect("a copy");
+            assert_eq!(disks.len(), 1);
+            assert_reads_as(&disks[0].1, &world.contents[&listed.point.ordinal]);
+            // What the copy writes is its own.
+            let file = text(&disks[0].1);
+            run(&["qemu-io", "-f", "qcow2", "-c", "write -P 0x77 0 64k", file]);
+        }
+        for listed in &world.directory.manifest().points {
+            let name = name(&format!("copy-{}", listed.point.ordinal));
+            world.directory.remove_throwaway(&name).expect("removed");
+            world.directory.remove_throwaway(&name).expect("repeated");
+        }
+        assert_eq!(files(world.directory.path()), before);
+        let unknown = PointId(uuid::Uuid::from_u128(4711));
+        let refused = world.directory.create_throwaway(&name("copy"), unknown);
+        assert!(matches!(refused, Err(LayerError::NoSuchPoint { .. })), "{refused:?}");
+    }
+}
+
+/// Every file below a folder with its bytes.
+fn files(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.clone(), fs::read(path).expect("read")));
+        }
+    }
+    found.sort();
+    found
+}

@@ -136,6 +136,12 @@ fn settings(screen: &Screen, detail: &RelationshipDetail) -> Vec<(&'static str, 
         ("Disks", disk(true)),
         ("Excluded disks", disk(false)),
         ("Compression", detail.compression.words().to_owned()),
+        (
+            "Drills",
+            detail
+                .drill_every_seconds
+                .map_or_else(|| "never".to_owned(), |every| format!("every {}", units::interval(every))),
+        ),
         ("Rate limit", limit.map_or_else(|| "none".to_owned(), |bytes| format!("{}/s", units::size(bytes)))),
     ];
     if !detail.networks.is_empty() {

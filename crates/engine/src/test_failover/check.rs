@@ -16,21 +16,23 @@ const AGENT_DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for one connection.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// What `timeout` ends with when the time was over.
+const TIMED_OUT: i32 = 124;
 /// Last words of a probe that are kept, characters.
 const SAID_MAX: usize = 400;
 
-/// All of it, in order. Errors are those of this host; what is wrong with the copy is a finding.
-pub(super) async fn check(engine: &Engine, test: &TestView) -> Result<Vec<Finding>> {
+/// All of it, in order; `watched`: this daemon has seen it start, and can tell how long it took. Errors are those of this host; what is wrong with the copy is a finding.
+pub(super) async fn check(engine: &Engine, test: &TestView, watched: bool) -> Result<Vec<Finding>> {
     let deadline = Instant::now() + Duration::from_secs(test.facts.options.boot_timeout_s);
-    let (boot, boot_ms) = boot(engine, test, deadline).await?;
-    let up = boot.ok != Some(false);
+    let (boot, boot_ms) = boot(engine, test, watched, deadline).await?;
+    let agent = boot.ok;
     engine.know(test.id, |facts| facts.boot_ms = boot_ms)?;
     let mut findings = vec![boot];
     let options = &test.facts.options;
     if options.probe.is_some() || options.probe_port.is_some() {
-        match up {
-            true => findings.extend(probes(engine, test, deadline).await?),
-            false => findings.push(finding("probe", None, "not tried: the guest is not up")),
+        match agent {
+            Some(false) => findings.push(finding("probe", None, "not tried: the guest is not up")),
+            agent => findings.extend(probes(engine, test, agent.is_some(), deadline).await?),
         }
     }
     findings.push(picture(engine, test).await?);
@@ -42,7 +44,12 @@ fn finding(what: &str, ok: Option<bool>, detail: impl Into<String>) -> Finding {
 }
 
 /// Waits for the guest agent; gives how long it took since the start, if this daemon has watched it.
-async fn boot(engine: &Engine, test: &TestView, deadline: Instant) -> Result<(Finding, Option<u64>)> {
+async fn boot(
+    engine: &Engine,
+    test: &TestView,
+    watched: bool,
+    deadline: Instant,
+) -> Result<(Finding, Option<u64>)> {
     let vm = test.vm;
     let facts = engine.hypervisor(move |it| it.vm(vm)).await?;
     let facts = facts.ok_or_else(|| Refusal::failed("the copy vanished from libvirt"))?;
@@ -50,7 +57,7 @@ async fn boot(engine: &Engine, test: &TestView, deadline: Instant) -> Result<(Fi
         let detail = "not known: the VM has no guest agent channel, so nobody tells when it is up";
         return Ok((finding("boot", None, detail), None));
     }
-    let started = test.facts.started_ms;
+    let started = test.facts.started_ms.filter(|_| watched);
     loop {
         let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
         if !state.is_some_and(hypervisor::VmState::is_active) {
@@ -72,21 +79,26 @@ async fn boot(engine: &Engine, test: &TestView, deadline: Instant) -> Result<(Fi
     }
 }
 
-/// The port and the command, from beside the copy.
-async fn probes(engine: &Engine, test: &TestView, deadline: Instant) -> Result<Vec<Finding>> {
-    let found = addresses(engine, test, deadline).await?;
+/// The port and the command, from beside the copy. Only an agent tells where it is.
+async fn probes(engine: &Engine, test: &TestView, agent: bool, deadline: Instant) -> Result<Vec<Finding>> {
+    let found = if agent { addresses(engine, test, deadline).await } else { Vec::new() };
     let words = found.iter().map(|it| it.address.to_string()).collect::<Vec<_>>();
     engine.know(test.id, |facts| facts.addresses.clone_from(&words))?;
-    let Some(guest) = found.first() else {
-        let detail = "the guest agent tells no IPv4 address: the copy has another MAC address than the VM";
-        return Ok(vec![finding("probe", Some(false), detail)]);
+    let lost = match agent {
+        true => "the guest agent tells no IPv4 address: the copy has another MAC address than the VM",
+        false => "the address of the guest is not known: the VM has no guest agent channel",
     };
-    if test.facts.isolated {
-        network::plug_in(test.id, *guest).await?;
+    match found.first() {
+        Some(guest) if test.facts.isolated => network::plug_in(test.id, *guest).await?,
+        None if test.facts.isolated => return Ok(vec![finding("probe", Some(false), lost)]),
+        _ => {}
     }
     let mut findings = Vec::new();
     if let Some(number) = test.facts.options.probe_port {
-        findings.push(port(test, *guest, number, deadline).await);
+        findings.push(match found.first() {
+            Some(guest) => port(test, *guest, number, deadline).await,
+            None => finding(&format!("port {number}"), Some(false), lost),
+        });
     }
     if let Some(script) = &test.facts.options.probe {
         findings.push(command(test, &words, script, deadline).await);
@@ -97,12 +109,12 @@ async fn probes(engine: &Engine, test: &TestView, deadline: Instant) -> Result<V
     Ok(findings)
 }
 
-async fn addresses(engine: &Engine, test: &TestView, deadline: Instant) -> Result<Vec<GuestAddress>> {
+async fn addresses(engine: &Engine, test: &TestView, deadline: Instant) -> Vec<GuestAddress> {
     let vm = test.vm;
     loop {
         let found = engine.hypervisor(move |it| it.addresses(vm, AGENT_DEADLINE)).await.unwrap_or_default();
         if !found.is_empty() || Instant::now() >= deadline {
-            return Ok(found);
+            return found;
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -124,27 +136,22 @@ async fn port(test: &TestView, guest: GuestAddress, number: u16, deadline: Insta
 /// The command is tried until it succeeds: a guest is up before its services are.
 async fn command(test: &TestView, addresses: &[String], script: &str, deadline: Instant) -> Finding {
     loop {
-        let mut command = match test.facts.isolated {
-            true => network::beside(test.id, script),
-            false => {
-                let mut command = tokio::process::Command::new("sh");
-                command.args(["-c", script]);
-                command
-            }
-        };
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        let mut command = network::script(test.facts.isolated.then_some(test.id), script, left);
         command.env("VM_NAME", &test.facts.name).env("VM_UUID", test.vm.to_string());
         command
             .env("VM_ADDRESS", addresses.first().map_or("", String::as_str))
             .env("VM_ADDRESSES", addresses.join(" "));
         command.env("VM_NETWORK", &test.facts.network).kill_on_drop(true).stdin(std::process::Stdio::null());
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-        let failed = match tokio::time::timeout(left, command.output()).await {
-            Ok(Ok(output)) if output.status.success() => {
+        let failed = match command.output().await {
+            Ok(output) if output.status.success() => {
                 return finding("probe", Some(true), format!("succeeded {}", said(&output)).trim_end());
             }
-            Ok(Ok(output)) => format!("{} {}", output.status, said(&output)),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it did not end within the time for booting".to_owned(),
+            Ok(output) if output.status.code() == Some(TIMED_OUT) => {
+                format!("it did not end within the time for booting {}", said(&output))
+            }
+            Ok(output) => format!("{} {}", output.status, said(&output)),
+            Err(error) => error.to_string(),
         };
         if Instant::now() >= deadline {
             return finding("probe", Some(false), failed.trim_end());

@@ -49,14 +49,14 @@ pub(super) async fn make(id: TestId) -> Result<()> {
             other => other.map_err(|error| Refusal::failed(format!("{file} cannot be set: {error}")))?,
         }
     }
-    ip(&["link", "set", &bridge, "up"]).await
+    ip(&["link", "set", &bridge, "up"]).await.map(drop)
 }
 
 /// Removes the bridge and whatever was used to probe; what is not there is gone already.
 pub(super) async fn remove(id: TestId) -> Result<()> {
     unplug(id).await?;
     let bridge = name(id);
-    if exists(&bridge) { ip(&["link", "delete", &bridge]).await } else { Ok(()) }
+    if exists(&bridge) { ip(&["link", "delete", &bridge]).await.map(drop) } else { Ok(()) }
 }
 
 fn exists(device: &str) -> bool {
@@ -75,7 +75,7 @@ pub(super) async fn plug_in(id: TestId, guest: GuestAddress) -> Result<()> {
     ip(&["link", "set", &plug, "master", &bridge, "up"]).await?;
     ip(&["-n", &bridge, "link", "set", "lo", "up"]).await?;
     ip(&["-n", &bridge, "address", "add", &own, "dev", "probe"]).await?;
-    ip(&["-n", &bridge, "link", "set", "probe", "up"]).await
+    ip(&["-n", &bridge, "link", "set", "probe", "up"]).await.map(drop)
 }
 
 /// Takes that place away.
@@ -84,14 +84,28 @@ pub(super) async fn unplug(id: TestId) -> Result<()> {
     if exists(&plug) {
         ip(&["link", "delete", &plug]).await?;
     }
-    let namespace = std::path::Path::new(NAMESPACES).join(&bridge).exists();
-    if namespace { ip(&["netns", "delete", &bridge]).await } else { Ok(()) }
+    if !std::path::Path::new(NAMESPACES).join(&bridge).exists() {
+        return Ok(());
+    }
+    // A probe outlives a daemon that is killed. In this namespace there are probes of this test and nobody else.
+    for pid in ip(&["netns", "pids", &bridge]).await?.split_whitespace() {
+        if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL); // it may have ended by itself
+        }
+    }
+    ip(&["netns", "delete", &bridge]).await.map(drop)
 }
 
-/// The command that will run beside the copy.
-pub(super) fn beside(id: TestId, script: &str) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &name(id), "sh", "-c", script]);
+/// A shell script that runs beside the copy, or on this host when `isolated` is none. What is left of it when the time is over
+/// is killed, also when nobody waits any more.
+pub(super) fn script(isolated: Option<TestId>, script: &str, limit: Duration) -> Command {
+    let seconds = format!("{}", limit.as_secs().max(1));
+    let bounded = ["timeout", "--kill-after=1", &seconds, "sh", "-c", script];
+    let namespace = isolated.map(name);
+    let inside = namespace.as_deref().map(|name| ["ip", "netns", "exec", name]);
+    let mut words = inside.iter().flatten().chain(&bounded);
+    let mut command = Command::new(words.next().unwrap_or(&"false"));
+    command.args(words);
     command
 }
 
@@ -129,14 +143,15 @@ fn neighbour(guest: GuestAddress) -> Option<Ipv4Addr> {
     candidates.map(Ipv4Addr::from).find(|candidate| *candidate != guest.address)
 }
 
-async fn ip(words: &[&str]) -> Result<()> {
+/// Runs `ip`; gives what it said.
+async fn ip(words: &[&str]) -> Result<String> {
     let said = Command::new("ip").args(words).kill_on_drop(true).output().await;
     let said = said.map_err(|error| {
         let found = format!("the command ip cannot be run ({error}): it makes the network of the copy");
         Refusal::new(Code::Refused, found, "apt-get install iproute2")
     })?;
     match said.status.success() {
-        true => Ok(()),
+        true => Ok(String::from_utf8_lossy(&said.stdout).into_owned()),
         false => {
             let why = String::from_utf8_lossy(&said.stderr);
             Err(Refusal::failed(format!("ip {} failed: {}", words.join(" "), why.trim())))
