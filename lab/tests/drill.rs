@@ -238,6 +238,7 @@ fn interrupted(world: &mut Protected, before: &[String]) {
     }
     let places = [
         "test.standing",
+        "test.probing",
         "test.checked",
         "test.removing",
         "test.discarded",
@@ -269,7 +270,7 @@ fn interrupted(world: &mut Protected, before: &[String]) {
 }
 
 fn begin_unwatched(world: &Protected) {
-    unwatched(world, &["test-failover", VM, "--keep", "--yes"]);
+    unwatched(world, &["test-failover", VM, "--keep", "--probe-port", "7070", "--yes"]);
 }
 
 /// Nobody watches how the command ends: the daemon that it follows is killed.
@@ -298,11 +299,44 @@ fn no_room(world: &Protected) {
     .unwrap();
     let (code, said) = product.attempt(lab, HOSTS[1], &["test-failover", VM, "--yes"]).unwrap();
     println!("{said}");
+    tampered(world);
     host.sh("umount /var/lib/virt-replica/replicas").unwrap();
     product.run(lab, HOSTS[0], &["resume", VM, "--yes"]).unwrap();
     assert_eq!(code, Some(3), "{said}");
     for words in ["✗ Enough disk space", "MiB free", "Fix: ", "df -h"] {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+}
+
+/// What somebody did to the copy of the storage is seen before anything starts from it.
+fn tampered(world: &Protected) {
+    let host = world.lab.host(HOSTS[1]);
+    let newest = "$(ls -d /var/lib/virt-replica/replicas/*/vda/[1-9]*.qcow2 | sort -V | tail -n 1)";
+    for (deed, undo, found) in [
+        (format!("mv {newest} /run/layer"), "mv /run/layer FILE", "No such file"),
+        (
+            format!("F={newest}; mv $F /run/layer; ln -s /run/layer $F"),
+            "mv -f /run/layer FILE",
+            "not a regular file",
+        ),
+        (format!("F={newest}; cp -a $F /run/layer; truncate -s 100 $F"), "mv -f /run/layer FILE", "qcow2"),
+        (
+            format!("F={newest}; cp -a $F /run/layer; qemu-img rebase -u -F raw -b /etc/passwd $F"),
+            "mv -f /run/layer FILE",
+            "stands on",
+        ),
+    ] {
+        let file = host.sh(&format!("echo {newest}")).unwrap();
+        host.sh(&deed).unwrap();
+        let (code, said) =
+            world.product.attempt(&world.lab, HOSTS[1], &["test-failover", VM, "--yes"]).unwrap();
+        println!("{deed}\n{said}");
+        host.sh(&undo.replace("FILE", file.trim())).unwrap();
+        assert_eq!(code, Some(3), "{said}");
+        assert!(
+            said.contains("not to be trusted") && said.contains(found) && said.contains("Fix: "),
+            "{said}"
+        );
     }
 }
 

@@ -35,23 +35,23 @@ const WRITE: [&str; 2] = [
 const READ: [&str; 2] =
     [r"\x80\x02\x00\x00\x00\x23\x00\x00\x01\x4e\x40\x00\x00\x01\x01\x50\x00\x20", r"\x00\x08\x00\x00"];
 
-fn tpm(lab: &Lab, host: &str, [head, tail]: [&str; 2]) -> String {
-    lab.host(host).guest_sh(VM, &format!("{TPM}tpm '{head}{OWNER}{tail}'")).unwrap()
+fn tpm(lab: &Lab, host: &str, vm: &str, [head, tail]: [&str; 2]) -> String {
+    lab.host(host).guest_sh(vm, &format!("{TPM}tpm '{head}{OWNER}{tail}'")).unwrap()
 }
 
 fn write_proofs(lab: &Lab, host: &str) {
     let efi = "mount -t efivarfs none /sys/firmware/efi/efivars";
     lab.host(host).guest_sh(VM, &format!(r"{efi}; printf '\x07\x00\x00\x00proof' > {VARIABLE}")).unwrap();
     for command in [DEFINE, WRITE] {
-        let answer = tpm(lab, host, command);
+        let answer = tpm(lab, host, VM, command);
         assert_eq!(&answer[12..20], "00000000", "the TPM answered {answer}");
     }
 }
 
-fn assert_proofs(lab: &Lab, host: &str) {
+fn assert_proofs(lab: &Lab, host: &str, vm: &str) {
     let script = format!("mount -t efivarfs none /sys/firmware/efi/efivars; tail -c 5 {VARIABLE}");
-    assert_eq!(lab.host(host).guest_sh(VM, &script).unwrap(), "proof");
-    let answer = tpm(lab, host, READ);
+    assert_eq!(lab.host(host).guest_sh(vm, &script).unwrap(), "proof");
+    let answer = tpm(lab, host, vm, READ);
     let proof: String = b"vr-proof".iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(answer.contains(&proof), "the TPM answered {answer}");
 }
@@ -105,11 +105,32 @@ fn protected() -> (Lab, Product, Guest) {
     (lab, product, guest)
 }
 
+/// A test failover boots with copies of the variables and of the TPM's state, and takes them with it.
+fn a_copy_has_its_own(lab: &Lab, product: &Product) {
+    let (second, copy) = (HOSTS[1], format!("{VM} - Test"));
+    let kept = || {
+        lab.host(second)
+            .sh("find /var/lib/libvirt/qemu/nvram /var/lib/libvirt/swtpm /var/lib/virt-replica/replicas 2>/dev/null -path '*tests*' \
+                 -o -path '*nvram/*' -o -path '*swtpm/*/*' | sort 2>/dev/null || true")
+            .unwrap()
+    };
+    let before = kept();
+    let said = product.run(lab, second, &["test-failover", VM, "--keep", "--yes"]).unwrap();
+    println!("{said}");
+    assert!(said.contains("the VM has no display"), "{said}");
+    assert_proofs(lab, second, &copy);
+    assert_ne!(kept(), before);
+    product.run(lab, second, &["stop-test-failover", VM, "--yes"]).unwrap();
+    assert_eq!(kept(), before);
+}
+
 #[test]
 fn variables_tpm_state_and_definition_go_with_the_vm() {
     let (lab, product, guest) = protected();
     let [first, second] = HOSTS;
     let home = (files(&lab, first), lab.host(first).virsh(["domblklist", VM]).unwrap());
+
+    a_copy_has_its_own(&lab, &product);
 
     // An edit while it runs: the next recovery point has it.
     edit(&lab, HOSTS, &["setvcpus", VM, "2", "--maximum", "--config"], "<vcpu");
@@ -131,11 +152,11 @@ fn variables_tpm_state_and_definition_go_with_the_vm() {
     lab.host(second).virsh(["start", VM]).unwrap();
     guest.wait_workload(&lab, LIMIT).unwrap();
     lab.host(second).wait_agent(VM, LIMIT).unwrap();
-    assert_proofs(&lab, second);
+    assert_proofs(&lab, second, VM);
 
     let done = product.hand_over(&lab, &guest, second, 1, &[]).unwrap();
     assert_eq!((done.lost_writes, done.doubled_writes, done.digests_equal), (0, 0, Some(true)), "{done:?}");
-    assert_proofs(&lab, first);
+    assert_proofs(&lab, first, VM);
     assert_eq!((files(&lab, first), lab.host(first).virsh(["domblklist", VM]).unwrap()), home);
     lab.down().unwrap();
 }

@@ -136,14 +136,11 @@ fn settings(screen: &Screen, detail: &RelationshipDetail) -> Vec<(&'static str, 
         ("Disks", disk(true)),
         ("Excluded disks", disk(false)),
         ("Compression", detail.compression.words().to_owned()),
-        (
-            "Drills",
-            detail
-                .drill_every_seconds
-                .map_or_else(|| "never".to_owned(), |every| format!("every {}", units::interval(every))),
-        ),
         ("Rate limit", limit.map_or_else(|| "none".to_owned(), |bytes| format!("{}/s", units::size(bytes)))),
     ];
+    if let Some(every) = detail.drill_every_seconds {
+        lines.push(("Drills", format!("every {}", units::interval(every))));
+    }
     if !detail.networks.is_empty() {
         let pairs: Vec<String> = detail.networks.iter().map(|(a, b)| format!("{a}={b}")).collect();
         lines.push(("Networks", printable(&pairs.join(", "))));

@@ -40,7 +40,9 @@ pub fn test_failover(screen: &Screen, test: &TestFailoverView) -> String {
         ("Boot time", boot(test)),
     ];
     let findings = test.findings.iter().map(|it| (it.what.as_str(), printable(&it.detail)));
-    lines.extend(findings.filter(|(what, _)| *what != "picture"));
+    lines.extend(
+        findings.filter(|(what, _)| *what != "picture" && (*what != "boot" || test.boot_ms.is_none())),
+    );
     lines.extend(test.failure.iter().map(|why| ("Why", printable(why))));
     let picture = test
         .picture

@@ -93,6 +93,7 @@ async fn probes(engine: &Engine, test: &TestView, agent: bool, deadline: Instant
         None if test.facts.isolated => return Ok(vec![finding("probe", Some(false), lost)]),
         _ => {}
     }
+    engine.reach("test.probing").await;
     let mut findings = Vec::new();
     if let Some(number) = test.facts.options.probe_port {
         findings.push(match found.first() {
