@@ -323,7 +323,7 @@ fn tampered(world: &Protected) {
         (
             format!("F={newest}; cp -a $F /run/layer; qemu-img rebase -u -F raw -b /etc/passwd $F"),
             "mv -f /run/layer FILE",
-            "stands on",
+            "stands on \"/etc/passwd\" where",
         ),
     ] {
         let file = host.sh(&format!("echo {newest}")).unwrap();

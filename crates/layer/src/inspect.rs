@@ -77,7 +77,7 @@ pub enum GateRefusal {
     #[error("it has {0} internal snapshots, and layers have none")]
     Snapshots(u32),
     /// It stands on another file than it should.
-    #[error("it stands on {found:?} where {expected:?} was expected")]
+    #[error("it stands on {} where {} was expected", named(found), named(expected))]
     Backing {
         /// What the header names.
         found: Option<String>,
@@ -90,6 +90,11 @@ pub enum GateRefusal {
     /// A name of a backing file that is no text.
     #[error("the name of its backing file is not readable text")]
     BackingName,
+}
+
+/// The file below, in words.
+fn named(file: &Option<String>) -> String {
+    file.as_ref().map_or_else(|| "no other file".to_owned(), |file| format!("{file:?}"))
 }
 
 /// Reads the header of an image and lets it pass, or not.

@@ -109,10 +109,12 @@ fn protected() -> (Lab, Product, Guest) {
 fn a_copy_has_its_own(lab: &Lab, product: &Product) {
     let (second, copy) = (HOSTS[1], format!("{VM} - Test"));
     let kept = || {
-        lab.host(second)
-            .sh("find /var/lib/libvirt/qemu/nvram /var/lib/libvirt/swtpm /var/lib/virt-replica/replicas 2>/dev/null -path '*tests*' \
-                 -o -path '*nvram/*' -o -path '*swtpm/*/*' | sort 2>/dev/null || true")
-            .unwrap()
+        let places = [
+            "/var/lib/libvirt/qemu/nvram",
+            "/var/lib/libvirt/swtpm",
+            "/var/lib/virt-replica/replicas/*/tests",
+        ];
+        lab.host(second).sh(&format!("ls -R {} 2>/dev/null || true", places.join(" "))).unwrap()
     };
     let before = kept();
     let said = product.run(lab, second, &["test-failover", VM, "--keep", "--yes"]).unwrap();
