@@ -42,11 +42,22 @@ echo $! > /run/workload.pid
 
 acpid -c /etc/acpi -l /dev/null -p /run/acpid.pid
 
-for port in /sys/class/virtio-ports/*; do
-    if [ "$(cat "$port/name" 2>/dev/null)" = org.qemu.guest_agent.0 ]; then
-        qemu-ga -d -m virtio-serial -p "/dev/${port##*/}" -t /run -f /run/qemu-ga.pid
-    fi
-done
+start_agent() { # QEMU names a port in a message of its own, which may come later than the port
+    tries=200
+    while [ $tries -gt 0 ]; do
+        for port in /sys/class/virtio-ports/*; do
+            name=
+            read -r name 2>/dev/null < "$port/name"
+            if [ "$name" = org.qemu.guest_agent.0 ]; then
+                qemu-ga -d -m virtio-serial -p "/dev/${port##*/}" -t /run -f /run/qemu-ga.pid
+                return
+            fi
+        done
+        usleep 100000
+        tries=$((tries - 1))
+    done
+}
+start_agent &
 echo "lab: guest is up after $(cut -d' ' -f1 /proc/uptime) s"
 
 # As process 1: collect what has ended, for ever.

@@ -189,7 +189,9 @@ impl Engine {
             }
             owner::spawn(self, record.relationship.id);
         }
-        self.resume_tests()?;
+        if let Err(error) = self.resume_tests() {
+            tracing::warn!(%error, "test failovers cannot be looked after");
+        }
         tokio::spawn(self.clone().listen_to_hypervisor());
         Ok(())
     }
