@@ -177,6 +177,9 @@ impl Host {
                 fs::copy(file, there).with_context(|| format!("guest's {name} on {}", self.name))?;
             }
         }
+        for folder in ["/var/log/libvirt", "/var/lib/libvirt", "/var/lib/virt-replica"] {
+            forget_owners(&machine.path(folder));
+        }
         self.machine = Some(machine);
         self.start_libvirtd()
     }
@@ -261,5 +264,16 @@ impl Host {
                 Err(_) => sleep(LOOK_PAUSE),
             }
         }
+    }
+}
+
+/// What libvirt noted on files about their users, it trusts only within one boot of the machine; hosts of the lab boot without
+/// the machine, so the notes of the boot before go here.
+fn forget_owners(path: &Path) {
+    for note in ["dac", "ref_dac", "timestamp_dac"] {
+        let _ = rustix::fs::lremovexattr(path, format!("trusted.libvirt.security.{note}"));
+    }
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        forget_owners(&entry.path());
     }
 }

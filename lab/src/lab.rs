@@ -32,8 +32,7 @@ impl Lab {
     pub fn up(options: LabOptions) -> Result<Self> {
         sweep(&options)?;
         let image = Image::get(&cache_folder()?)?;
-        fs::create_dir_all(options.folder())
-            .with_context(|| format!("cannot make {}", options.folder().display()))?;
+        make(&options.folder())?;
         let lan = Namespace::start(&options.name, LAN)?;
         network::make_lan(&lan)?;
         let hosts = HOSTS.map(|(name, number)| Host::new(&options, name, number)).into();
@@ -167,6 +166,16 @@ pub fn sweep(options: &LabOptions) -> Result<()> {
     // The folder of all labs goes with the last of them; while it holds others, this fails as it should.
     drop(fs::remove_dir(&options.root));
     Ok(())
+}
+
+/// Makes the folder of a lab. Between its parent and itself another lab may be the last to leave, and take the parent along.
+fn make(folder: &Path) -> Result<()> {
+    loop {
+        match fs::create_dir_all(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => return outcome.with_context(|| format!("cannot make {}", folder.display())),
+        }
+    }
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::exit::{Exit, TABLE};
 use crate::screen::Screen;
 use crate::session::{Ending, Session};
-use crate::{failover, generate, host, observe, operation, peer, protect, render, test_failover};
+use crate::{failover, generate, host, observe, operation, peer, protect, render, test_failover, unplanned};
 
 /// Replicates running virtual machines to a second libvirt host, hands them over with nothing lost, and brings them home.
 #[derive(Parser)]
@@ -63,6 +63,15 @@ pub enum Verb {
     TestFailover(test_failover::TestFailover),
     /// End test failovers: nothing of them is left but their reports
     StopTestFailover(test_failover::Stop),
+    /// Start a VM on its replica server, because its primary server is lost; what came after the recovery point is lost
+    Failover(unplanned::Failover),
+    /// Take a failover back: this host is the replica again
+    CancelFailover(unplanned::CancelFailover),
+    /// Make a failover final: its recovery points are merged while the VM runs
+    CompleteFailover(unplanned::CompleteFailover),
+    /// What only this host has of a VM's disks since a failover
+    #[command(subcommand)]
+    Diverged(unplanned::Diverged),
     /// Print the completion script of a shell
     Completion(generate::Completion),
     /// Write the man pages into a directory
@@ -101,6 +110,10 @@ async fn dispatch(session: &Session, verb: Verb) -> Ending {
         Verb::Host(verb) => host::run(session, verb).await,
         Verb::TestFailover(test) => test_failover::test_failover(session, test).await,
         Verb::StopTestFailover(stop) => test_failover::stop(session, stop).await,
+        Verb::Failover(args) => unplanned::failover(session, args).await,
+        Verb::CancelFailover(args) => unplanned::cancel(session, args).await,
+        Verb::CompleteFailover(args) => unplanned::complete(session, args).await,
+        Verb::Diverged(verb) => unplanned::diverged(session, verb).await,
         Verb::Completion(completion) => generate::completion(completion),
         Verb::Man(man) => generate::man(man),
     }

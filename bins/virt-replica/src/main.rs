@@ -17,6 +17,7 @@ mod render;
 mod screen;
 mod session;
 mod test_failover;
+mod unplanned;
 
 use clap::Parser;
 

@@ -1,5 +1,6 @@
 //! Answers in words. Pure: forms and a screen in, text out; nothing is asked or printed here.
 
+mod diverged;
 mod event;
 mod host;
 mod operation;
@@ -11,6 +12,7 @@ mod test_failover;
 #[cfg(test)]
 mod tests;
 
+pub use diverged::diverged;
 pub use event::events;
 pub use host::{host, invitation, joined, peers};
 pub use operation::{ending, news, operation, operations};

@@ -3,6 +3,7 @@
 mod allocator;
 mod choices;
 mod config;
+mod failovers;
 mod lookup;
 mod operations;
 mod problems;

@@ -2,8 +2,9 @@
 
 use api::dto;
 use choreography::next::resting_state;
-use choreography::table::PLANNED_FAILOVER;
-use choreography::{Advice, Entry, Operation, Outcome, Place, Progress, RestingState, Side, StepState, fold};
+use choreography::{
+    Advice, Entry, Operation, Outcome, Place, Procedure, Progress, RestingState, Side, StepState, fold,
+};
 use engine::{Engine, Times};
 
 use crate::views::host_name;
@@ -28,7 +29,7 @@ pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) ->
         (RestingState::UnderWay | RestingState::Ended, None) => dto::OperationState::Running,
     };
     let (explanation, next_command) = advise(operation, &progress, &new_primary);
-    let steps = PLANNED_FAILOVER.iter().map(|row| {
+    let steps = operation.procedure.table().iter().map(|row| {
         let host = if row.place == Place::OldPrimary { old_primary.clone() } else { new_primary.clone() };
         step(row.name, row.does, host, progress.steps.get(&row.step))
     });
@@ -36,13 +37,14 @@ pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) ->
     let facts = engine::facts(entries);
     dto::OperationView {
         id: operation.id.to_string(),
-        kind: "planned failover".into(),
+        kind: operation.procedure.name().replace('-', " "),
         vm,
         relationship: operation.relationship.to_string(),
         steps: steps.collect(),
         old_primary,
         new_primary,
-        reverse: operation.options.reverse,
+        // A failover leaves a debt like a handover without reverse.
+        reverse: operation.options.reverse && operation.procedure != Procedure::Failover,
         start: operation.options.start,
         requested_by: operation.requested_by.clone(),
         begun_at_ms: operation.begun.millis(),
@@ -75,7 +77,7 @@ fn advise(operation: &Operation, progress: &Progress, new_primary: &str) -> (Str
                 _ => None,
             });
             let mut explanation = reason.unwrap_or_else(|| "it waits for the other host".into());
-            if progress.handed_over() {
+            if progress.handed_over() && !operation.procedure.is_solitary() {
                 explanation += &format!(
                     "; if the other host is lost for good, finish here without it: virt-replica operation cancel {id} --force"
                 );

@@ -338,6 +338,7 @@ impl Service for Daemon {
                 reverse: request.reverse,
                 start: request.start,
                 shutdown_timeout: Duration::from_secs(request.shutdown_timeout_seconds),
+                ..Options::default()
             };
             let here = record.relationship.role() == Role::Primary;
             if dry_run {
@@ -412,10 +413,15 @@ impl Service for Daemon {
             }
             if dry_run {
                 let peer = views::host_name(&self.engine, record.relationship.peer);
-                let lines = [
-                    format!("{peer} becomes the replica server with the original parameters."),
-                    "No disk is copied.".into(),
-                ];
+                let replica = format!("{peer} becomes the replica server with the original parameters.");
+                let lines = match record.relationship.phase {
+                    domain::Phase::FailedOver { .. } => vec![
+                        replica,
+                        "The failover is final: newer recovery points than the one that it started from are given up.".into(),
+                        format!("What only {peer} has is kept aside there; what either side changed travels, or what a comparison finds."),
+                    ],
+                    _ => vec![replica, "No disk is copied, unless the other host wrote to it meanwhile.".into()],
+                };
                 return Ok(Answer::Planned(dto::Plan::of(lines)));
             }
             self.engine.reverse(&record, &wanted).await.map_err(problem)?;
@@ -497,5 +503,42 @@ impl Service for Daemon {
         dry_run: bool,
     ) -> Reply<'_, Answer<Vec<dto::TestFailoverView>>> {
         Box::pin(async move { self.stop_tests(&named, dry_run) })
+    }
+
+    fn failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: dto::FailoverRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::OperationView>> {
+        Box::pin(self.begin_failover(who, vm, request, dry_run))
+    }
+
+    fn cancel_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: dto::CancelFailoverRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::OperationView>> {
+        Box::pin(async move { self.begin_cancel_failover(who, vm, request, dry_run) })
+    }
+
+    fn complete_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::OperationView>> {
+        Box::pin(self.begin_complete_failover(who, vm, dry_run))
+    }
+
+    fn diverged(&self, vm: String) -> Reply<'_, Vec<dto::DivergedView>> {
+        Box::pin(async move { self.all_diverged(&vm).await })
+    }
+
+    fn remove_diverged(&self, _: Caller, vm: String, id: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move { Daemon::remove_diverged(self, &vm, &id, dry_run).await })
     }
 }

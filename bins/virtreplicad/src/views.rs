@@ -51,7 +51,9 @@ pub(crate) fn detail(
     let settings = &relationship.settings;
     let report = engine.health(record)?;
     let unprotected_since_ms = match &relationship.phase {
-        Phase::Unprotected { since } | Phase::Stopped { since } => Some(since.millis()),
+        Phase::Unprotected { since } | Phase::Stopped { since } | Phase::FailedOver { since, .. } => {
+            Some(since.millis())
+        }
         _ => None,
     };
     let due = relationship.phase.sends() && relationship.paused_since.is_none();

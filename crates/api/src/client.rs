@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::dto::{
-    Answer, CancelRequest, Check, Done, EnableRequest, Event, EventQuery, HostChange, HostView, Invitation,
-    InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
-    TestFailoverView,
+    Answer, CancelFailoverRequest, CancelRequest, Check, DivergedView, Done, EnableRequest, Event,
+    EventQuery, FailoverRequest, HostChange, HostView, Invitation, InviteRequest, JoinRequest, OperationView,
+    Peer, PlannedFailoverRequest, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest,
+    SettingsChange, StartWord, TestFailoverRequest, TestFailoverView,
 };
 use crate::problem::{Code, Problem};
 
@@ -210,6 +210,41 @@ impl Client {
         dry_run: bool,
     ) -> Result<Answer<Vec<TestFailoverView>>> {
         self.write(&format!("test-failovers/{}/stop", escape(named)), &(), dry_run).await
+    }
+
+    /// `failover`
+    pub async fn failover(
+        &self,
+        vm: &str,
+        request: &FailoverRequest,
+        dry_run: bool,
+    ) -> Result<Answer<OperationView>> {
+        self.write(&of_vm(vm, "/failover"), request, dry_run).await
+    }
+
+    /// `cancel-failover`
+    pub async fn cancel_failover(
+        &self,
+        vm: &str,
+        request: &CancelFailoverRequest,
+        dry_run: bool,
+    ) -> Result<Answer<OperationView>> {
+        self.write(&of_vm(vm, "/cancel-failover"), request, dry_run).await
+    }
+
+    /// `complete-failover`
+    pub async fn complete_failover(&self, vm: &str, dry_run: bool) -> Result<Answer<OperationView>> {
+        self.write(&of_vm(vm, "/complete-failover"), &(), dry_run).await
+    }
+
+    /// `diverged list`
+    pub async fn diverged(&self, vm: &str) -> Result<Vec<DivergedView>> {
+        self.read(&of_vm(vm, "/diverged")).await
+    }
+
+    /// `diverged remove`
+    pub async fn remove_diverged(&self, vm: &str, id: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&of_vm(vm, &format!("/diverged/{}/remove", escape(id))), &(), dry_run).await
     }
 
     /// `events`

@@ -117,5 +117,5 @@ impl dto::Reason {
 
 /// An instant in UTC: health travels between hosts and time zones.
 fn instant(at: domain::Timestamp) -> String {
-    units::instant(at.millis(), &jiff::tz::TimeZone::UTC)
+    units::instant_utc(at.millis())
 }

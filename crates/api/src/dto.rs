@@ -2,6 +2,7 @@
 //! and what is not known is `null`: no zero stands for "don't know".
 
 mod event;
+mod failover;
 mod host;
 mod operation;
 mod peer;
@@ -11,6 +12,7 @@ mod settings;
 mod test_failover;
 
 pub use event::{Event, EventQuery, Severity};
+pub use failover::{CancelFailoverRequest, DivergedDisk, DivergedView, FailoverRequest};
 pub use host::{HostChange, HostView};
 pub use operation::{
     CancelRequest, OperationState, OperationView, PlannedFailoverRequest, Report, StepState, StepView,

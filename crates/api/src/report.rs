@@ -7,6 +7,9 @@ use jiff::tz::TimeZone;
 use crate::dto::{OperationView, StepView};
 use crate::units;
 
+/// The kind of the procedure in which two hosts take part.
+const PLANNED: &str = "planned failover";
+
 /// The whole report, times in `zone`.
 #[must_use]
 pub fn markdown(operation: &OperationView, zone: &TimeZone) -> String {
@@ -56,6 +59,12 @@ pub fn facts(operation: &OperationView, zone: &TimeZone) -> Vec<(&'static str, S
         ("Digest of the new primary", report.new_primary_digest.clone().unwrap_or_else(unknown)),
         ("Operation", operation.id.clone()),
     ];
+    if operation.kind != PLANNED {
+        // What only two hosts together can measure.
+        let of_both =
+            ["Reverse asked", "Start asked", "Guest off", "Final sync", "Reverse carried", "Digest"];
+        facts.retain(|(label, _)| !of_both.iter().any(|words| label.starts_with(words)));
+    }
     if !operation.explanation.is_empty() {
         facts.insert(1, ("Because", operation.explanation.clone()));
     }

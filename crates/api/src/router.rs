@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
 use crate::dto::{
-    CancelRequest, EnableRequest, EventQuery, HostChange, InviteRequest, JoinRequest, PlannedFailoverRequest,
-    RemoveRequest, ReverseRequest, SettingsChange, TestFailoverRequest,
+    CancelFailoverRequest, CancelRequest, EnableRequest, EventQuery, FailoverRequest, HostChange,
+    InviteRequest, JoinRequest, PlannedFailoverRequest, RemoveRequest, ReverseRequest, SettingsChange,
+    TestFailoverRequest,
 };
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Service};
@@ -55,6 +56,11 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/test-failovers", get(test_failovers))
         .route("/test-failovers/{id}", get(test_failover))
         .route("/test-failovers/{id}/stop", post(stop_test_failover))
+        .route("/relationships/{vm}/failover", post(failover))
+        .route("/relationships/{vm}/cancel-failover", post(cancel_failover))
+        .route("/relationships/{vm}/complete-failover", post(complete_failover))
+        .route("/relationships/{vm}/diverged", get(diverged))
+        .route("/relationships/{vm}/diverged/{id}/remove", post(remove_diverged))
         .route("/events", get(events))
         .fallback(no_such_path)
         .with_state(service)
@@ -293,4 +299,48 @@ async fn stop_test_failover(
     Query(dry): Dry,
 ) -> Answered {
     json(service.stop_test_failover(who, named, dry.dry_run).await?)
+}
+
+async fn failover(
+    State(service): Shared,
+    Who(who): Who,
+    Path(vm): Path<String>,
+    Query(dry): Dry,
+    body: Bytes,
+) -> Answered {
+    let request: FailoverRequest = form(&body)?;
+    json(service.failover(who, vm, request, dry.dry_run).await?)
+}
+
+async fn cancel_failover(
+    State(service): Shared,
+    Who(who): Who,
+    Path(vm): Path<String>,
+    Query(dry): Dry,
+    body: Bytes,
+) -> Answered {
+    let request: CancelFailoverRequest = form(&body)?;
+    json(service.cancel_failover(who, vm, request, dry.dry_run).await?)
+}
+
+async fn complete_failover(
+    State(service): Shared,
+    Who(who): Who,
+    Path(vm): Path<String>,
+    Query(dry): Dry,
+) -> Answered {
+    json(service.complete_failover(who, vm, dry.dry_run).await?)
+}
+
+async fn diverged(State(service): Shared, Path(vm): Path<String>) -> Answered {
+    json(service.diverged(vm).await?)
+}
+
+async fn remove_diverged(
+    State(service): Shared,
+    Who(who): Who,
+    Path((vm, id)): Path<(String, String)>,
+    Query(dry): Dry,
+) -> Answered {
+    json(service.remove_diverged(who, vm, id, dry.dry_run).await?)
 }

@@ -8,10 +8,10 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::dto::{
-    Answer, CancelRequest, Check, Done, EnableRequest, Event, EventQuery, HostChange, HostView, Invitation,
-    InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
-    TestFailoverView,
+    Answer, CancelFailoverRequest, CancelRequest, Check, DivergedView, Done, EnableRequest, Event,
+    EventQuery, FailoverRequest, HostChange, HostView, Invitation, InviteRequest, JoinRequest, OperationView,
+    Peer, PlannedFailoverRequest, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest,
+    SettingsChange, StartWord, TestFailoverRequest, TestFailoverView,
 };
 use crate::problem::Problem;
 
@@ -149,4 +149,26 @@ pub trait Service: Send + Sync + 'static {
         named: String,
         dry_run: bool,
     ) -> Reply<'_, Answer<Vec<TestFailoverView>>>;
+    /// `failover`: answers as soon as it is journaled; its steps are polled. On the replica server, which asks nobody's leave.
+    fn failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: FailoverRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<OperationView>>;
+    /// `cancel-failover`
+    fn cancel_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: CancelFailoverRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<OperationView>>;
+    /// `complete-failover`
+    fn complete_failover(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<OperationView>>;
+    /// `diverged list`, the oldest first.
+    fn diverged(&self, vm: String) -> Reply<'_, Vec<DivergedView>>;
+    /// `diverged remove`
+    fn remove_diverged(&self, who: Caller, vm: String, id: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
 }

@@ -35,6 +35,12 @@ pub fn interval(seconds: u64) -> String {
     }
 }
 
+/// An instant in UTC: what a daemon says travels between hosts and time zones.
+#[must_use]
+pub fn instant_utc(at_ms: u64) -> String {
+    instant(at_ms, &TimeZone::UTC)
+}
+
 /// An instant in the given time zone, with the zone's name.
 #[must_use]
 pub fn instant(at_ms: u64, zone: &TimeZone) -> String {

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use api::dto::{
-    Answer, CancelRequest, Check, Compression, DiskSelection, Done, EnableRequest, Event, EventQuery, Health,
-    HostChange, HostView, Invitation, InviteRequest, JoinRequest, Mode, OperationView, Peer, Plan,
-    PlannedFailoverRequest, RateLimit, RelationshipDetail, RelationshipSummary, RemoveRequest, ReplicaFate,
-    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView,
+    Answer, CancelFailoverRequest, CancelRequest, Check, Compression, DiskSelection, DivergedView, Done,
+    EnableRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, Invitation,
+    InviteRequest, JoinRequest, Mode, OperationView, Peer, Plan, PlannedFailoverRequest, RateLimit,
+    RelationshipDetail, RelationshipSummary, RemoveRequest, ReplicaFate, ReverseRequest, SettingsChange,
+    StartWord, TestFailoverRequest, TestFailoverView,
 };
 use api::{Caller, Client, Code, Problem, Reply, Service};
 
@@ -163,6 +164,33 @@ impl Service for Recorder {
     ) -> Reply<'_, Answer<Vec<TestFailoverView>>> {
         self.refuse(format!("stop_test_failover {named} dry={dry}"))
     }
+    fn failover(
+        &self,
+        _: Caller,
+        vm: String,
+        request: FailoverRequest,
+        dry: bool,
+    ) -> Reply<'_, Answer<OperationView>> {
+        self.refuse(format!("failover {vm} {request:?} dry={dry}"))
+    }
+    fn cancel_failover(
+        &self,
+        _: Caller,
+        vm: String,
+        request: CancelFailoverRequest,
+        dry: bool,
+    ) -> Reply<'_, Answer<OperationView>> {
+        self.refuse(format!("cancel_failover {vm} {request:?} dry={dry}"))
+    }
+    fn complete_failover(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<OperationView>> {
+        self.refuse(format!("complete_failover {vm} dry={dry}"))
+    }
+    fn diverged(&self, vm: String) -> Reply<'_, Vec<DivergedView>> {
+        self.refuse(format!("diverged {vm}"))
+    }
+    fn remove_diverged(&self, _: Caller, vm: String, id: String, dry: bool) -> Reply<'_, Answer<Done>> {
+        self.done(format!("remove_diverged {vm} {id}"), dry)
+    }
 }
 
 fn summary() -> RelationshipSummary {
@@ -242,6 +270,13 @@ async fn requests_arrive_whole() {
     client.stop_test_failover("vm 1", false).await.expect_err("refused");
     client.test_failover("t").await.expect_err("refused");
     client.test_failovers().await.expect_err("refused");
+    let failover = FailoverRequest { point: Some("p".into()), force: true, ..FailoverRequest::default() };
+    client.failover("vm", &failover, false).await.expect_err("refused");
+    let cancel = CancelFailoverRequest { turn_off: true, shutdown_timeout_seconds: 7 };
+    client.cancel_failover("vm", &cancel, true).await.expect_err("refused");
+    client.complete_failover("vm", false).await.expect_err("refused");
+    client.diverged("vm").await.expect_err("refused");
+    client.remove_diverged("vm", "1 2", true).await.expect("planned");
     let seen = recorder.seen.lock().expect("not poisoned").clone();
     let expected = [
         format!("{enable:?} dry=false"),
@@ -252,6 +287,11 @@ async fn requests_arrive_whole() {
         "stop_test_failover vm 1 dry=false".to_owned(),
         "test_failover t".to_owned(),
         "test_failovers".to_owned(),
+        format!("failover vm {failover:?} dry=false"),
+        format!("cancel_failover vm {cancel:?} dry=true"),
+        "complete_failover vm dry=false".to_owned(),
+        "diverged vm".to_owned(),
+        "remove_diverged vm 1 2 dry=true".to_owned(),
     ];
     assert_eq!(seen, expected);
 }

@@ -104,10 +104,11 @@ impl Progress {
         !matches!(self.steps.get(&step), None | Some(StepState::Undone { .. } | StepState::Skipped { .. }))
     }
 
-    /// Whether the VM's authority has passed to the new primary, as far as this journal knows.
+    /// Whether the VM's authority has passed to the new primary (or another point of no return was passed), as far as this
+    /// journal knows.
     #[must_use]
     pub fn handed_over(&self) -> bool {
-        self.is_settled(Step::HandOver)
+        Step::POINTS_OF_NO_RETURN.into_iter().any(|step| self.is_settled(step))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The procedures as step tables, and the fold that tells from a journal what is done and what comes next.
 //!
-//! Pure. The daemon, the tests and any model run this same table: [`table::PLANNED_FAILOVER`] says what each step does,
+//! Pure. The daemon, the tests and any model run these same tables: [`table::Procedure::table`] says what each step does,
 //! [`journal::fold`] reads a journal, [`next::next`] decides. What is *not* here: how a step is carried out (`engine`).
 
 pub mod journal;
@@ -11,4 +11,4 @@ pub mod table;
 pub use journal::{Entry, FORCED, Mark, Progress, StepState, fold};
 pub use next::{Advice, Next, RestingState, advice, next};
 pub use operation::{Operation, Options, Outcome, Side};
-pub use table::{Place, Step, StepSpec, Undo, spec};
+pub use table::{Place, Procedure, Step, StepSpec, Undo, spec};

@@ -8,7 +8,7 @@ use domain::Timestamp;
 
 use crate::journal::{Progress, StepState};
 use crate::operation::{Operation, Outcome, Side};
-use crate::table::{Place, Step, Undo, spec};
+use crate::table::{Place, Procedure, Step, Undo, spec};
 
 /// What to do now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,11 +64,25 @@ pub fn next(operation: &Operation, progress: &Progress) -> Next {
     if progress.outcome.is_some() {
         return Next::Nothing;
     }
+    if operation.procedure.is_solitary() {
+        return alone(operation, progress);
+    }
     match (operation.side, &progress.cancelled) {
         (Side::OldPrimary, Some(_)) => backward(progress),
         // The new primary took nothing of the VM yet: its announcement is all there is to clear.
         (Side::NewPrimary, Some(_)) => Next::End(Outcome::Undone),
         (_, None) => forward(operation, progress),
+    }
+}
+
+/// A procedure of one host: nothing in front of its point of no return needs taking back.
+fn alone(operation: &Operation, progress: &Progress) -> Next {
+    if progress.cancelled.is_some() {
+        return Next::End(Outcome::Undone);
+    }
+    match operation.procedure.steps().find(|step| !progress.is_settled(*step)) {
+        Some(step) => not_asked_for(operation, step).map_or(Next::Do(step), |why| Next::Skip(step, why)),
+        None => Next::End(Outcome::Completed),
     }
 }
 
@@ -185,19 +199,21 @@ pub enum CannotCancel {
         "the hand over has happened: the VM belongs to the other host now. To bring it home, run planned-failover there"
     )]
     HandedOver,
+    /// A procedure of one host has passed its point of no return.
+    #[error("it has taken effect and goes on to its end")]
+    TookEffect,
     /// Nothing is left to cancel.
     #[error("the operation has ended")]
     Ended,
 }
 
 /// Whether a person may still turn the operation round.
-pub fn may_cancel(progress: &Progress) -> Result<(), CannotCancel> {
-    if progress.outcome.is_some() {
-        Err(CannotCancel::Ended)
-    } else if progress.handed_over() {
-        Err(CannotCancel::HandedOver)
-    } else {
-        Ok(())
+pub fn may_cancel(procedure: Procedure, progress: &Progress) -> Result<(), CannotCancel> {
+    match (progress.outcome, progress.handed_over(), procedure) {
+        (Some(_), ..) => Err(CannotCancel::Ended),
+        (None, false, _) => Ok(()),
+        (None, true, Procedure::PlannedFailover) => Err(CannotCancel::HandedOver),
+        (None, true, _) => Err(CannotCancel::TookEffect),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use domain::{Epoch, HostId, OperationId, RelationshipId, Timestamp};
+use domain::{Epoch, HostId, OperationId, PointId, RelationshipId, Settlement, Timestamp};
+
+use crate::table::Procedure;
 
 /// What the operator chose.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,6 +15,14 @@ pub struct Options {
     pub start: bool,
     /// How long the guest may take to shut down.
     pub shutdown_timeout: Duration,
+    /// From which recovery point a failover starts; none: what the procedure says.
+    pub point: Option<PointId>,
+    /// Turn the VM off when it does not shut down in time. Only where a person said so.
+    pub destroy: bool,
+    /// What becomes of a failover by itself, and after how long; none: a person decides.
+    pub commit_timer: Option<(Settlement, Duration)>,
+    /// Take a failover back when its guest has not answered after this long.
+    pub roll_back_unless_boots: Option<Duration>,
 }
 
 impl Options {
@@ -22,7 +32,15 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { reverse: true, start: true, shutdown_timeout: Self::SHUTDOWN_TIMEOUT_DEFAULT }
+        Options {
+            reverse: true,
+            start: true,
+            shutdown_timeout: Self::SHUTDOWN_TIMEOUT_DEFAULT,
+            point: None,
+            destroy: false,
+            commit_timer: None,
+            roll_back_unless_boots: None,
+        }
     }
 }
 
@@ -49,13 +67,15 @@ pub enum Outcome {
 pub struct Operation {
     /// The same on both hosts.
     pub id: OperationId,
+    /// What is carried out.
+    pub procedure: Procedure,
     /// Whose handover.
     pub relationship: RelationshipId,
     /// The host that was primary when it began.
     pub old_primary: HostId,
-    /// The part that this host plays.
+    /// The part that this host plays; in a procedure of one host it is that of the new primary.
     pub side: Side,
-    /// The epoch that begins at the hand over.
+    /// The epoch that begins at the point of no return, if one does.
     pub proposed_epoch: Epoch,
     /// What the operator chose.
     pub options: Options,

@@ -23,11 +23,13 @@ pub enum CheckName {
     DiskSpace,
     Memory,
     NameFree,
+    RecoveryPointTrusted,
+    NotRunningThere,
 }
 
 impl CheckName {
     /// Every check, in the order in which they are shown.
-    pub const ALL: [CheckName; 19] = [
+    pub const ALL: [CheckName; 21] = [
         CheckName::ReplicaReachable,
         CheckName::VersionsMatch,
         CheckName::ClocksAgree,
@@ -47,6 +49,8 @@ impl CheckName {
         CheckName::DiskSpace,
         CheckName::Memory,
         CheckName::NameFree,
+        CheckName::RecoveryPointTrusted,
+        CheckName::NotRunningThere,
     ];
 
     /// What the check proves, for people.
@@ -72,6 +76,10 @@ impl CheckName {
             CheckName::DiskSpace => "Enough disk space on the replica server",
             CheckName::Memory => "Enough memory on the replica server",
             CheckName::NameFree => "VM's name and UUID are free on the replica server",
+            CheckName::RecoveryPointTrusted => {
+                "Recovery point is complete, and its files are what they should be"
+            }
+            CheckName::NotRunningThere => "VM is not known to run on the other host",
         }
     }
 }

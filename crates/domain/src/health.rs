@@ -71,6 +71,11 @@ pub enum Reason {
         /// Since when.
         since: Timestamp,
     },
+    /// The VM was failed over, and that is neither complete nor cancelled nor reversed.
+    FailedOver {
+        /// Since when.
+        since: Timestamp,
+    },
     /// A handover is open.
     OperationUnfinished,
     /// Somebody did something to the VM or its copy that weakens protection.
@@ -92,6 +97,7 @@ impl Reason {
             | Reason::Slow { .. }
             | Reason::InitialReplicationUnfinished
             | Reason::Unprotected { .. }
+            | Reason::FailedOver { .. }
             | Reason::OperationUnfinished => Health::Warning,
         }
     }
@@ -120,7 +126,11 @@ impl Reason {
             Reason::Unprotected { .. } => {
                 "The VM is unprotected: it was failed over without reverse".to_owned()
             }
-            Reason::OperationUnfinished => "A planned failover is not finished".to_owned(),
+            Reason::FailedOver { .. } => {
+                "The VM is unprotected: it was failed over from a recovery point, which is not final yet"
+                    .to_owned()
+            }
+            Reason::OperationUnfinished => "An operation is not finished".to_owned(),
             Reason::Interference(notice) => notice.what.clone(),
         }
     }
@@ -135,6 +145,10 @@ impl Reason {
             Reason::Unprotected { .. } => {
                 Some(format!("on the host that runs the VM: virt-replica reverse {vm}"))
             }
+            Reason::FailedOver { .. } => Some(format!(
+                "when the VM is as it should be and the other host is back: virt-replica reverse {vm}; when that host will not \
+                 come back: virt-replica complete-failover {vm}; to take it back: virt-replica cancel-failover {vm}"
+            )),
             Reason::InitialReplicationUnfinished => Some(format!("virt-replica wait {vm}")),
             Reason::OperationUnfinished => Some("virt-replica operation list".to_owned()),
             Reason::Interference(notice) => Some(notice.cure.clone()),
@@ -211,6 +225,7 @@ pub fn assess(facts: &HealthFacts<'_>) -> HealthReport {
         Phase::Unprotected { since } | Phase::Stopped { since } => {
             reasons.push(Reason::Unprotected { since: *since })
         }
+        Phase::FailedOver { since, .. } => reasons.push(Reason::FailedOver { since: *since }),
         Phase::Receiving if facts.last_synchronized.is_none() => {
             reasons.push(Reason::InitialReplicationUnfinished)
         }

@@ -5,6 +5,7 @@
 
 pub mod attachment;
 pub mod checks;
+pub mod divergence;
 pub mod health;
 pub mod ids;
 pub mod point;
@@ -16,10 +17,11 @@ pub mod words;
 
 pub use attachment::Attachment;
 pub use checks::{Check, CheckName, Verdict};
+pub use divergence::Divergence;
 pub use health::{Health, HealthReport, Notice, Reason};
 pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, TestId, VmId};
 pub use point::{Consistency, Lineage, RecoveryPoint};
-pub use relationship::{Phase, Relationship, Role};
+pub use relationship::{Phase, Relationship, Role, Settlement};
 pub use settings::{Compression, DiskChoice, Frequency, Settings, Thresholds};
 pub use statistics::{CycleOutcome, CycleRecord, Statistics};
 pub use time::Timestamp;

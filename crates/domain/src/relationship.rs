@@ -10,9 +10,14 @@
 //!   │                       │ lock                            │
 //!   └──────────────────  Yielding ── demote, reverse ─────────┤
 //!                           └─────── demote, no reverse ─▶ Stopped
+//!
+//!   a failover that nobody planned
+//!   survivor:  Receiving, Stopped ─ take over ─▶ FailedOver ─ complete ─▶ Unprotected ─ reverse ─▶ Replicating
+//!                      ▲                             └─ cancel ─▶ Receiving       (FailedOver may be reversed at once)
+//!   the other: Replicating … ─ the survivor reverses: step down ─▶ Receiving
 //! ```
 
-use crate::ids::{Epoch, HostId, RelationshipId, VmId};
+use crate::ids::{Epoch, HostId, PointId, RelationshipId, VmId};
 use crate::settings::Settings;
 use crate::time::Timestamp;
 
@@ -23,6 +28,15 @@ pub enum Role {
     Primary,
     /// Holds the copy and receives.
     Replica,
+}
+
+/// How a failover ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settlement {
+    /// It is final.
+    Complete,
+    /// It is taken back.
+    RollBack,
 }
 
 /// Where this side stands.
@@ -49,6 +63,15 @@ pub enum Phase {
         /// Since when.
         since: Timestamp,
     },
+    /// Primary: the VM was started from a recovery point, because the other host was lost. Not final yet.
+    FailedOver {
+        /// Since when.
+        since: Timestamp,
+        /// From which point; newer ones are kept until it is final.
+        point: PointId,
+        /// What becomes of it by itself, and when; none: a person decides.
+        timer: Option<(Settlement, Timestamp)>,
+    },
     /// Replica: receives deltas.
     Receiving,
     /// Replica: an old primary that handed over without reverse; the VM must not start here.
@@ -68,7 +91,8 @@ impl Phase {
             | Phase::Replicating
             | Phase::Resynchronizing { .. }
             | Phase::Yielding
-            | Phase::Unprotected { .. } => Role::Primary,
+            | Phase::Unprotected { .. }
+            | Phase::FailedOver { .. } => Role::Primary,
             Phase::Receiving | Phase::Stopped { .. } => Role::Replica,
         }
     }
@@ -95,6 +119,7 @@ impl Phase {
             Phase::Resynchronizing { .. } => "Resynchronizing",
             Phase::Yielding => "Planned failover in progress",
             Phase::Unprotected { .. } => "Unprotected",
+            Phase::FailedOver { .. } => "Failed over, not complete",
             Phase::Receiving => "Receiving",
             Phase::Stopped { .. } => "Failed over, not reversed",
         }
@@ -144,6 +169,7 @@ mod tests {
             (Phase::Resynchronizing { cause: "test".into() }, true),
             (Phase::Yielding, false),
             (Phase::Unprotected { since: at }, true),
+            (Phase::FailedOver { since: at, point: PointId(uuid::Uuid::nil()), timer: None }, true),
             (Phase::Receiving, false),
             (Phase::Stopped { since: at }, false),
         ];

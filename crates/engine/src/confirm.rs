@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use domain::{Epoch, Health, Notice, Role};
+use domain::{Health, Notice, Role};
 use store::Record;
-use wire::message::{Answer, Request};
 
 use crate::notice::word;
 use crate::{Code, Engine, Refusal, Result};
@@ -47,24 +46,23 @@ impl Engine {
         if relationship.role() == Role::Replica {
             return Ok(StartWord::Refused(format!("VM {name} is a replica here and belongs to {peer}")));
         }
-        if record.confirmed_boot.as_deref() == Some(store::boot_id()) {
+        let confirmed = record.confirmed_boot.as_deref() == Some(store::boot_id());
+        // While cycles succeed, the other host is heard all the time.
+        if confirmed && record.last_failure.is_none() {
             return Ok(StartWord::Allowed);
         }
-        let request =
-            Request::Beliefs { relationship: id.0, epoch: relationship.epoch.number(), unfinished: None };
-        let answer = tokio::time::timeout(DEADLINE, self.ask(relationship.peer, &request)).await;
-        match answer.unwrap_or_else(|_| Err(Refusal::unavailable("it does not answer", ""))) {
-            Ok(Answer::Beliefs(theirs)) if theirs.epoch > relationship.epoch.number() => {
-                let by = Epoch::new(theirs.epoch).unwrap_or(relationship.epoch);
-                self.store().supersede(id, by).map_err(Refusal::failed)?;
-                Ok(StartWord::Refused(store::stale_copy(name, &peer)))
-            }
-            // A host that has forgotten the relationship has not overtaken it.
-            Ok(Answer::Beliefs(_)) | Err(Refusal { code: Code::NotFound, .. }) => {
+        match self.hear_peer(record, DEADLINE).await {
+            Ok(_) | Err(Refusal { code: Code::NotFound, .. }) => {
+                let heard = self.record(id)?;
+                if heard.superseded_by.is_some_and(|by| by > heard.relationship.epoch) {
+                    return Ok(StartWord::Refused(store::stale_copy(name, &peer)));
+                }
+                // A host that has forgotten the relationship has not overtaken it.
                 self.store().confirm_boot(id, store::boot_id()).map_err(Refusal::failed)?;
                 Ok(StartWord::Allowed)
             }
-            Ok(_) => Err(Refusal::failed("the other host answered something else than its beliefs")),
+            Err(error) if error.code == Code::Failed => Err(error),
+            Err(_) if confirmed => Ok(StartWord::Allowed),
             Err(_) => Ok(StartWord::PeerSilent(format!(
                 "this host came back, and {peer} was not heard since: whether VM {name} was moved there is not known"
             ))),
@@ -79,18 +77,36 @@ impl Engine {
 
     /// What health has to say about it.
     pub(crate) async fn role_notice(&self, record: &Record) -> Result<Option<Notice>> {
-        let name = &record.relationship.vm_name;
         Ok(match self.may_start(record).await? {
             StartWord::Allowed => None,
-            StartWord::Refused(what) => Some(Notice {
-                severity: Health::Critical,
-                what,
-                cure: format!("if it runs here, shut it down here at once: virsh shutdown {}", word(name)),
-            }),
+            StartWord::Refused(what) => Some(self.stale_notice(record, what).await),
             StartWord::PeerSilent(what) => {
                 let cure = format!("virt-replica peer test {}", word(&self.peer_name(record)));
                 Some(Notice { severity: Health::Critical, what, cure })
             }
         })
+    }
+
+    /// This side was overtaken: with the VM off that is a copy to be taken in, with the VM running it is a split brain.
+    async fn stale_notice(&self, record: &Record, what: String) -> Notice {
+        let (name, vm) = (&record.relationship.vm_name, word(&record.relationship.vm_name));
+        let peer = self.peer_name(record);
+        let runs = self.vm_state(record).await.ok().flatten().is_some_and(hypervisor::VmState::is_active);
+        let severity = Health::Critical;
+        match runs {
+            true => Notice {
+                severity,
+                what: format!("split brain: VM {name:?} runs on this host, and {peer} failed it over"),
+                cure: format!(
+                    "decide which one is to live on. That on {peer}: here virsh shutdown {vm}, then there virt-replica reverse \
+                     {vm}. This one: on {peer} virt-replica cancel-failover {vm}. What the other wrote is kept aside"
+                ),
+            },
+            false => Notice {
+                severity,
+                what,
+                cure: format!("on {peer}: virt-replica reverse {vm}; what only this host has is kept aside"),
+            },
+        }
     }
 }

@@ -2,7 +2,9 @@
 //! sealed it let go of what it stood on. If the link breaks, the delta goes on where it stopped (`transfer`); if anything else
 //! fails, the new checkpoint goes and the next cycle covers more.
 
-use domain::{Consistency, DiskTarget, Epoch, Lineage, Notice, Phase, PointId, RecoveryPoint, Timestamp};
+use domain::{
+    Consistency, DiskTarget, Divergence, Epoch, Lineage, Notice, Phase, PointId, RecoveryPoint, Timestamp,
+};
 use hypervisor::{Obstacle, VmFacts, VmState};
 use store::Record;
 use uuid::Uuid;
@@ -17,8 +19,9 @@ use crate::events::Number;
 use crate::notice;
 use crate::seal::{self, Seal};
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
+use crate::standing::{self, Standing};
 use crate::transfer::{Acknowledged, Transfer};
-use crate::{Code, Engine, Refusal, Result, clock};
+use crate::{Code, Engine, Refusal, Result, clock, comeback};
 
 /// What a cycle achieved.
 #[derive(Clone, Debug)]
@@ -45,6 +48,9 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
     let kept = if slot.unfinished().is_some() { None } else { kept_header(engine, record)? };
     let unfinished = slot.unfinished().as_ref().map(|it| &it.header).or(kept.as_ref()).map(unfinished);
     let beliefs = beliefs(engine, record, unfinished).await?;
+    // It may have said that this host is primary in a higher epoch.
+    let record = &engine.record(relationship.id)?;
+    let relationship = &record.relationship;
     let their_head = beliefs.head.map(RecoveryPoint::try_from).transpose()?;
     let vm = relationship.vm;
     let facts = engine.vm(record).await?.ok_or_else(|| {
@@ -64,9 +70,6 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         Epoch::new(beliefs.epoch).ok_or_else(|| Refusal::failed("the other host sent epoch 0"))?;
     let decision =
         basis::decide((relationship.epoch, their_epoch), &history, their_head.as_ref(), &checkpoints);
-    if their_epoch > relationship.epoch {
-        engine.store().supersede(relationship.id, their_epoch).map_err(Refusal::failed)?;
-    }
     let decision = decision
         .map_err(|error| Refusal::new(Code::InDoubt, error.to_string(), "virt-replica show on both hosts"))?;
     if let Some(adopted) = &decision.adopt {
@@ -75,7 +78,9 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         engine.store().set_offline_seal(relationship.id, None).map_err(Refusal::failed)?;
     }
     let envelope = Envelope::of(&facts)?;
-    let mut attempt = Attempt { engine, record, facts, envelope, disks, their_head, basis: decision.basis };
+    let divergence = beliefs.divergence.map(Divergence::try_from).transpose()?;
+    let basis = with_divergence(decision.basis, divergence.as_ref());
+    let mut attempt = Attempt { engine, record, facts, envelope, disks, their_head, basis, divergence };
     let transfer = slot.unfinished().take();
     let transfer = match (transfer, kept) {
         (None, Some(header)) => attempt.reopen(header).await,
@@ -115,10 +120,17 @@ fn unfinished(header: &DeltaHeader) -> Unfinished {
 async fn beliefs(engine: &Engine, record: &Record, unfinished: Option<Unfinished>) -> Result<Beliefs> {
     let relationship = &record.relationship;
     let (id, epoch) = (relationship.id.0, relationship.epoch.number());
-    let request = Request::Beliefs { relationship: id, epoch, unfinished };
+    let request = Request::Beliefs { relationship: id, epoch, unfinished, is_primary: true };
     let Answer::Beliefs(beliefs) = engine.ask(relationship.peer, &request).await? else {
         return Err(Refusal::failed("the other host answered something else than its beliefs"));
     };
+    if let Standing::Overtaken(by) = engine.heed(record, (standing::is_primary(&beliefs), beliefs.epoch))? {
+        let (peer, vm) = (engine.peer_name(record), domain::vm_argument(&relationship.vm_name));
+        let found =
+            format!("{peer} failed the VM over (epoch {by}, here {epoch}): what is here is a stale copy");
+        let cure = format!("on {peer}: virt-replica reverse {vm}, or virt-replica cancel-failover {vm}");
+        return Err(Refusal::new(Code::InDoubt, found, cure));
+    }
     engine.store().set_paused_on_peer(relationship.id, beliefs.paused).map_err(Refusal::failed)?;
     if beliefs.paused {
         let cure = format!("on the replica server: virt-replica resume {}", relationship.vm_name);
@@ -128,7 +140,7 @@ async fn beliefs(engine: &Engine, record: &Record, unfinished: Option<Unfinished
         let found = format!("the replica server does not receive: it is in state \"{}\"", beliefs.phase);
         return Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"));
     }
-    Ok(beliefs)
+    Ok(*beliefs)
 }
 
 fn announce_resynchronization(engine: &Engine, record: &Record, cause: &str) -> Result<()> {
@@ -165,6 +177,16 @@ fn check_vm(facts: &VmFacts, record: &Record) -> Result<()> {
     relationship.settings.replicated_disks().try_for_each(|target| source_file(facts, target).map(drop))
 }
 
+/// A replica that differs from its newest point in nobody knows what gets everything.
+fn with_divergence(basis: Basis, divergence: Option<&Divergence>) -> Basis {
+    match divergence {
+        Some(divergence) if !divergence.is_known() => Basis::Whole {
+            cause: "what the old primary wrote after the failover was not tracked to the end".to_owned(),
+        },
+        _ => basis,
+    }
+}
+
 struct Attempt<'a> {
     engine: &'a Engine,
     record: &'a Record,
@@ -173,6 +195,8 @@ struct Attempt<'a> {
     disks: Vec<DiskTarget>,
     their_head: Option<RecoveryPoint>,
     basis: Basis,
+    /// Where the replica's disks differ from its newest point.
+    divergence: Option<Divergence>,
 }
 
 impl Attempt<'_> {
@@ -269,7 +293,11 @@ impl Attempt<'_> {
             Basis::Since(base) => {
                 // What is handed over is read from the bitmap itself, which costs milliseconds.
                 let handed_over = relationship.phase == Phase::Yielding;
-                if !handed_over && let Some(unchanged) = self.unchanged_since_last_time()? {
+                let shared = self.divergence.is_none();
+                if !handed_over
+                    && shared
+                    && let Some(unchanged) = self.unchanged_since_last_time()?
+                {
                     return Ok(unchanged);
                 }
                 seal::expect_one_bitmap(&self.facts, &self.disks).await?;
@@ -355,7 +383,13 @@ impl Attempt<'_> {
         }
     }
 
-    async fn send(&self, source: Source, id: PointId, consistency: Consistency) -> Result<Synchronized> {
+    async fn send(&self, mut source: Source, id: PointId, consistency: Consistency) -> Result<Synchronized> {
+        if let (Some(divergence), Basis::Since(_)) = (&self.divergence, &self.basis)
+            && let Err(error) = comeback::cover(&mut source, divergence).await
+        {
+            source.close(self.engine).await;
+            return Err(error);
+        }
         let parent = self.their_head.as_ref().map_or(Lineage::ORIGIN, |head| head.lineage);
         let header = self.header(&source, id, consistency);
         self.carry(Transfer::new(header, self.basis.clone(), parent, source), None).await

@@ -22,6 +22,13 @@ pub(crate) enum Number {
     Unprotected = 2004,
     Reversed = 2005,
     Forced = 2006,
+    FailoverBegun = 2101,
+    FailedOver = 2102,
+    FailoverCancelled = 2103,
+    FailoverSettled = 2104,
+    SetAside = 2105,
+    SteppedDown = 2106,
+    EpochAdopted = 2107,
     TestBegun = 2201,
     TestPassed = 2202,
     TestFailed = 2203,
@@ -43,6 +50,9 @@ impl Number {
             | Number::Weakened
             | Number::Unprotected
             | Number::Forced
+            | Number::FailoverBegun
+            | Number::FailedOver
+            | Number::SetAside
             | Number::TestFailed
             | Number::CertificateExpires => EventSeverity::Warning,
             Number::Interference => EventSeverity::Critical,

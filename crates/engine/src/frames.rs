@@ -53,12 +53,12 @@ pub(crate) fn zeroes(disk: u16, offset: u64, length: u64) -> Ready {
     Ready { header, head, payload: Bytes::new() }
 }
 
-fn is_zero(cluster: &[u8]) -> bool {
+pub(crate) fn is_zero(cluster: &[u8]) -> bool {
     cluster == &ZEROES[..cluster.len()]
 }
 
 /// One buffer over the piece; free when the piece came as one chunk.
-fn joined(piece: Extent, mut chunks: Vec<Chunk>) -> Bytes {
+pub(crate) fn joined(piece: Extent, mut chunks: Vec<Chunk>) -> Bytes {
     if let [Chunk::Data { bytes, .. }] = chunks.as_mut_slice() {
         return std::mem::take(bytes);
     }

@@ -3,17 +3,18 @@
 
 use bytes::Bytes;
 use choreography::{Entry, Mark, Step};
-use domain::{OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, Settings, VmId};
+use domain::{Epoch, OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, Settings, VmId};
 use futures_util::future::{BoxFuture, FutureExt};
+use hypervisor::VmState;
 use store::{AbandonVerdict, HandOverVerdict, Record};
 use transport::{DeltaBody, ErrorClass, PeerHandler, PeerRecord};
-use wire::message::form::{CheckForm, EntryForm, OperationForm, PointForm, SettingsForm};
+use wire::message::form::{CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm};
 use wire::message::{Answer, Beliefs, Request, Requirements, Unfinished};
 
 use crate::events::Number;
 use crate::plan::refused;
 use crate::protect::mismatches;
-use crate::{Code, Engine, Refusal, Result, clock, owner, receive, replica, survey};
+use crate::{Code, Engine, Refusal, Result, clock, comeback, owner, receive, replica, survey};
 
 impl PeerHandler for Engine {
     fn command(
@@ -86,8 +87,12 @@ impl Engine {
             Request::Enable { relationship, epoch: _, settings, requirements } => {
                 self.become_replica(peer, relationship.into(), settings, requirements).await
             }
-            Request::Beliefs { relationship, unfinished, .. } => {
-                self.beliefs(&self.theirs(peer, relationship)?, unfinished.as_ref()).await
+            Request::Beliefs { relationship, epoch, unfinished, is_primary } => {
+                let record = self.theirs(peer, relationship)?;
+                if is_primary {
+                    self.heed(&record, (true, epoch))?;
+                }
+                self.beliefs(&record, unfinished.as_ref()).await
             }
             Request::Settings { relationship, epoch, settings } => {
                 let record = self.theirs_now(peer, relationship, epoch)?;
@@ -125,7 +130,7 @@ impl Engine {
                 self.take_over(peer, operation, entries, head).await
             }
             Request::Reverse { relationship, epoch, head, settings } => {
-                self.reversed(&self.theirs(peer, relationship)?, epoch, head, settings)
+                self.reversed(&self.theirs(peer, relationship)?, epoch, head, settings).await
             }
             Request::News { operation, entries, .. } => self.news(peer, OperationId(operation), entries),
             Request::Remove { relationship, delete_replica, .. } => {
@@ -247,14 +252,26 @@ impl Engine {
             _ => None,
         };
         let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
-        Ok(Answer::Beliefs(Beliefs {
+        let divergence = self.store().divergence(relationship.id).map_err(Refusal::failed)?;
+        let divergence = divergence.filter(|divergence| divergence.covered_by.is_none());
+        // A replica does not run; the look costs a cycle nothing.
+        let vm_runs = match relationship.role() {
+            Role::Primary => {
+                self.vm_state(record).await.ok().map(|state| state.is_some_and(VmState::is_active))
+            }
+            Role::Replica => None,
+        };
+        Ok(Answer::Beliefs(Box::new(Beliefs {
             epoch: relationship.epoch.number(),
             phase: relationship.phase.words().to_owned(),
             receives: relationship.phase == Phase::Receiving,
             paused: relationship.paused_since.is_some(),
             head: head.as_ref().map(PointForm::from),
             partial,
-        }))
+            is_primary: Some(relationship.role() == Role::Primary),
+            vm_runs,
+            divergence: divergence.as_ref().map(DivergenceForm::from),
+        })))
     }
 
     async fn relayed(
@@ -352,7 +369,7 @@ impl Engine {
         }
     }
 
-    fn reversed(
+    async fn reversed(
         &self,
         record: &Record,
         epoch: u64,
@@ -361,6 +378,13 @@ impl Engine {
     ) -> Result<Answer> {
         let relationship = &record.relationship;
         if relationship.phase == Phase::Receiving && relationship.epoch.number() == epoch {
+            return Ok(Answer::Done {});
+        }
+        let theirs = Epoch::new(epoch).filter(|theirs| *theirs > relationship.epoch);
+        if let (Role::Primary, Some(theirs)) = (relationship.role(), theirs) {
+            let (common, settings) = (RecoveryPoint::try_from(head)?, Settings::try_from(settings)?);
+            comeback::step_down(self, record, theirs, &common, &settings).await?;
+            self.wake(relationship.id);
             return Ok(Answer::Done {});
         }
         if !matches!(relationship.phase, Phase::Stopped { .. }) || relationship.epoch.number() != epoch {

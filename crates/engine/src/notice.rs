@@ -19,7 +19,7 @@ use store::Record;
 
 use crate::events::Number;
 use crate::seen::Seen;
-use crate::{Engine, Refusal, Result, replica, survey, test_failover, visible};
+use crate::{Engine, Refusal, Result, comeback, replica, survey, test_failover, visible};
 
 /// Looks at the VM of a relationship and says what is new. True when the VM has just been turned off: the last changes wait.
 pub(crate) async fn notice(engine: &Engine, record: &Record) -> Result<bool> {
@@ -58,6 +58,7 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     }
     notices.extend(judge(&facts, &relationship.settings));
     notices.extend(strayed_disks(record, &facts)?);
+    notices.extend(comeback::notices(engine, record).await);
     Ok((notices, !active && before.is_some_and(|before| before.ran)))
 }
 
@@ -105,7 +106,8 @@ pub(crate) fn strayed_disks(record: &Record, facts: &VmFacts) -> Result<Vec<Noti
     let (directory, at_home) = (replica::directory(record)?, record.home_definition.is_some());
     let mut notices = Vec::new();
     for disk in &directory.manifest().disks {
-        let expected = if at_home {
+        // After a failover at home the VM writes to an overlay of ours until it comes home the next time.
+        let expected = if at_home && !directory.active_path(&disk.target).exists() {
             disk.base.resolve(&directory.disk_folder(&disk.target))
         } else {
             directory.active_path(&disk.target)

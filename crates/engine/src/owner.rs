@@ -8,7 +8,7 @@ use store::Record;
 
 use crate::events::Number;
 use crate::notice::notice;
-use crate::{Code, Engine, Refusal, Result, clock, cycle, handover, replica, test_failover};
+use crate::{Code, Engine, Refusal, Result, clock, comeback, cycle, operation, replica, test_failover};
 
 /// Longest sleep: what nobody tells us is noticed after this.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ async fn own(engine: Engine, id: RelationshipId) {
 async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<Duration> {
     let id = record.relationship.id;
     if let Some((operation, _)) = engine.store().open_operation(id).map_err(Refusal::failed)? {
-        return handover::drive(engine, &operation).await;
+        return operation::drive(engine, &operation).await;
     }
     if notice(engine, record).await? {
         // Turned off: what it wrote last travels at once.
@@ -65,6 +65,9 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
         (Role::Replica, Phase::Receiving) => {
             test_failover::mind(engine, record).await?;
             let slot = engine.slot(id);
+            if !keep_what_differs(engine, record).await {
+                return Ok(LOOK);
+            }
             // A delta that is arriving holds the lock; merging can wait. What somebody reads is not merged at all.
             if let (Ok(_alone), Ok(_chain)) = (slot.replica.try_lock(), slot.chain.try_lock())
                 && engine.store().pins(id).map_err(Refusal::failed)?.is_empty()
@@ -75,6 +78,10 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
             }
             Ok(LOOK)
         }
+        (Role::Primary, Phase::FailedOver { timer: Some(timer), .. }) => {
+            engine.settle_by_timer(record, *timer).await?;
+            Ok(Duration::from_millis(timer.1.millis().saturating_sub(clock::now().millis())))
+        }
         (Role::Primary, Phase::InitialPending { start }) if clock::now() >= *start => {
             engine.store().set_phase(id, &Phase::InitialReplication).map_err(Refusal::failed)?;
             Ok(Duration::ZERO)
@@ -83,6 +90,19 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
             replicate(engine, record, memory).await
         }
         _ => Ok(LOOK),
+    }
+}
+
+/// An old primary that stepped down keeps what only it has before anything is merged. False: that is not done yet.
+async fn keep_what_differs(engine: &Engine, record: &Record) -> bool {
+    let slot = engine.slot(record.relationship.id);
+    let Ok(_alone) = slot.replica.try_lock() else { return false };
+    match comeback::set_aside(engine, record).await {
+        Ok(done) => done,
+        Err(error) => {
+            *slot.fold_failure() = Some(error.detail);
+            false
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Before the first step of a planned failover: prerequisites by name, the forecast, and the journal's first lines.
 
 use choreography::next::{CannotCancel, may_cancel, resting_state};
-use choreography::{FORCED, Mark, Operation, Options, Outcome, Progress, RestingState, Side, Step, fold};
+use choreography::{
+    FORCED, Mark, Operation, Options, Outcome, Procedure, Progress, RestingState, Side, Step, fold,
+};
 use domain::{Check, CheckName, OperationId, Phase, Reason, vm_argument};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record, StoreError};
@@ -119,6 +121,7 @@ impl Engine {
         }
         let operation = Operation {
             id: OperationId(Uuid::now_v7()),
+            procedure: Procedure::PlannedFailover,
             relationship: relationship.id,
             old_primary: self.host(),
             side: Side::OldPrimary,
@@ -151,11 +154,17 @@ impl Engine {
         let found = self.store().operation(id).map_err(Refusal::failed)?;
         let (operation, entries) = found.ok_or_else(|| no_operation(id))?;
         let progress = fold(&entries);
-        match may_cancel(&progress) {
+        match may_cancel(operation.procedure, &progress) {
             Err(CannotCancel::HandedOver) if force => return self.finish_alone(&operation, &progress, who),
             verdict => verdict.map_err(|error| Refusal::new(Code::Refused, error.to_string(), ""))?,
         }
         let in_doubt = resting_state(&operation, &progress) == RestingState::InDoubt;
+        if operation.procedure.is_solitary() {
+            let cancel = self.entry(Mark::Cancel(format!("cancelled by {who}")));
+            self.store().append_entries(id, &[cancel]).map_err(Refusal::failed)?;
+            self.wake(operation.relationship);
+            return Ok(());
+        }
         match operation.side {
             Side::OldPrimary => {
                 let reason = if force && in_doubt {

@@ -12,7 +12,7 @@ use wire::message::{Answer, Request};
 
 use crate::events::Number;
 use crate::plan::{in_order, refused};
-use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, receive, replica, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, comeback, owner, receive, replica, survey};
 
 /// Protect a VM.
 #[derive(Clone, Debug)]
@@ -205,14 +205,14 @@ impl Engine {
     /// Why `reverse` is refused; none: it is not.
     pub fn reverse_obstacle(&self, record: &Record, request: &ReverseRequest) -> Option<Refusal> {
         let relationship = &record.relationship;
-        if !matches!(relationship.phase, Phase::Unprotected { .. }) {
+        if !matches!(relationship.phase, Phase::Unprotected { .. } | Phase::FailedOver { .. }) {
             let found =
                 format!("there is nothing to reverse: the state is \"{}\"", relationship.phase.words());
             return Some(Refusal::new(
                 Code::Refused,
                 found,
                 format!(
-                    "`reverse` follows a planned failover with --no-reverse, on the new primary server; see: virt-replica show {}",
+                    "`reverse` follows a failover, or a planned failover with --no-reverse, on the new primary server; see: virt-replica show {}",
                     vm_argument(&relationship.vm_name)
                 ),
             ));
@@ -233,7 +233,10 @@ impl Engine {
             return Err(refusal);
         }
         self.must_answer(record.relationship.peer).await?;
-        self.turn_round(record).await?;
+        comeback::expect_it_can_step_down(self, record).await?;
+        // Also what a run that was cut has left to do: the points that were given up may still have files.
+        self.settle_failover(record).await?;
+        self.turn_round(&self.record(record.relationship.id)?).await?;
         self.wake(record.relationship.id);
         Ok(())
     }
@@ -300,7 +303,7 @@ impl Engine {
     }
 
     /// Ends what a transfer that broke holds open: the guest pays for a backup job.
-    async fn give_up_transfer(&self, id: RelationshipId) {
+    pub(crate) async fn give_up_transfer(&self, id: RelationshipId) {
         let transfer = self.slot(id).unfinished().take();
         if let Some(transfer) = transfer {
             transfer.close(self).await;

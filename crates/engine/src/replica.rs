@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint};
+use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, vm_argument};
 use hypervisor::{Firmware, Placement, VmFacts};
 use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ReplicaDirectory, Storage};
 use store::Record;
@@ -38,6 +38,46 @@ pub(crate) fn catch_up(engine: &Engine, record: &Record) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The recovery point that is meant (none: the newest), if this host has it whole.
+pub(crate) fn point(record: &Record, asked: Option<PointId>) -> Result<RecoveryPoint> {
+    let directory = directory(record)?;
+    let points = &directory.manifest().points;
+    let found = match asked {
+        None => points.last(),
+        Some(asked) => points.iter().find(|listed| listed.point.id == asked),
+    };
+    let found = found.map(|listed| listed.point.clone());
+    found.ok_or_else(|| match asked {
+        None => {
+            let cure = format!(
+                "wait for the first one: virt-replica wait {}",
+                vm_argument(&record.relationship.vm_name)
+            );
+            Refusal::new(Code::Refused, "there is no complete recovery point yet", cure)
+        }
+        Some(asked) => {
+            let known: Vec<String> = points.iter().map(|listed| listed.point.id.to_string()).collect();
+            let cure = format!("choose one that is there: {}", known.join(", "));
+            Refusal::new(Code::NotFound, format!("recovery point {asked} is not on this host"), cure)
+        }
+    })
+}
+
+/// Makes sure by the headers that every file below a recovery point is what the manifest says, before anything starts from it.
+pub(crate) async fn expect_trusted(record: &Record, point: PointId) -> Result<()> {
+    let (directory, vm) = (directory(record)?, vm_argument(&record.relationship.vm_name));
+    blocking(move || {
+        let mut disks = directory.manifest().disks.iter();
+        disks.try_for_each(|disk| directory.check_chain(&disk.target)).map_err(|error| {
+            let found = format!("recovery point {point} is not to be trusted: {error}");
+            let cure =
+                format!("virt-replica remove {vm}, then virt-replica enable {vm} on the primary server");
+            Refusal::new(Code::Refused, found, cure)
+        })
+    })
+    .await
 }
 
 /// The storage of this host; made at the first start, afterwards it must carry its marker.
@@ -174,6 +214,10 @@ pub(crate) async fn fold(record: &Record, keep: usize) -> Result<()> {
 
 /// The VM's disks on this host when it is primary: at home its own files, elsewhere overlays over the head.
 async fn primary_disks(record: &Record) -> Result<Vec<(DiskTarget, PathBuf)>> {
+    if let Phase::FailedOver { point, .. } = record.relationship.phase {
+        // Every file below stays as it is: this may be taken back.
+        return overlays_at(record, point).await;
+    }
     if record.home_definition.is_some() {
         fold(record, 0).await?;
     }
@@ -188,6 +232,18 @@ async fn primary_disks(record: &Record) -> Result<Vec<(DiskTarget, PathBuf)>> {
             Ok((disk.target.clone(), path))
         });
         disks.collect()
+    })
+    .await
+}
+
+async fn overlays_at(record: &Record, point: PointId) -> Result<Vec<(DiskTarget, PathBuf)>> {
+    let directory = directory(record)?;
+    blocking(move || {
+        let overlay = |disk: &ManifestDisk| {
+            let path = directory.create_active_at(&disk.target, point).map_err(Refusal::failed)?;
+            Ok((disk.target.clone(), path))
+        };
+        directory.manifest().disks.iter().map(overlay).collect()
     })
     .await
 }
@@ -236,8 +292,14 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
 }
 
 /// The VM, which is off, becomes a replica of this host: its files are the common base, its definition names overlays that
-/// do not exist. Gives the directory. Repeating it, also after a crash in the middle, is fine.
-pub(crate) async fn demote(engine: &Engine, record: &Record, head: &RecoveryPoint) -> Result<PathBuf> {
+/// do not exist. Gives the directory. Repeating it, also after a crash in the middle, is fine. `is_whole`: what the files hold is
+/// `head`; otherwise they hold more, and it is not offered as a recovery point.
+pub(crate) async fn demote(
+    engine: &Engine,
+    record: &Record,
+    head: &RecoveryPoint,
+    is_whole: bool,
+) -> Result<PathBuf> {
     let slot = engine.slot(record.relationship.id);
     let _alone = slot.replica.lock().await;
     let (id, vm) = (record.relationship.id, record.relationship.vm);
@@ -278,7 +340,9 @@ pub(crate) async fn demote(engine: &Engine, record: &Record, head: &RecoveryPoin
                 layers.push((target, layer.clone()));
             }
         }
-        directory.add_point(head, &layers).map_err(Refusal::failed)?;
+        if is_whole {
+            directory.add_point(head, &layers).map_err(Refusal::failed)?;
+        }
         let definition = primary_definition(&directory)?;
         Ok((directory, definition))
     })

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::events::Number;
 use crate::notice::word;
-use crate::{Code, Engine, Plan, Refusal, Result, blocking, clock, replica, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, survey};
 
 pub(crate) use drill::{mind, notices};
 
@@ -177,23 +177,9 @@ impl Engine {
     pub async fn plan_test(&self, record: &Record, options: &TestOptions) -> Result<Plan> {
         let point = self.point_to_test(record, options.point)?;
         let directory = replica::directory(record)?;
-        let vm = vm_argument(&record.relationship.vm_name);
         let sizes: u64 = directory.manifest().disks.iter().map(|disk| disk.virtual_size).sum();
         let definition = replica::primary_definition(&directory)?;
-        blocking(move || {
-            let disks = directory.manifest().disks.iter();
-            disks
-                .map(|disk| directory.check_chain(&disk.target))
-                .collect::<std::result::Result<Vec<_>, _>>()
-                .map_err(|error| {
-                    let found = format!("recovery point {point} is not to be trusted: {error}");
-                    let cure = format!(
-                        "virt-replica remove {vm}, then virt-replica enable {vm} on the primary server"
-                    );
-                    Refusal::new(Code::Refused, found, cure)
-                })
-        })
-        .await?;
+        replica::expect_trusted(record, point).await?;
         let (host, facts) =
             self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
         let checks = vec![
@@ -220,24 +206,7 @@ impl Engine {
             return Err(Refusal::new(Code::Refused, found, cure));
         }
         self.must_be_idle(record)?;
-        let directory = replica::directory(record)?;
-        let points = &directory.manifest().points;
-        let newest = points.last().map(|listed| listed.point.id);
-        let found = match asked {
-            None => newest,
-            Some(asked) => points.iter().map(|listed| listed.point.id).find(|id| *id == asked),
-        };
-        found.ok_or_else(|| match asked {
-            None => {
-                let cure = format!("wait for the first one: virt-replica wait {vm}");
-                Refusal::new(Code::Refused, "there is no complete recovery point yet", cure)
-            }
-            Some(asked) => {
-                let known: Vec<String> = points.iter().map(|listed| listed.point.id.to_string()).collect();
-                let cure = format!("choose one that is there: {}", known.join(", "));
-                Refusal::new(Code::NotFound, format!("recovery point {asked} is not on this host"), cure)
-            }
-        })
+        replica::point(record, asked).map(|point| point.id)
     }
 
     fn none_too_many(&self, record: &Record) -> Result<Check> {

@@ -196,6 +196,16 @@ pub trait Hypervisor: Send + Sync {
     /// MAC addresses, generation id, every network) is made anew.
     fn disguise_definition(&self, definition: &str, identity: &Identity) -> Result<String>;
 
+    /// Turns a VM off as by pulling its plug, because a person said so. Off already: done.
+    fn turn_off(&self, id: VmId) -> Result<()>;
+
+    /// Begins to merge the files from `top` down into `base` below a disk of a running VM, which goes on meanwhile. A job
+    /// that is there already is left alone.
+    fn begin_merge(&self, id: VmId, disk: &DiskTarget, top: &Path, base: &Path) -> Result<()>;
+
+    /// How far the merge of a disk is: bytes done and in all; none: none is under way.
+    fn merging(&self, id: VmId, disk: &DiskTarget) -> Result<Option<(u64, u64)>>;
+
     /// Turns a VM off as by pulling its plug, and forgets it with its variable store and TPM. Only for copies that were made to
     /// be thrown away. No such VM: done.
     fn discard(&self, id: VmId) -> Result<()>;

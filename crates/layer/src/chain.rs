@@ -106,6 +106,29 @@ pub fn check_image(path: &Path) -> Result<CheckReport, LayerError> {
     Ok(CheckReport { corruptions: number("corruptions") + number("check-errors"), leaks: number("leaks") })
 }
 
+/// The pieces of the guest's disk that an image says something of itself, zeroes included, as (offset, length) in bytes; what
+/// it takes from files below is left out.
+pub fn own_extents(path: &Path) -> Result<Vec<(u64, u64)>, LayerError> {
+    inspect(path, Gate::Foreign)?;
+    let stdout = qemu_img::run("map", &["-f", "qcow2", "--output=json"], &[path], LONG)?;
+    let unknown = || LayerError::Answer { verb: "map" };
+    let answer: serde_json::Value = serde_json::from_slice(&stdout).map_err(|_| unknown())?;
+    let mut extents: Vec<(u64, u64)> = Vec::new();
+    for piece in answer.as_array().ok_or_else(unknown)? {
+        let number = |key: &str| piece.get(key).and_then(serde_json::Value::as_u64).ok_or_else(unknown);
+        // Where no file of the chain says anything, QEMU names the topmost, and that nothing is present there.
+        if number("depth")? > 0 || piece.get("present").and_then(serde_json::Value::as_bool) != Some(true) {
+            continue;
+        }
+        let (start, length) = (number("start")?, number("length")?);
+        match extents.last_mut() {
+            Some((offset, have)) if *offset + *have == start => *have += length,
+            _ => extents.push((start, length)),
+        }
+    }
+    Ok(extents)
+}
+
 /// The persistent bitmaps of an image that nobody has open for writing.
 pub fn list_bitmaps(path: &Path) -> Result<Vec<Bitmap>, LayerError> {
     inspect(path, Gate::Foreign)?;

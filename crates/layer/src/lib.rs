@@ -26,6 +26,7 @@ mod qcow2;
 mod qemu_img;
 mod replica_directory;
 mod storage;
+mod survivor;
 mod throwaway;
 mod writeback;
 mod writer;
@@ -33,7 +34,7 @@ mod writer;
 pub use backing::{Backing, BackingFormat, set_backing};
 pub use chain::{
     Bitmap, CHAIN_FILES_MAX, CheckReport, Link, chain_check, check_image, commit_into_base, list_bitmaps,
-    remove_bitmap,
+    own_extents, remove_bitmap,
 };
 pub use error::LayerError;
 pub use fold::{Fold, FoldStep};
@@ -44,6 +45,7 @@ pub use progress::CALLER_STATE_BYTES_MAX;
 pub use qcow2::{CLUSTER_BYTES, HeaderError};
 pub use replica_directory::ReplicaDirectory;
 pub use storage::{Storage, directory_name};
+pub use survivor::{Diverged, diverged_name};
 pub use writer::{
     LayerSpec, LayerWriter, Resumed, Sealed, VIRTUAL_SIZE_MAX, create_overlay, discard, remove_sealed,
 };

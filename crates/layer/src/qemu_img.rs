@@ -17,8 +17,8 @@ pub(crate) const SHORT: Duration = Duration::from_secs(60);
 pub(crate) const LONG: Duration = Duration::from_secs(6 * 3600);
 /// How often the end is looked for: short against the 10 ms that the quickest run takes.
 const POLL: Duration = Duration::from_millis(3);
-/// Most that is read of its output: `info` of an image with thousands of bitmaps stays below.
-const OUTPUT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most that is read of its output: `map` of an image in half a million pieces stays below.
+const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most of its message that reaches a person.
 const MESSAGE_CHARS_MAX: usize = 400;
 

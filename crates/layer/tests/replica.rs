@@ -414,3 +414,71 @@ fn files(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     found.sort();
     found
 }
+
+/// Writes into an overlay as a guest does, through QEMU.
+fn write_through(overlay: &Path, offset: u64, byte: u8) {
+    let command = format!("write -P {byte} {offset} 4096");
+    run(&["qemu-io", "-f", "qcow2", "-c", &command, text(overlay)]);
+}
+
+#[test]
+fn a_failover_changes_no_point_and_what_was_written_stands_alone_afterwards() {
+    let World { _root, directory, contents } = world(4, false);
+    let before = directory.manifest().clone();
+    let overlay = directory.create_active_at(&vda(), point(2).id).expect("an overlay");
+    assert_content(&overlay, &contents[&2]);
+    assert_eq!(directory.create_active_at(&vda(), point(2).id).expect("again"), overlay);
+    write_through(&overlay, 7 * CLUSTER, 0xAB);
+    write_through(&overlay, 12 * CLUSTER, 0xCD);
+    for _ in 0..2 {
+        directory.set_active_aside(&vda(), Timestamp(1234)).expect("set aside");
+        assert!(!overlay.exists());
+        let kept = directory.diverged().expect("listed");
+        assert_eq!(kept.len(), 1);
+        assert_eq!((kept[0].at, kept[0].bytes, kept[0].pieces), (Timestamp(1234), 2 * CLUSTER, 2));
+        let info = layer::inspect(&kept[0].path, layer::Gate::Foreign).expect("an image");
+        assert_eq!(info.backing, None, "it stands on nothing");
+        run(&[
+            "qemu-io",
+            "-r",
+            "-f",
+            "qcow2",
+            "-c",
+            &format!("read -P 171 {} 4096", 7 * CLUSTER),
+            text(&kept[0].path),
+        ]);
+    }
+    assert_eq!(directory.manifest(), &before);
+    assert_every_point_starts(&directory, &contents);
+    assert_eq!(directory.remove_diverged(Timestamp(1)).expect("removed"), 0);
+    assert_eq!(directory.remove_diverged(Timestamp(1234)).expect("removed"), 1);
+    assert!(directory.diverged().expect("listed").is_empty());
+}
+
+#[test]
+fn a_failover_that_is_final_keeps_one_point_and_ends_on_one_file() {
+    for foreign in [false, true] {
+        let World { _root, mut directory, mut contents } = world(4, foreign);
+        let overlay = directory.create_active_at(&vda(), point(2).id).expect("an overlay");
+        for _ in 0..2 {
+            directory.give_up_after(point(2).id).expect("given up");
+        }
+        contents.retain(|ordinal, _| *ordinal <= 2);
+        assert_every_point_starts(&directory, &contents);
+        assert!(directory.leftovers().expect("listed").is_empty(), "no file of a point that was given up");
+
+        directory.keep_only(point(2).id).expect("kept");
+        let (top, base) = directory.to_merge(&vda()).expect("looked").expect("two layers");
+        // As QEMU does it below a VM: the data, then what the overlay stands on.
+        run(&["qemu-img", "commit", "-q", "-d", "-f", "qcow2", "-b", text(&base), text(&top)]);
+        run(&["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", text(&base), text(&overlay)]);
+        assert_eq!(directory.to_merge(&vda()).expect("looked"), None);
+        for _ in 0..2 {
+            directory.layers_are_merged(&vda()).expect("noted");
+        }
+        contents.retain(|ordinal, _| *ordinal == 2);
+        assert_every_point_starts(&directory, &contents);
+        assert_content(&overlay, &contents[&2]);
+        assert!(directory.leftovers().expect("listed").is_empty());
+    }
+}

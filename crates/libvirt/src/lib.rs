@@ -222,6 +222,27 @@ impl Hypervisor for Libvirt {
         image::size(path)
     }
 
+    fn turn_off(&self, id: VmId) -> Result<()> {
+        vm::turn_off(&self.need(id)?, id)
+    }
+
+    fn begin_merge(&self, id: VmId, disk: &DiskTarget, top: &Path, base: &Path) -> Result<()> {
+        let found = self.need(id)?;
+        if self.merging(id, disk)?.is_some() {
+            return Ok(());
+        }
+        let (top, base) = (top.to_string_lossy(), base.to_string_lossy());
+        // The overlay names its new base as it named the layer: without a folder, so that the directory may move.
+        let flags = virt_sys::VIR_DOMAIN_BLOCK_COMMIT_RELATIVE;
+        let begun = raw::block_commit(&found, disk.as_str(), &base, &top, flags);
+        begun.map_err(|error| of_vm("blockcommit", id, &error))
+    }
+
+    fn merging(&self, id: VmId, disk: &DiskTarget) -> Result<Option<(u64, u64)>> {
+        let job = raw::block_job(&self.need(id)?, disk.as_str());
+        job.map_err(|error| of_vm("blockjob", id, &error))
+    }
+
     fn disguise_definition(&self, definition: &str, identity: &Identity) -> Result<String> {
         definition::disguise(definition, identity)
     }

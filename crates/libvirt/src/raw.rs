@@ -39,6 +39,27 @@ pub(crate) fn backup_xml(domain: &Domain) -> Raw<String> {
     unsafe { take(text) }
 }
 
+/// `virDomainBlockCommit` of the files from `top` down into `base`, by their paths.
+pub(crate) fn block_commit(domain: &Domain, disk: &str, base: &str, top: &str, flags: u32) -> Raw<()> {
+    let (disk, base, top) = (CString::new(disk)?, CString::new(base)?, CString::new(top)?);
+    let (disk, base, top) = (disk.as_ptr(), base.as_ptr(), top.as_ptr());
+    // SAFETY: see the module.
+    done(unsafe { virt_sys::virDomainBlockCommit(domain.as_ptr(), disk, base, top, 0, flags) })
+}
+
+/// `virDomainGetBlockJobInfo`: how far the job of a disk is, and how far it goes; none when there is no job.
+pub(crate) fn block_job(domain: &Domain, disk: &str) -> Raw<Option<(u64, u64)>> {
+    let disk = CString::new(disk)?;
+    // SAFETY: a structure of plain numbers, for which all zeroes is a value.
+    let mut info: virt_sys::virDomainBlockJobInfo = unsafe { std::mem::zeroed() };
+    // SAFETY: see the module; `info` lives on this stack frame.
+    match unsafe { virt_sys::virDomainGetBlockJobInfo(domain.as_ptr(), disk.as_ptr(), &mut info, 0) } {
+        0 => Ok(None),
+        found if found > 0 => Ok(Some((info.cur, info.end))),
+        _ => Err(Error::last_error()),
+    }
+}
+
 /// `virDomainAbortJob`.
 pub(crate) fn abort_job(domain: &Domain) -> Raw<()> {
     // SAFETY: see the module.

@@ -48,14 +48,20 @@ fn shutoff_reason(reason: u32) -> ShutoffReason {
     }
 }
 
-/// Turns it off without asking the guest, and forgets it with the files that libvirt keeps for it.
-pub(crate) fn discard(domain: &Domain, id: VmId) -> Result<()> {
+/// Turns it off without asking the guest.
+pub(crate) fn turn_off(domain: &Domain, id: VmId) -> Result<()> {
     if state(domain, id)?.is_active()
         && let Err(error) = domain.destroy()
         && state(domain, id)?.is_active()
     {
         return Err(of_vm("destroy", id, &error));
     }
+    Ok(())
+}
+
+/// Turns it off without asking the guest, and forgets it with the files that libvirt keeps for it.
+pub(crate) fn discard(domain: &Domain, id: VmId) -> Result<()> {
+    turn_off(domain, id)?;
     let flags = virt_sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         | virt_sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         | virt_sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA

@@ -4,16 +4,21 @@
 //!   old primary:  lock ──▶ (asked for the hand over) ──▶ demote
 //!                   └──▶ unlock, only before the epoch has risen
 //!   new primary:  hand_over │ abandon: whichever comes first wins for ever
+//!
+//!   nobody planned it
+//!   survivor:     take_over ──▶ settle │ give_back
+//!   the other:    supersede ──▶ step_down, when the survivor reverses │ adopt_epoch, when it gave back
 //! ```
 //! The epoch never goes back, and a word about an epoch that has passed changes nothing.
 
 use choreography::{Entry, Mark, Operation};
-use domain::{Epoch, OperationId, Phase, RelationshipId, Role};
+use domain::{Divergence, Epoch, OperationId, Phase, RecoveryPoint, RelationshipId, Role, Timestamp};
 use rusqlite::{Transaction, params};
 
 use crate::boot::boot_id;
-use crate::error::StoreError;
-use crate::operations::{append, expect_alone, insert_operation, read_operation};
+use crate::error::{StoreError, row};
+use crate::operations::{append, expect_alone, insert_operation, open_operation_id, read_operation};
+use crate::points::{insert_point, write_divergence};
 use crate::relationships::{standing, write_phase};
 use crate::{Result, Store};
 
@@ -91,7 +96,7 @@ impl Store {
                 return Err(StoreError::Authority { from: before.words(), to: phase.words() });
             }
             expect_alone(transaction, operation)?;
-            raise_epoch(transaction, operation)?;
+            raise_epoch(transaction, operation.relationship, operation.proposed_epoch)?;
             write_phase(transaction, operation.relationship, phase)?;
             insert_operation(transaction, operation)?;
             let taken = "UPDATE operation SET taken = 1 WHERE id = ?1";
@@ -127,7 +132,7 @@ impl Store {
             if (before.role(), phase.role()) != (Role::Primary, Role::Replica) {
                 return Err(StoreError::Authority { from: before.words(), to: phase.words() });
             }
-            raise_epoch(transaction, operation)?;
+            raise_epoch(transaction, operation.relationship, operation.proposed_epoch)?;
             write_phase(transaction, operation.relationship, phase)?;
             append(transaction, operation.id, std::slice::from_ref(done))
         })
@@ -143,6 +148,90 @@ impl Store {
                           may_run = may_run AND ?2 <= epoch WHERE id = ?1";
             transaction.execute(update, params![id.to_string(), by.number()])?;
             Ok(())
+        })
+    }
+}
+
+impl Store {
+    /// A failover: this replica becomes primary in the next epoch, whatever the other host does. The point of no return.
+    pub fn take_over(&self, operation: &Operation, phase: &Phase, done: &Entry) -> Result<()> {
+        self.change_role(operation, phase, done, Role::Replica)
+    }
+
+    /// A failover is taken back: this side is the replica again, in one more epoch, of which the other side is primary.
+    pub fn give_back(&self, operation: &Operation, done: &Entry) -> Result<()> {
+        self.change_role(operation, &Phase::Receiving, done, Role::Primary)
+    }
+
+    /// Changes the role in a procedure that asks no other host. Repeating is fine.
+    fn change_role(&self, operation: &Operation, phase: &Phase, done: &Entry, from: Role) -> Result<()> {
+        self.write(|transaction| {
+            let (epoch, before) = standing(transaction, operation.relationship)?;
+            if epoch >= operation.proposed_epoch {
+                return append(transaction, operation.id, std::slice::from_ref(done));
+            }
+            expect_epoch(operation, epoch)?;
+            if before.role() != from || phase.role() == from {
+                return Err(StoreError::Authority { from: before.words(), to: phase.words() });
+            }
+            raise_epoch(transaction, operation.relationship, operation.proposed_epoch)?;
+            write_phase(transaction, operation.relationship, phase)?;
+            append(transaction, operation.id, std::slice::from_ref(done))
+        })
+    }
+
+    /// A failover is final: newer points than the one that it started from are given up.
+    pub fn settle(&self, id: RelationshipId, since: Timestamp) -> Result<()> {
+        self.write(|transaction| {
+            let (_, before) = standing(transaction, id)?;
+            let Phase::FailedOver { point, .. } = before else { return Ok(()) };
+            let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal >
+                          (SELECT ordinal FROM point WHERE relationship = ?1 AND id = ?2)";
+            transaction.execute(forget, [id.to_string(), point.to_string()])?;
+            write_phase(transaction, id, &Phase::Unprotected { since })
+        })
+    }
+
+    /// The other host failed this VM over, and reverses: this side becomes its replica in its epoch. Its disks differ from
+    /// the common point; newer points than that are not shared. Repeating is fine.
+    pub fn step_down(
+        &self,
+        id: RelationshipId,
+        epoch: Epoch,
+        common: &RecoveryPoint,
+        divergence: &Divergence,
+    ) -> Result<()> {
+        self.write(|transaction| {
+            let (ours, before) = standing(transaction, id)?;
+            if ours >= epoch {
+                return Ok(());
+            }
+            if let Some(open) = open_operation_id(transaction, id)? {
+                return Err(StoreError::Busy(open.parse().map_err(row)?));
+            }
+            if before.role() != Role::Primary {
+                return Err(StoreError::Authority { from: before.words(), to: Phase::Receiving.words() });
+            }
+            raise_epoch(transaction, id, epoch)?;
+            write_phase(transaction, id, &Phase::Receiving)?;
+            let forget = "DELETE FROM point WHERE relationship = ?1 AND (ordinal > ?2 OR id = ?3)";
+            let values = params![id.to_string(), common.ordinal, common.id.to_string()];
+            transaction.execute(forget, values)?;
+            insert_point(transaction, id, common)?;
+            write_divergence(transaction, id, divergence)
+        })
+    }
+
+    /// The other side says that it is this side's replica in a higher epoch: it took a failover back. This side goes on as
+    /// primary, in that epoch.
+    pub fn adopt_epoch(&self, id: RelationshipId, epoch: Epoch) -> Result<()> {
+        self.write(|transaction| {
+            let (ours, before) = standing(transaction, id)?;
+            if ours >= epoch || before.role() != Role::Primary {
+                return Ok(());
+            }
+            raise_epoch(transaction, id, epoch)?;
+            write_phase(transaction, id, &before)
         })
     }
 }
@@ -172,10 +261,9 @@ fn expect_epoch(operation: &Operation, known: Epoch) -> Result<()> {
 }
 
 /// The only statement that changes an epoch. The seal of disk files belongs to the role that ends; both sides just spoke.
-fn raise_epoch(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
+fn raise_epoch(transaction: &Transaction<'_>, id: RelationshipId, epoch: Epoch) -> Result<()> {
     let update = "UPDATE relationship SET epoch = ?2, offline_seal = NULL, seen = NULL, confirmed_boot = ?3
                   WHERE id = ?1 AND epoch < ?2";
-    let id = operation.relationship.to_string();
-    transaction.execute(update, params![id, operation.proposed_epoch.number(), boot_id()])?;
+    transaction.execute(update, params![id.to_string(), epoch.number(), boot_id()])?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! How this crate writes what the wire never carries: phases, notices, and the JSON around all forms.
 
-use domain::{Health, Notice, Phase, Timestamp};
+use domain::{Health, Notice, Phase, PointId, Settlement, Timestamp};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::Result;
 use crate::error::row;
@@ -15,6 +16,7 @@ enum PhaseForm {
     Resynchronizing { cause: String },
     Yielding,
     Unprotected { since_ms: u64 },
+    FailedOver { since_ms: u64, point: Uuid, complete_ms: Option<u64>, roll_back_ms: Option<u64> },
     Receiving,
     Stopped { since_ms: u64 },
 }
@@ -27,6 +29,15 @@ pub(crate) fn phase_to_text(phase: &Phase) -> String {
         Phase::Resynchronizing { cause } => PhaseForm::Resynchronizing { cause: cause.clone() },
         Phase::Yielding => PhaseForm::Yielding,
         Phase::Unprotected { since } => PhaseForm::Unprotected { since_ms: since.millis() },
+        Phase::FailedOver { since, point, timer } => {
+            let due = |wanted| timer.filter(|(what, _)| *what == wanted).map(|(_, at)| at.millis());
+            PhaseForm::FailedOver {
+                since_ms: since.millis(),
+                point: point.0,
+                complete_ms: due(Settlement::Complete),
+                roll_back_ms: due(Settlement::RollBack),
+            }
+        }
         Phase::Receiving => PhaseForm::Receiving,
         Phase::Stopped { since } => PhaseForm::Stopped { since_ms: since.millis() },
     };
@@ -41,6 +52,11 @@ pub(crate) fn phase_from_text(text: &str) -> Result<Phase> {
         PhaseForm::Resynchronizing { cause } => Phase::Resynchronizing { cause },
         PhaseForm::Yielding => Phase::Yielding,
         PhaseForm::Unprotected { since_ms } => Phase::Unprotected { since: Timestamp(since_ms) },
+        PhaseForm::FailedOver { since_ms, point, complete_ms, roll_back_ms } => {
+            let due = |what, at: Option<u64>| at.map(|at| (what, Timestamp(at)));
+            let timer = due(Settlement::Complete, complete_ms).or(due(Settlement::RollBack, roll_back_ms));
+            Phase::FailedOver { since: Timestamp(since_ms), point: PointId(point), timer }
+        }
         PhaseForm::Receiving => Phase::Receiving,
         PhaseForm::Stopped { since_ms } => Phase::Stopped { since: Timestamp(since_ms) },
     })

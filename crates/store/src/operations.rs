@@ -1,6 +1,6 @@
 //! Operations and their journals. What a journal means is `choreography`'s to say; here its lines are kept.
 
-use choreography::{Entry, Operation, Side};
+use choreography::{Entry, Operation, Procedure, Side};
 use domain::{OperationId, RelationshipId};
 use rusqlite::{OptionalExtension, Transaction, params};
 use wire::message::form::{EntryForm, OperationForm};
@@ -25,7 +25,10 @@ impl Store {
             if is_abandoned(transaction, operation.id)? {
                 return Err(StoreError::Abandoned(operation.id));
             }
-            expect_no_test(transaction, operation.relationship)?;
+            // A copy reads what a failover leaves as it is; a disaster does not wait for it.
+            if operation.procedure != Procedure::Failover {
+                expect_no_test(transaction, operation.relationship)?;
+            }
             insert_operation(transaction, operation)?;
             append(transaction, operation.id, entries)
         })

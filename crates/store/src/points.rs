@@ -1,8 +1,8 @@
 //! Recovery points: adding one moves the head.
 
-use domain::{RecoveryPoint, RelationshipId, Timestamp};
-use rusqlite::params;
-use wire::message::form::PointForm;
+use domain::{Divergence, PointId, RecoveryPoint, RelationshipId, Timestamp};
+use rusqlite::{OptionalExtension, Transaction, params};
+use wire::message::form::{DivergenceForm, PointForm};
 
 use crate::error::row;
 use crate::forms::to_json;
@@ -15,11 +15,7 @@ impl Store {
     /// A new point: the head moves, and both sides were the same at `now`. Repeating is fine.
     pub fn add_point(&self, id: RelationshipId, point: &RecoveryPoint, now: Timestamp) -> Result<()> {
         self.write(|transaction| {
-            let insert =
-                "INSERT OR IGNORE INTO point (relationship, id, ordinal, form) VALUES (?1, ?2, ?3, ?4)";
-            let form = to_json(&PointForm::from(point));
-            transaction
-                .execute(insert, params![id.to_string(), point.id.to_string(), point.ordinal, form])?;
+            insert_point(transaction, id, point)?;
             let update =
                 "UPDATE relationship SET last_synchronized_ms = ?2, last_failure = NULL WHERE id = ?1";
             transaction.execute(update, params![id.to_string(), now.millis()])?;
@@ -27,6 +23,19 @@ impl Store {
             let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal < ?2";
             transaction
                 .execute(forget, params![id.to_string(), point.ordinal.saturating_sub(HISTORY_POINTS)])?;
+            cover_divergence(transaction, id, point.id)
+        })
+    }
+
+    /// Where the disks differ from the common recovery point, as an old primary.
+    pub fn divergence(&self, id: RelationshipId) -> Result<Option<Divergence>> {
+        self.read(|transaction| read_divergence(transaction, id))
+    }
+
+    /// What differed has been set aside: the disks are like those of any replica.
+    pub fn forget_divergence(&self, id: RelationshipId) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM divergence WHERE relationship = ?1", [id.to_string()])?;
             Ok(())
         })
     }
@@ -38,6 +47,47 @@ impl Store {
             connection.prepare("SELECT form FROM point WHERE relationship = ?1 ORDER BY ordinal")?;
         let forms = statement.query_map([id.to_string()], |columns| columns.get::<_, String>(0))?;
         forms.map(|form| point_of(&form?)).collect()
+    }
+}
+
+pub(crate) fn insert_point(
+    transaction: &Transaction<'_>,
+    id: RelationshipId,
+    point: &RecoveryPoint,
+) -> Result<()> {
+    let insert = "INSERT OR IGNORE INTO point (relationship, id, ordinal, form) VALUES (?1, ?2, ?3, ?4)";
+    let form = to_json(&PointForm::from(point));
+    transaction.execute(insert, params![id.to_string(), point.id.to_string(), point.ordinal, form])?;
+    Ok(())
+}
+
+pub(crate) fn write_divergence(
+    transaction: &Transaction<'_>,
+    id: RelationshipId,
+    divergence: &Divergence,
+) -> Result<()> {
+    let insert = "INSERT OR REPLACE INTO divergence (relationship, form) VALUES (?1, ?2)";
+    transaction.execute(insert, [id.to_string(), to_json(&DivergenceForm::from(divergence))])?;
+    Ok(())
+}
+
+fn read_divergence(transaction: &Transaction<'_>, id: RelationshipId) -> Result<Option<Divergence>> {
+    let query = "SELECT form FROM divergence WHERE relationship = ?1";
+    let form: Option<String> = transaction.query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
+    let read = |form: String| {
+        let form: DivergenceForm = serde_json::from_str(&form).map_err(row)?;
+        Divergence::try_from(form).map_err(row)
+    };
+    form.map(read).transpose()
+}
+
+/// A delta that stands on the common point carries all that differed.
+fn cover_divergence(transaction: &Transaction<'_>, id: RelationshipId, by: PointId) -> Result<()> {
+    match read_divergence(transaction, id)? {
+        Some(divergence) if divergence.covered_by.is_none() && divergence.since != by => {
+            write_divergence(transaction, id, &Divergence { covered_by: Some(by), ..divergence })
+        }
+        _ => Ok(()),
     }
 }
 

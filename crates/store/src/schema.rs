@@ -53,6 +53,9 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE test_failover (
         id TEXT PRIMARY KEY, relationship TEXT NOT NULL, vm TEXT NOT NULL UNIQUE, point TEXT NOT NULL,
         state TEXT NOT NULL, begun_ms INTEGER NOT NULL, form TEXT NOT NULL) STRICT;
+", "
+    CREATE TABLE divergence (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, form TEXT NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

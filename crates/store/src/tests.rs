@@ -6,7 +6,7 @@ mod records;
 mod schema;
 mod test_failovers;
 
-use choreography::{Entry, Mark, Operation, Options, Side};
+use choreography::{Entry, Mark, Operation, Options, Procedure, Side};
 use domain::{
     Compression, DiskChoice, DiskTarget, Epoch, Frequency, HostId, OperationId, Phase, Relationship,
     RelationshipId, Settings, Thresholds, Timestamp, VmId,
@@ -43,6 +43,7 @@ fn relationship() -> Relationship {
 fn operation(number: u128) -> Operation {
     Operation {
         id: OperationId(id(number)),
+        procedure: Procedure::PlannedFailover,
         relationship: RelationshipId(id(1)),
         old_primary: HostId(id(3)),
         side: Side::NewPrimary,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub mod form;
 
-use form::{CheckForm, EntryForm, OperationForm, OptionsForm, PointForm, SettingsForm};
+use form::{CheckForm, DivergenceForm, EntryForm, OperationForm, OptionsForm, PointForm, SettingsForm};
 
 /// What one daemon asks of another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub enum Request {
         epoch: u64,
         /// A delta that broke and could go on: how far is it? Asking ends a transfer of it that still hangs.
         unfinished: Option<Unfinished>,
+        /// The asking side is primary in its epoch: a primary in a lower one learns that it was overtaken.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_primary: bool,
     },
     /// The primary's settings and pause state changed.
     Settings {
@@ -149,7 +152,7 @@ pub enum Answer {
         checks: Vec<CheckForm>,
     },
     /// To `Beliefs`.
-    Beliefs(Beliefs),
+    Beliefs(Box<Beliefs>),
     /// To `PlanFailover`: the local API's own JSON of a plan or an operation.
     Relayed {
         /// JSON text.
@@ -192,6 +195,15 @@ pub struct Beliefs {
     pub head: Option<PointForm>,
     /// A delta that was begun and broke: where it goes on.
     pub partial: Option<Partial>,
+    /// It is primary in its epoch. A host of before does not say, and is believed only when it receives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_primary: Option<bool>,
+    /// Whether the VM runs there; none: it did not look, or libvirt did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_runs: Option<bool>,
+    /// Where its disks differ from its newest recovery point: the next delta covers that too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<DivergenceForm>,
 }
 
 /// A delta that the primary could go on with.

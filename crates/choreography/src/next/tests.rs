@@ -6,11 +6,12 @@ use uuid::Uuid;
 use super::{Advice, Next, PATIENCE_MS, RestingState, advice, may_cancel, next, resting_state};
 use crate::journal::{Entry, FORCED, Mark, StepState, fold};
 use crate::operation::{Operation, Options, Outcome, Side};
-use crate::table::{Place, Step, Undo, spec};
+use crate::table::{Place, Procedure, Step, Undo, spec};
 
 fn operation(side: Side, reverse: bool, start: bool) -> Operation {
     Operation {
         id: OperationId(Uuid::from_u128(1)),
+        procedure: Procedure::PlannedFailover,
         relationship: RelationshipId(Uuid::from_u128(2)),
         old_primary: HostId(Uuid::from_u128(3)),
         side,
@@ -88,7 +89,7 @@ fn cancelled_before_the_hand_over_every_effect_is_taken_back_after_the_promise()
                 journal.write(Mark::Done(step, String::new()));
             }
         }
-        assert_eq!(may_cancel(&fold(&journal.0)), Ok(()));
+        assert_eq!(may_cancel(Procedure::PlannedFailover, &fold(&journal.0)), Ok(()));
         journal.write(Mark::Cancel("test".into()));
         let trace = run(&operation, &mut journal);
         let promise = trace.iter().position(|next| *next == Next::Abandon);
@@ -128,7 +129,7 @@ fn a_hand_over_that_happened_beats_a_cancellation() {
     journal.write(Mark::Cancel("test".into()));
     journal.write(Mark::Done(Step::HandOver, String::new()));
     let progress = fold(&journal.0);
-    assert!(may_cancel(&progress).is_err());
+    assert!(may_cancel(Procedure::PlannedFailover, &progress).is_err());
     assert_eq!(next(&operation, &progress), Next::Do(Step::Demote));
     assert_eq!(resting_state(&operation, &progress), RestingState::Forward);
 }
@@ -212,4 +213,27 @@ fn a_step_that_is_tried_again_has_been_tried_since_its_first_try() {
         matches!(state, Some(StepState::Done { begun: Timestamp(0), ended: Timestamp(3), .. })),
         "{state:?}"
     );
+}
+
+#[test]
+fn a_procedure_of_one_host_does_every_step_and_is_turned_round_only_before_it_took_effect() {
+    for procedure in Procedure::ALL.into_iter().filter(|procedure| procedure.is_solitary()) {
+        let operation = Operation { procedure, ..operation(Side::NewPrimary, false, true) };
+        let mut journal = Journal(Vec::new());
+        let trace = run(&operation, &mut journal);
+        let expected: Vec<Next> =
+            procedure.steps().map(Next::Do).chain([Next::End(Outcome::Completed), Next::Nothing]).collect();
+        assert_eq!(trace, expected);
+
+        let mut journal = Journal(Vec::new());
+        for step in procedure.steps() {
+            let mut turned_round = Journal(journal.0.clone());
+            turned_round.write(Mark::Cancel("somebody".into()));
+            let progress = fold(&turned_round.0);
+            let took_effect = may_cancel(procedure, &fold(&journal.0)).is_err();
+            let wanted = if took_effect { Next::Do(step) } else { Next::End(Outcome::Undone) };
+            assert_eq!(next(&operation, &progress), wanted, "{procedure:?} before {}", step.name());
+            journal.write(Mark::Done(step, String::new()));
+        }
+    }
 }

@@ -25,7 +25,7 @@ fn peer(number: u128) -> Peer {
     }
 }
 
-fn point(ordinal: u64) -> RecoveryPoint {
+pub(super) fn point(ordinal: u64) -> RecoveryPoint {
     RecoveryPoint {
         id: PointId(id(1000 + u128::from(ordinal))),
         parent: (ordinal > 0).then(|| PointId(id(999 + u128::from(ordinal)))),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use choreography::{Entry, Mark, Operation, Options, Outcome, Side, Step};
+use choreography::{Entry, Mark, Operation, Options, Outcome, Procedure, Side, Step};
+use domain::divergence::Pieces;
 use domain::{
-    Check, CheckName, Compression, Consistency, DiskChoice, DiskTarget, Epoch, Frequency, HostId, Lineage,
-    OperationId, PointId, RecoveryPoint, RelationshipId, Settings, Thresholds, Timestamp, Verdict,
+    Check, CheckName, Compression, Consistency, DiskChoice, DiskTarget, Divergence, Epoch, Frequency, HostId,
+    Lineage, OperationId, PointId, RecoveryPoint, RelationshipId, Settings, Settlement, Thresholds,
+    Timestamp, Verdict,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -109,6 +111,57 @@ impl TryFrom<SettingsForm> for Settings {
     }
 }
 
+/// [`Divergence`] on the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DivergenceForm {
+    /// The common recovery point.
+    pub since: Uuid,
+    /// Target and pieces as (offset, length) in bytes; no pieces: not known.
+    pub disks: Vec<(String, Option<Pieces>)>,
+    /// The point whose delta has covered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered_by: Option<Uuid>,
+}
+
+impl DivergenceForm {
+    /// Most pieces that are told of one disk.
+    pub const PIECES_MAX: usize = 16_384;
+}
+
+impl From<&Divergence> for DivergenceForm {
+    fn from(divergence: &Divergence) -> Self {
+        let disks = divergence.disks.iter().map(|(target, pieces)| (target.to_string(), pieces.clone()));
+        DivergenceForm {
+            since: divergence.since.0,
+            disks: disks.collect(),
+            covered_by: divergence.covered_by.map(|point| point.0),
+        }
+    }
+}
+
+impl TryFrom<DivergenceForm> for Divergence {
+    type Error = Nonsense;
+    fn try_from(form: DivergenceForm) -> Result<Self, Nonsense> {
+        let disk = |(target, pieces): (String, Option<Pieces>)| {
+            let orderly = |pieces: &Pieces| {
+                let ends = |(offset, length): &(u64, u64)| offset.checked_add(*length);
+                pieces.iter().all(|piece| piece.1 > 0 && ends(piece).is_some())
+                    && pieces.windows(2).all(|pair| ends(&pair[0]) <= Some(pair[1].0))
+            };
+            if pieces.as_ref().is_some_and(|pieces| !orderly(pieces)) {
+                return Err(nonsense("divergence", target));
+            }
+            Ok((DiskTarget::new(&target).map_err(|_| nonsense("disk", target))?, pieces))
+        };
+        Ok(Divergence {
+            since: PointId(form.since),
+            disks: form.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
+            covered_by: form.covered_by.map(PointId),
+        })
+    }
+}
+
 /// [`RecoveryPoint`] on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -185,19 +238,52 @@ pub struct OptionsForm {
     pub reverse: bool,
     pub start: bool,
     pub shutdown_timeout_s: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub destroy: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_after_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll_back_after_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boots_within_s: Option<u64>,
 }
 
 impl From<&Options> for OptionsForm {
     fn from(options: &Options) -> Self {
-        let shutdown_timeout_s = options.shutdown_timeout.as_secs();
-        OptionsForm { reverse: options.reverse, start: options.start, shutdown_timeout_s }
+        let after = |wanted| {
+            options
+                .commit_timer
+                .filter(|(settlement, _)| *settlement == wanted)
+                .map(|(_, after)| after.as_secs())
+        };
+        OptionsForm {
+            reverse: options.reverse,
+            start: options.start,
+            shutdown_timeout_s: options.shutdown_timeout.as_secs(),
+            point: options.point.map(|point| point.0),
+            destroy: options.destroy,
+            complete_after_s: after(Settlement::Complete),
+            roll_back_after_s: after(Settlement::RollBack),
+            boots_within_s: options.roll_back_unless_boots.map(|within| within.as_secs()),
+        }
     }
 }
 
 impl From<OptionsForm> for Options {
     fn from(form: OptionsForm) -> Self {
-        let shutdown_timeout = Duration::from_secs(form.shutdown_timeout_s);
-        Options { reverse: form.reverse, start: form.start, shutdown_timeout }
+        let after = |settlement, after: Option<u64>| after.map(|it| (settlement, Duration::from_secs(it)));
+        Options {
+            reverse: form.reverse,
+            start: form.start,
+            shutdown_timeout: Duration::from_secs(form.shutdown_timeout_s),
+            point: form.point.map(PointId),
+            destroy: form.destroy,
+            commit_timer: after(Settlement::Complete, form.complete_after_s)
+                .or(after(Settlement::RollBack, form.roll_back_after_s)),
+            roll_back_unless_boots: form.boots_within_s.map(Duration::from_secs),
+        }
     }
 }
 
@@ -207,6 +293,8 @@ impl From<OptionsForm> for Options {
 #[allow(missing_docs)] // field by field the same as Operation
 pub struct OperationForm {
     pub id: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procedure: Option<String>,
     pub relationship: Uuid,
     pub old_primary: Uuid,
     pub proposed_epoch: u64,
@@ -219,6 +307,7 @@ impl From<&Operation> for OperationForm {
     fn from(operation: &Operation) -> Self {
         OperationForm {
             id: operation.id.0,
+            procedure: operation.procedure.is_solitary().then(|| operation.procedure.name().to_owned()),
             relationship: operation.relationship.0,
             old_primary: operation.old_primary.0,
             proposed_epoch: operation.proposed_epoch.number(),
@@ -232,8 +321,13 @@ impl From<&Operation> for OperationForm {
 impl OperationForm {
     /// The operation as the new primary keeps it.
     pub fn into_new_primary(self) -> Result<Operation, Nonsense> {
+        let procedure = match self.procedure.as_deref() {
+            None => Procedure::PlannedFailover,
+            Some(name) => Procedure::from_name(name).ok_or_else(|| nonsense("procedure", name))?,
+        };
         Ok(Operation {
             id: OperationId(self.id),
+            procedure,
             relationship: RelationshipId(self.relationship),
             old_primary: HostId(self.old_primary),
             side: Side::NewPrimary,

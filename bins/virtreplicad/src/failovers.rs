@@ -1,0 +1,188 @@
+//! Failovers that nobody planned, as the command line asks for them: what would be lost is said before anything happens.
+
+use std::time::Duration;
+
+use api::dto::{self, Answer, Done};
+use api::{Caller, Problem, units};
+use choreography::Options;
+use domain::{OperationId, Phase, Settlement, Timestamp};
+use engine::{FailoverPlan, OtherHost};
+
+use crate::problems::{checks_hold, failed, invalid, problem, shown};
+use crate::service::Daemon;
+use crate::views::host_name;
+
+impl Daemon {
+    pub(crate) async fn begin_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: dto::FailoverRequest,
+        dry_run: bool,
+    ) -> Result<Answer<dto::OperationView>, Problem> {
+        let record = self.find(&vm)?;
+        let point = request.point.as_deref().filter(|point| *point != "latest");
+        let point = point.map(str::parse).transpose();
+        let point = point.map_err(|_| invalid("a recovery point is named by its id, or latest"))?;
+        let after = |what, seconds: Option<u64>| seconds.map(|it| (what, Duration::from_secs(it)));
+        let options = Options {
+            point,
+            commit_timer: after(Settlement::Complete, request.complete_after_seconds)
+                .or(after(Settlement::RollBack, request.roll_back_after_seconds)),
+            roll_back_unless_boots: request.boots_within_seconds.map(Duration::from_secs),
+            ..Options::default()
+        };
+        let open = self.engine.store().open_operation(record.relationship.id).map_err(failed)?;
+        if let Some((open, _)) = open.filter(|(open, _)| open.procedure == choreography::Procedure::Failover)
+        {
+            return self.operation_view(&open.id.to_string()).map(Answer::Done);
+        }
+        let plan = self.engine.plan_failover_alone(&record, point, request.force).await.map_err(problem)?;
+        let lines = sentences(&vm, &host_name(&self.engine, record.relationship.peer), &plan, &options);
+        let plan = shown(lines, &plan.plan, false);
+        if dry_run {
+            return Ok(Answer::Planned(plan));
+        }
+        checks_hold(&plan)?;
+        let asker = format!("{who} on {}", self.own.name);
+        self.begun(self.engine.begin_failover_alone(&record, options, request.force, &asker).await)
+    }
+
+    pub(crate) fn begin_cancel_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        request: dto::CancelFailoverRequest,
+        dry_run: bool,
+    ) -> Result<Answer<dto::OperationView>, Problem> {
+        let record = self.find_idle(&vm)?;
+        if let Some(refusal) = self.engine.cancel_obstacle(&record) {
+            return Err(problem(refusal));
+        }
+        if dry_run {
+            let peer = host_name(&self.engine, record.relationship.peer);
+            return Ok(Answer::Planned(dto::Plan::of([
+                match request.turn_off {
+                    true => format!("{vm} is shut down here, and turned off if it does not obey."),
+                    false => format!("{vm} is shut down here."),
+                },
+                "What it wrote since the failover is set aside: virt-replica diverged list.".into(),
+                format!(
+                    "This host is the replica again, with all its recovery points; the VM belongs to {peer}."
+                ),
+            ])));
+        }
+        let options = Options {
+            destroy: request.turn_off,
+            shutdown_timeout: Duration::from_secs(request.shutdown_timeout_seconds),
+            ..Options::default()
+        };
+        let asker = format!("{who} on {}", self.own.name);
+        self.begun(self.engine.begin_cancel(&record, options, &asker))
+    }
+
+    pub(crate) async fn begin_complete_failover(
+        &self,
+        who: Caller,
+        vm: String,
+        dry_run: bool,
+    ) -> Result<Answer<dto::OperationView>, Problem> {
+        let record = self.find_idle(&vm)?;
+        if let Some(refusal) = self.engine.complete_obstacle(&record).await.map_err(problem)? {
+            return Err(problem(refusal));
+        }
+        if dry_run {
+            let mut lines =
+                vec!["All recovery points but the one that the VM started from are given up.".to_owned()];
+            if let Phase::FailedOver { point, .. } = record.relationship.phase {
+                lines.push(format!(
+                    "The files below the VM are merged while it runs, up to recovery point {point}."
+                ));
+            }
+            lines.push(
+                "It cannot be taken back afterwards. The VM stays unprotected until `virt-replica reverse`."
+                    .into(),
+            );
+            return Ok(Answer::Planned(dto::Plan::of(lines)));
+        }
+        let asker = format!("{who} on {}", self.own.name);
+        self.begun(self.engine.begin_complete(&record, &asker).await)
+    }
+
+    fn begun(&self, begun: engine::Result<OperationId>) -> Result<Answer<dto::OperationView>, Problem> {
+        self.operation_view(&begun.map_err(problem)?.to_string()).map(Answer::Done)
+    }
+
+    pub(crate) async fn all_diverged(&self, vm: &str) -> Result<Vec<dto::DivergedView>, Problem> {
+        let mut views: Vec<dto::DivergedView> = Vec::new();
+        for one in self.engine.diverged(&self.find(vm)?).await.map_err(problem)? {
+            let disk = dto::DivergedDisk {
+                target: one.target.to_string(),
+                path: one.path.display().to_string(),
+                bytes: one.bytes,
+                pieces: one.pieces as u64,
+            };
+            match views.last_mut() {
+                Some(view) if view.at_ms == one.at.millis() => view.disks.push(disk),
+                _ => views.push(dto::DivergedView {
+                    id: one.at.millis().to_string(),
+                    at_ms: one.at.millis(),
+                    disks: vec![disk],
+                }),
+            }
+        }
+        Ok(views)
+    }
+
+    pub(crate) async fn remove_diverged(
+        &self,
+        vm: &str,
+        id: &str,
+        dry_run: bool,
+    ) -> Result<Answer<Done>, Problem> {
+        let record = self.find(vm)?;
+        let at = id.parse().map(Timestamp).map_err(|_| invalid("what was set aside is named by a number"))?;
+        if dry_run {
+            let line = "What only this host has of that time is deleted for good.";
+            return Ok(Answer::Planned(dto::Plan::of([line])));
+        }
+        self.engine.remove_diverged(&record, at).await.map_err(problem)?;
+        Ok(Answer::Done(Done::saying("it is deleted")))
+    }
+}
+
+fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Vec<String> {
+    let at = units::instant_utc(plan.point.instant.millis());
+    let lost = domain::words::duration(plan.lost);
+    let mut lines = vec![
+        format!("{vm} starts on this host from the recovery point of {at}."),
+        format!(
+            "LOST: everything that it wrote after that, {lost} until now; how many bytes that are is not known here."
+        ),
+    ];
+    if plan.newer > 0 {
+        lines.push(format!("{} newer recovery points stay until the failover is complete.", plan.newer));
+    }
+    lines.push(match plan.other {
+        OtherHost::Silent => format!(
+            "{peer} does not answer: it is NOT KNOWN whether the VM runs there. Make sure by other means; two running copies \
+             cannot be united again."
+        ),
+        OtherHost::Off => format!("{peer} answers, and the VM does not run there."),
+        OtherHost::Runs => format!("{peer} answers, and the VM RUNS there."),
+    });
+    lines.push(match options.commit_timer {
+        None => "Afterwards: reverse, complete-failover or cancel-failover.".to_owned(),
+        Some((what, after)) => {
+            let verb = if what == Settlement::Complete { "becomes final" } else { "is taken back" };
+            format!("It {verb} by itself after {}.", domain::words::duration(after))
+        }
+    });
+    if let Some(within) = options.roll_back_unless_boots {
+        let within = domain::words::duration(within);
+        lines.push(format!(
+            "It is taken back by itself when the guest agent does not answer within {within}."
+        ));
+    }
+    lines
+}

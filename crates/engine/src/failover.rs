@@ -1,0 +1,261 @@
+//! Failover that nobody planned: what is looked at and told before, on the surviving host alone and without a network if need
+//! be; then how it is taken back or made final. The steps themselves are in [`steps`].
+//!
+//! ```text
+//!   Receiving ── failover ──▶ FailedOver ── complete-failover ──▶ Unprotected ── reverse ──▶ Replicating
+//!       ▲                          │  └───────────────────────── reverse ─────────────────────────▲
+//!       └───── cancel-failover ────┘
+//! ```
+//! Silence of the other host is no evidence: it is shown as unknown, and a person decides.
+
+mod steps;
+
+use std::time::Duration;
+
+use choreography::{Mark, Operation, Options, Procedure, Side, Step};
+use domain::{
+    Check, CheckName, OperationId, Phase, PointId, RecoveryPoint, Role, Settlement, Timestamp, vm_argument,
+};
+use store::{Record, StoreError};
+use uuid::Uuid;
+
+use crate::events::Number;
+use crate::plan::refused;
+use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, standing, survey};
+
+/// How long the other host is waited for: it may be gone, and the VM is off meanwhile.
+const ASK_DEADLINE: Duration = Duration::from_millis(1500);
+/// How long a guest may take to shut down when its failover is rolled back by itself.
+const ROLL_BACK_SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// What the other host says about the VM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OtherHost {
+    /// It does not answer: nobody knows whether the VM runs there.
+    Silent,
+    /// It answers, and the VM is off there.
+    Off,
+    /// It answers, and the VM runs there (or libvirt there does not say).
+    Runs,
+}
+
+/// What a failover would do, and what would be lost by it.
+#[derive(Clone, Debug)]
+pub struct FailoverPlan {
+    /// Every prerequisite.
+    pub plan: Plan,
+    /// The recovery point that the VM would start from.
+    pub point: RecoveryPoint,
+    /// Newer points, which are kept until the failover is complete.
+    pub newer: usize,
+    /// Everything that the VM wrote in this time before now is lost.
+    pub lost: Duration,
+    /// What the other host says.
+    pub other: OtherHost,
+}
+
+impl Engine {
+    /// Every prerequisite of a failover from a point (none: the newest). `force`: a person vouches for what the other host says.
+    pub async fn plan_failover_alone(
+        &self,
+        record: &Record,
+        point: Option<PointId>,
+        force: bool,
+    ) -> Result<FailoverPlan> {
+        let relationship = &record.relationship;
+        let vm = vm_argument(&relationship.vm_name);
+        if relationship.role() == Role::Primary {
+            let found = format!("VM {:?} belongs to this host already", relationship.vm_name);
+            let cure = match relationship.phase {
+                Phase::FailedOver { .. } => format!(
+                    "to start it from another point: virt-replica cancel-failover {vm}, then virt-replica failover --point POINT {vm}"
+                ),
+                _ => format!("virsh start {vm}; failover is for the replica server: virt-replica show {vm}"),
+            };
+            return Err(Refusal::new(Code::Refused, found, cure));
+        }
+        let point = replica::point(record, point)?;
+        replica::expect_trusted(record, point.id).await?;
+        let directory = replica::directory(record)?;
+        let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > point.ordinal).count();
+        let definition = replica::primary_definition(&directory)?;
+        let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
+        let (host, facts) =
+            self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
+        let other = self.ask_whether_it_runs(record).await;
+        let checks = vec![
+            Check::when(CheckName::NoOtherOperation, open.is_none(), || {
+                let id = open.as_ref().map(|(operation, _)| operation.id.to_string()).unwrap_or_default();
+                let found = format!("operation {id} is under way");
+                (found, format!("wait for it, or: virt-replica operation cancel --force {id}"))
+            }),
+            survey::hook(self),
+            survey::memory(&host, &facts),
+            Check::pass(CheckName::RecoveryPointTrusted),
+            Check::when(CheckName::NotRunningThere, force || other != OtherHost::Runs, || {
+                let peer = self.peer_name(record);
+                let found = format!(
+                    "{peer} answers, and the VM runs there: two running copies cannot be united again"
+                );
+                let cure = format!(
+                    "hand it over without loss: virt-replica planned-failover {vm}; if you know better: virt-replica failover --force {vm}"
+                );
+                (found, cure)
+            }),
+        ];
+        let plan =
+            Plan { checks: crate::plan::in_order(checks), expected_bytes: None, expected_downtime_ms: None };
+        let lost = clock::now().since(point.instant);
+        Ok(FailoverPlan { plan, point, newer, lost, other })
+    }
+
+    async fn ask_whether_it_runs(&self, record: &Record) -> OtherHost {
+        match self.hear_peer(record, ASK_DEADLINE).await {
+            // One that is replica itself, or knows nothing of the VM, does not run it.
+            Ok(beliefs) if !standing::is_primary(&beliefs) || beliefs.vm_runs == Some(false) => {
+                OtherHost::Off
+            }
+            Ok(_) => OtherHost::Runs,
+            Err(error) if error.code == Code::NotFound => OtherHost::Off,
+            Err(_) => OtherHost::Silent,
+        }
+    }
+
+    /// Begins a failover; the VM starts here.
+    pub async fn begin_failover_alone(
+        &self,
+        record: &Record,
+        options: Options,
+        force: bool,
+        requested_by: &str,
+    ) -> Result<OperationId> {
+        let plan = self.plan_failover_alone(record, options.point, force).await?;
+        if let Some(check) = plan.plan.checks.iter().find(|check| !check.holds()) {
+            return Err(refused(check));
+        }
+        let words = format!(
+            "recovery point {}, {} before now; the other host: {}",
+            plan.point.id,
+            domain::words::duration(plan.lost),
+            plan.other.words(),
+        );
+        let options = Options { point: Some(plan.point.id), ..options };
+        self.begin_alone(record, Procedure::Failover, options, words, requested_by)
+    }
+
+    /// Why a failover cannot be taken back now; none: it can.
+    pub fn cancel_obstacle(&self, record: &Record) -> Option<Refusal> {
+        not_failed_over(record, "taken back")
+    }
+
+    /// Begins to take a failover back. `turn_off`: the VM is turned off when it does not shut down in time.
+    pub fn begin_cancel(&self, record: &Record, options: Options, requested_by: &str) -> Result<OperationId> {
+        if let Some(refusal) = self.cancel_obstacle(record) {
+            return Err(refusal);
+        }
+        self.begin_alone(record, Procedure::CancelFailover, options, "it is failed over".into(), requested_by)
+    }
+
+    /// Why a failover cannot be made final now; none: it can.
+    pub async fn complete_obstacle(&self, record: &Record) -> Result<Option<Refusal>> {
+        if let Some(refusal) = not_failed_over(record, "completed") {
+            return Ok(Some(refusal));
+        }
+        let vm = vm_argument(&record.relationship.vm_name);
+        let runs = self.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active);
+        Ok((!runs).then(|| {
+            let found = "the VM has not started: the other recovery points may still be needed";
+            let cure = format!(
+                "virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"
+            );
+            Refusal::new(Code::Refused, found, cure)
+        }))
+    }
+
+    /// Begins to make a failover final.
+    pub async fn begin_complete(&self, record: &Record, requested_by: &str) -> Result<OperationId> {
+        if let Some(refusal) = self.complete_obstacle(record).await? {
+            return Err(refusal);
+        }
+        let procedure = Procedure::CompleteFailover;
+        self.begin_alone(record, procedure, Options::default(), "the VM runs".into(), requested_by)
+    }
+
+    fn begin_alone(
+        &self,
+        record: &Record,
+        procedure: Procedure,
+        options: Options,
+        checked: String,
+        requested_by: &str,
+    ) -> Result<OperationId> {
+        let relationship = &record.relationship;
+        let operation = Operation {
+            id: OperationId(Uuid::now_v7()),
+            procedure,
+            relationship: relationship.id,
+            old_primary: relationship.peer,
+            side: Side::NewPrimary,
+            proposed_epoch: relationship.epoch.next(),
+            options,
+            requested_by: requested_by.to_owned(),
+            begun: clock::now(),
+        };
+        let entries = [self.entry(Mark::Intent(Step::Check)), self.entry(Mark::Done(Step::Check, checked))];
+        self.store().begin_operation(&operation, &entries).map_err(|error| match error {
+            StoreError::Busy(_) => Refusal::new(Code::Busy, error.to_string(), "virt-replica operation list"),
+            StoreError::Tested => Refusal::new(
+                Code::Busy,
+                error.to_string(),
+                format!("virt-replica stop-test-failover {}", vm_argument(&relationship.vm_name)),
+            ),
+            other => Refusal::failed(other),
+        })?;
+        let text = format!("{} {}", procedure.name().replace('-', " "), operation.id);
+        self.event(Number::FailoverBegun, &relationship.vm_name, text);
+        self.wake(relationship.id);
+        Ok(operation.id)
+    }
+
+    /// Does what a person has chosen for a failover when its time is over.
+    pub(crate) async fn settle_by_timer(
+        &self,
+        record: &Record,
+        (what, at): (Settlement, Timestamp),
+    ) -> Result<()> {
+        if clock::now() < at {
+            return Ok(());
+        }
+        let by = "the commit timer";
+        match what {
+            Settlement::Complete => self.begin_complete(record, by).await.map(drop),
+            Settlement::RollBack => {
+                let options =
+                    Options { destroy: true, shutdown_timeout: ROLL_BACK_SHUTDOWN, ..Options::default() };
+                self.begin_cancel(record, options, by).map(drop)
+            }
+        }
+    }
+}
+
+impl OtherHost {
+    /// For people.
+    #[must_use]
+    pub fn words(&self) -> &'static str {
+        match self {
+            OtherHost::Silent => "it does not answer, so it is unknown whether the VM runs there",
+            OtherHost::Off => "it answers, and the VM does not run there",
+            OtherHost::Runs => "it answers, and the VM runs there",
+        }
+    }
+}
+
+fn not_failed_over(record: &Record, verb: &str) -> Option<Refusal> {
+    let relationship = &record.relationship;
+    if matches!(relationship.phase, Phase::FailedOver { .. }) {
+        return None;
+    }
+    let found = format!("there is no failover to be {verb}: the state is \"{}\"", relationship.phase.words());
+    let cure = format!("virt-replica show {}", vm_argument(&relationship.vm_name));
+    Some(Refusal::new(Code::Refused, found, cure))
+}

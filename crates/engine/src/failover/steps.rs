@@ -1,0 +1,191 @@
+//! The steps of the procedures of one host, as `operation` asks for them. Every step may be done again after a crash.
+
+use std::time::Duration;
+
+use choreography::{Mark, Step};
+use domain::{DiskTarget, Phase, PointId, Settlement, Timestamp, vm_argument};
+use store::Record;
+
+use crate::operation::Run;
+use crate::{Code, Engine, Refusal, Result, blocking, clock, receive, replica, visible};
+
+/// Pause between two looks how far a merge is.
+const MERGE_LOOK: Duration = Duration::from_millis(100);
+
+impl Run<'_> {
+    /// The point of no return: this host is primary. A delta that is arriving ends first; none can come after.
+    pub(crate) async fn take_over_alone(&self) -> Result<()> {
+        let slot = self.engine.slot(self.operation.relationship);
+        let _alone = receive::alone(&slot).await?;
+        let options = &self.operation.options;
+        let point = options.point.ok_or_else(|| Refusal::failed("no recovery point was chosen"))?;
+        let now = clock::now();
+        let timer = options.commit_timer.map(|(what, after)| (what, now.plus(after)));
+        let phase = Phase::FailedOver { since: now, point, timer };
+        let words = format!("this host is primary now, from recovery point {point}");
+        let done = self.engine.entry(Mark::Done(Step::TakeOver, words));
+        self.engine.store().take_over(self.operation, &phase, &done).map_err(Refusal::failed)
+    }
+
+    /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended.
+    pub(crate) fn roll_back_now(&self) -> Result<()> {
+        let Phase::FailedOver { since, point, .. } = self.record.relationship.phase else { return Ok(()) };
+        let phase = Phase::FailedOver { since, point, timer: Some((Settlement::RollBack, clock::now())) };
+        self.engine.store().set_phase(self.operation.relationship, &phase).map_err(Refusal::failed)
+    }
+
+    /// Shuts the guest down; it is turned off only where a person said so.
+    pub(crate) async fn shut_down_here(&self) -> Result<String> {
+        if !self.state().await?.is_active() {
+            return Ok("the VM was off".into());
+        }
+        let asked = self.shut_down().await;
+        if !self.state().await?.is_active() {
+            return Ok("the guest shut down".into());
+        }
+        let vm = self.record.relationship.vm;
+        match asked {
+            Err(error) if self.operation.options.destroy => {
+                self.engine.hypervisor(move |it| it.turn_off(vm)).await?;
+                Ok(format!("turned off, as was asked for: {}", error.detail))
+            }
+            Err(error) => {
+                let name = vm_argument(&self.record.relationship.vm_name);
+                let cure = format!("turn it off on the way: virt-replica cancel-failover --turn-off {name}");
+                Err(Refusal::new(Code::Refused, error.detail, cure))
+            }
+            Ok(words) => Ok(words),
+        }
+    }
+
+    /// The point of no return: the other host is primary in the epoch that begins now.
+    pub(crate) async fn give_back(&self) -> Result<()> {
+        let slot = self.engine.slot(self.operation.relationship);
+        let _alone = slot.replica.lock().await;
+        if self.state().await?.is_active() {
+            let cure = format!("virsh shutdown {}", vm_argument(&self.record.relationship.vm_name));
+            return Err(Refusal::new(Code::Refused, "the VM was started again", cure));
+        }
+        let done = self.engine.entry(Mark::Done(Step::GiveBack, "this host is the replica again".into()));
+        self.engine.store().give_back(self.operation, &done).map_err(Refusal::failed)
+    }
+
+    /// What the VM wrote here is kept apart, and libvirt shows the replica again.
+    pub(crate) async fn set_aside(&self) -> Result<String> {
+        let slot = self.engine.slot(self.operation.relationship);
+        let _alone = slot.replica.lock().await;
+        let (engine, vm) = (self.engine, self.record.relationship.vm);
+        let (directory, at) = (replica::directory(&self.record)?, self.operation.begun);
+        // With the definition go the checkpoints of what is set aside.
+        engine.hypervisor(move |it| it.undefine(vm)).await?;
+        let (definition, bytes) = blocking(move || {
+            let mut disks = directory.manifest().disks.iter();
+            disks
+                .try_for_each(|disk| directory.set_active_aside(&disk.target, at))
+                .map_err(Refusal::failed)?;
+            let aside = directory.diverged().map_err(Refusal::failed)?;
+            let bytes: u64 = aside.iter().filter(|one| one.at == at).map(|one| one.bytes).sum();
+            let definition = std::fs::read_to_string(directory.definition_path()).map_err(Refusal::failed)?;
+            Ok((definition, bytes))
+        })
+        .await?;
+        visible::define(engine, vm, definition).await?;
+        Ok(format!(
+            "{} that the VM wrote here are kept: virt-replica diverged list",
+            crate::operation::mib(bytes)
+        ))
+    }
+
+    /// The point of no return: no other recovery point is offered any more.
+    pub(crate) async fn settle(&self) -> Result<String> {
+        let given_up = self.engine.settle_failover(&self.record).await?;
+        Ok(match given_up {
+            0 => "it was the newest recovery point".into(),
+            count => format!("{count} newer recovery points are given up"),
+        })
+    }
+
+    /// QEMU merges what lies below the overlay, while the VM runs.
+    pub(crate) async fn merge(&self) -> Result<String> {
+        let (engine, vm, point) = (self.engine, self.record.relationship.vm, self.head()?.id);
+        let slot = engine.slot(self.operation.relationship);
+        let _alone = slot.replica.lock().await;
+        let targets = keep_only(&self.record, point).await?;
+        for target in &targets {
+            while let Some((top, base)) = to_merge(&self.record, target).await? {
+                if !self.state().await?.is_active() {
+                    let cure = format!("virsh start {}", vm_argument(&self.record.relationship.vm_name));
+                    return Err(Refusal::new(
+                        Code::Refused,
+                        "the VM is off, and it is QEMU that merges",
+                        cure,
+                    ));
+                }
+                let disk = target.clone();
+                engine.hypervisor(move |it| it.begin_merge(vm, &disk, &top, &base)).await?;
+                engine.reach("merge.under way").await;
+                loop {
+                    let disk = target.clone();
+                    let Some((done, total)) = engine.hypervisor(move |it| it.merging(vm, &disk)).await?
+                    else {
+                        break;
+                    };
+                    slot.show_progress(done, total, self.operation.begun);
+                    tokio::time::sleep(MERGE_LOOK).await;
+                }
+            }
+            slot.stop_progress();
+            engine.reach("merge.merged").await;
+            let (mut directory, target) = (replica::directory(&self.record)?, target.clone());
+            blocking(move || directory.layers_are_merged(&target).map_err(Refusal::failed)).await?;
+        }
+        Ok("the VM's disks stand on one file each".into())
+    }
+}
+
+async fn keep_only(record: &Record, point: PointId) -> Result<Vec<DiskTarget>> {
+    let mut directory = replica::directory(record)?;
+    blocking(move || {
+        directory.keep_only(point).map_err(Refusal::failed)?;
+        Ok(directory.manifest().disks.iter().map(|disk| disk.target.clone()).collect())
+    })
+    .await
+}
+
+async fn to_merge(
+    record: &Record,
+    target: &DiskTarget,
+) -> Result<Option<(std::path::PathBuf, std::path::PathBuf)>> {
+    let (directory, target) = (replica::directory(record)?, target.clone());
+    blocking(move || directory.to_merge(&target).map_err(Refusal::failed)).await
+}
+
+impl crate::Slot {
+    fn show_progress(&self, done: u64, total: u64, begun: Timestamp) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.done_bytes.store(done, Relaxed);
+        self.total_bytes.store(total, Relaxed);
+        self.sent_before_bytes.store(0, Relaxed);
+        self.begun_ms.store(begun.millis(), Relaxed);
+    }
+}
+
+impl Engine {
+    /// The failover is final: newer points are forgotten here, then their files. Gives how many they were. The files follow the
+    /// store, so that a crash between the two is mended by the next call, and nothing leaves this phase without one.
+    pub(crate) async fn settle_failover(&self, record: &Record) -> Result<usize> {
+        let relationship = &record.relationship;
+        let slot = self.slot(relationship.id);
+        let _alone = slot.replica.lock().await;
+        self.store().settle(relationship.id, clock::now()).map_err(Refusal::failed)?;
+        self.reach("settle.stored").await;
+        let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
+        let (Some(head), true) = (head, record.directory.is_some()) else { return Ok(0) };
+        let mut directory = replica::directory(record)?;
+        let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > head.ordinal).count();
+        if newer > 0 {
+            blocking(move || directory.give_up_after(head.id).map_err(Refusal::failed)).await?;
+        }
+        Ok(newer)
+    }
+}
