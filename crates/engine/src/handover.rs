@@ -108,11 +108,13 @@ impl Run<'_> {
                 "shut it down, and try again",
             ));
         }
+        // What an earlier try sent, which was cut before it said so, is not known any more.
+        let first_try = !fold(&self.entries).steps.contains_key(&Step::FinalSync);
         let done = cycle::run(self.engine, &record).await?;
         let facts = Report {
             old_primary_digest: Some(done.head.lineage.to_hex()),
             new_primary_digest: Some(done.replica_lineage.to_hex()),
-            final_sync_bytes: Some(done.bytes),
+            final_sync_bytes: first_try.then_some(done.bytes),
             reverse_bytes: None,
         };
         if done.head.lineage != done.replica_lineage {

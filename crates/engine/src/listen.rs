@@ -419,7 +419,7 @@ impl Engine {
 
     fn news(&self, peer: &PeerRecord, id: OperationId, entries: Vec<EntryForm>) -> Result<Answer> {
         let Some((operation, _)) = self.store().operation(id).map_err(Refusal::failed)? else {
-            return Ok(Answer::News { entries: Vec::new(), report: None });
+            return Ok(Answer::News { entries: Vec::new() });
         };
         let record = self.theirs(peer, operation.relationship.0)?;
         // Facts only: what the peer did. Its end is not ours, and a hand over is taken, not told.
@@ -431,7 +431,7 @@ impl Engine {
         let found = self.store().operation(id).map_err(Refusal::failed)?;
         let entries =
             found.map(|(_, entries)| entries.iter().map(EntryForm::from).collect()).unwrap_or_default();
-        Ok(Answer::News { entries, report: None })
+        Ok(Answer::News { entries })
     }
 
     async fn removed(&self, peer: &PeerRecord, id: uuid::Uuid, delete_replica: bool) -> Result<Answer> {

@@ -267,7 +267,7 @@ impl Run<'_> {
     /// Exchanges journals; true when something new came.
     pub(crate) async fn hear_news(&self) -> Result<bool> {
         let before = fold(&self.entries);
-        let request = Request::News { operation: self.operation.id.0, entries: self.forms(), report: None };
+        let request = Request::News { operation: self.operation.id.0, entries: self.forms() };
         if let Ok(Answer::News { entries, .. }) =
             self.engine.ask(self.record.relationship.peer, &request).await
         {
@@ -284,7 +284,7 @@ impl Run<'_> {
         }
         let Ok(Some((_, entries))) = self.engine.store().operation(self.operation.id) else { return };
         let entries: Vec<EntryForm> = entries.iter().map(EntryForm::from).collect();
-        let request = Request::News { operation: self.operation.id.0, entries, report: None };
+        let request = Request::News { operation: self.operation.id.0, entries };
         let (engine, peer) = (self.engine.clone(), self.record.relationship.peer);
         tokio::spawn(async move { engine.ask(peer, &request).await.map(drop) });
     }

@@ -96,22 +96,6 @@ impl Store {
         let ended = self.connection().query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
         Ok(ended.unwrap_or(false))
     }
-
-    /// Keeps the final report.
-    pub fn set_report(&self, id: OperationId, report: &str) -> Result<()> {
-        self.write(|transaction| {
-            transaction
-                .execute("UPDATE operation SET report = ?2 WHERE id = ?1", [id.to_string(), report.into()])?;
-            Ok(())
-        })
-    }
-
-    /// The final report.
-    pub fn report(&self, id: OperationId) -> Result<Option<String>> {
-        let query = "SELECT report FROM operation WHERE id = ?1";
-        let report = self.connection().query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
-        Ok(report.flatten())
-    }
 }
 
 pub(crate) fn open_operation_id(

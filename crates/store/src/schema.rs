@@ -56,6 +56,7 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 ", "
     CREATE TABLE divergence (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, form TEXT NOT NULL) STRICT;
+    ALTER TABLE operation DROP COLUMN report;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -117,8 +117,6 @@ pub enum Request {
         operation: Uuid,
         /// Lines that the asked side may not have.
         entries: Vec<EntryForm>,
-        /// The final report, when there is one.
-        report: Option<String>,
     },
     /// The relationship ends.
     Remove {
@@ -172,8 +170,6 @@ pub enum Answer {
     News {
         /// The asked side's journal.
         entries: Vec<EntryForm>,
-        /// Its final report.
-        report: Option<String>,
     },
     /// To everything else.
     Done {},

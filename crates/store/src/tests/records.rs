@@ -113,9 +113,7 @@ fn one_operation_at_a_time_and_lines_are_kept_once() {
     assert!(!store.has_ended(OperationId(id(7))).expect("a read"));
     store.end_operation(OperationId(id(7)), &ended).expect("ended");
     assert!(store.has_ended(OperationId(id(7))).expect("a read"));
-    store.set_report(OperationId(id(7)), "{}").expect("a report");
     store.begin_operation(&operation(8), &[]).expect("the next one");
-    assert_eq!(store.report(OperationId(id(7))).expect("a read").as_deref(), Some("{}"));
     assert_eq!(store.operations(10).expect("a list").len(), 2);
 }
 
