@@ -38,6 +38,8 @@ fn host(path: &Path, phases: &[Phase]) -> Store {
                 network_map: Vec::new(),
                 thresholds: Thresholds::default(),
                 drill_every: None,
+                retention: domain::Retention::default(),
+                application_consistent_every: None,
             },
         };
         store.insert_relationship(&relationship, None).expect("a relationship");

@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 use crate::exit::{Exit, TABLE};
 use crate::screen::Screen;
 use crate::session::{Ending, Session};
-use crate::{failover, generate, host, observe, operation, peer, protect, render, test_failover, unplanned};
+use crate::{
+    failover, generate, host, observe, operation, peer, point, protect, render, test_failover, unplanned,
+};
 
 /// Replicates running virtual machines to a second libvirt host, hands them over with nothing lost, and brings them home.
 #[derive(Parser)]
@@ -72,6 +74,9 @@ pub enum Verb {
     /// What only this host has of a VM's disks since a failover
     #[command(subcommand)]
     Diverged(unplanned::Diverged),
+    /// Recovery points of a VM
+    #[command(subcommand)]
+    Point(point::Verb),
     /// Print the completion script of a shell
     Completion(generate::Completion),
     /// Write the man pages into a directory
@@ -114,6 +119,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Ending {
         Verb::CancelFailover(args) => unplanned::cancel(session, args).await,
         Verb::CompleteFailover(args) => unplanned::complete(session, args).await,
         Verb::Diverged(verb) => unplanned::diverged(session, verb).await,
+        Verb::Point(verb) => point::run(session, verb).await,
         Verb::Completion(completion) => generate::completion(completion),
         Verb::Man(man) => generate::man(man),
     }

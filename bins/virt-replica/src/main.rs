@@ -12,6 +12,7 @@ mod observe;
 mod operation;
 mod parse;
 mod peer;
+mod point;
 mod protect;
 mod render;
 mod screen;

@@ -1,7 +1,8 @@
 //! Arguments that are more than a word: durations, sizes, times, pairs.
 
-use api::dto::{Drills, RateLimit};
+use api::dto::{Drills, FreezeEvery, RateLimit};
 use api::units::{UnitError, parse_duration, parse_size};
+use api::{BadRetention, Retention};
 use jiff::civil;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
@@ -25,6 +26,19 @@ pub fn drills(text: &str) -> Result<Drills, UnitError> {
         "never" | "none" | "off" => Ok(Drills::Never),
         _ => parse_duration(text).map(Drills::EverySeconds),
     }
+}
+
+/// Time between two application-consistent recovery points, or `never`.
+pub fn freeze_every(text: &str) -> Result<FreezeEvery, UnitError> {
+    match text {
+        "never" | "none" | "off" => Ok(FreezeEvery::Never),
+        _ => parse_duration(text).map(FreezeEvery::Seconds),
+    }
+}
+
+/// Which recovery points stay: checked here, kept as it was typed.
+pub fn recovery_points(text: &str) -> Result<String, BadRetention> {
+    text.parse::<Retention>().map(|retention| retention.to_string())
 }
 
 /// `OLD=NEW` as (old, new).

@@ -1,8 +1,8 @@
 //! `enable`, `set`, `pause`, `resume`, `remove`: the life of a relationship but for its handovers.
 
 use api::dto::{
-    Compression, DiskSelection, Drills, EnableRequest, RateLimit, RemoveRequest, ReplicaFate, SettingsChange,
-    ThresholdsChange,
+    Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, RateLimit, RemoveRequest, ReplicaFate,
+    SettingsChange, ThresholdsChange,
 };
 use api::{Code, Problem};
 use clap::{Args, ValueEnum};
@@ -71,6 +71,12 @@ pub struct Enable {
     /// A bridge or network that is called otherwise on the replica server; can be given several times
     #[arg(long, value_name = "HERE=THERE", value_parser = parse::pair)]
     network: Vec<(String, String)>,
+    /// Which recovery points stay: latest, a number of hourly ones, or a grid such as 24x1h,7x1d [default: latest]
+    #[arg(long, value_name = "POINTS", value_parser = parse::recovery_points)]
+    recovery_points: Option<String>,
+    /// Freeze the guest's file systems for a recovery point every so often, or never [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse::freeze_every)]
+    application_consistent_every: Option<FreezeEvery>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -91,6 +97,8 @@ impl Enable {
             compression: self.compression.map(Into::into),
             rate_limit_bytes_per_second: self.rate_limit.and_then(RateLimit::bytes_per_second),
             networks: self.network.clone(),
+            recovery_points: self.recovery_points.clone(),
+            application_consistent_every: self.application_consistent_every,
         }
     }
 }
@@ -135,6 +143,12 @@ pub struct Set {
     /// Let the replica server make a test failover by itself every so often, or never
     #[arg(long, value_name = "TIME", value_parser = parse::drills)]
     drill_every: Option<Drills>,
+    /// Which recovery points stay: latest, a number of hourly ones, or a grid such as 24x1h,7x1d
+    #[arg(long, value_name = "POINTS", value_parser = parse::recovery_points)]
+    recovery_points: Option<String>,
+    /// Freeze the guest's file systems for a recovery point every so often, or never
+    #[arg(long, value_name = "TIME", value_parser = parse::freeze_every)]
+    application_consistent_every: Option<FreezeEvery>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -153,6 +167,8 @@ impl Set {
                 monitoring_interval_seconds: self.monitoring_interval,
             },
             drills: self.drill_every,
+            recovery_points: self.recovery_points.clone(),
+            application_consistent_every: self.application_consistent_every,
         }
     }
 }

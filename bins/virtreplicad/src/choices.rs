@@ -86,5 +86,26 @@ pub(crate) fn changed(settings: &Settings, change: &dto::SettingsChange) -> Resu
             settings.drill_every = Some(every);
         }
     }
+    if let Some(text) = &change.recovery_points {
+        settings.retention = text.parse().map_err(invalid)?;
+    }
+    if let Some(every) = change.application_consistent_every {
+        settings.application_consistent_every = freeze_every(every)?;
+    }
     Ok(settings)
+}
+
+/// Time between two application-consistent points; none: never.
+pub(crate) fn freeze_every(asked: dto::FreezeEvery) -> Result<Option<Duration>, Problem> {
+    let least = Settings::APPLICATION_CONSISTENT_EVERY_MIN;
+    match asked {
+        dto::FreezeEvery::Never => Ok(None),
+        dto::FreezeEvery::Seconds(asked) if Duration::from_secs(asked) >= least => {
+            Ok(Some(Duration::from_secs(asked)))
+        }
+        dto::FreezeEvery::Seconds(asked) => Err(invalid(format!(
+            "an application-consistent recovery point every {asked} s is not accepted: at least {} s",
+            least.as_secs()
+        ))),
+    }
 }

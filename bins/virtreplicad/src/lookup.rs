@@ -7,7 +7,7 @@ use engine::EnableRequest;
 use store::{Peer, Record};
 use transport::Fingerprint;
 
-use crate::choices::choose_disks;
+use crate::choices::{choose_disks, freeze_every};
 use crate::operations;
 use crate::problems::{failed, invalid, problem};
 use crate::service::Daemon;
@@ -100,6 +100,14 @@ impl Daemon {
             network_map: request.networks.clone(),
             thresholds: Thresholds::default(),
             drill_every: None,
+            retention: match &request.recovery_points {
+                Some(text) => text.parse().map_err(invalid)?,
+                None => domain::Retention::default(),
+            },
+            application_consistent_every: match request.application_consistent_every {
+                Some(every) => freeze_every(every)?,
+                None => None,
+            },
         };
         let peer = self.peer(&request.peer)?.host;
         Ok(EnableRequest { vm: vm.id, peer, settings, initial_at: request.initial_at_ms.map(Timestamp) })

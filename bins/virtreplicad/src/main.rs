@@ -6,10 +6,12 @@ mod config;
 mod failovers;
 mod lookup;
 mod operations;
+mod points;
 mod problems;
 mod service;
 mod start_guard;
 mod test_failovers;
+mod thaw;
 mod trust;
 mod views;
 
@@ -39,10 +41,18 @@ struct Arguments {
     /// Checks the configuration file and ends.
     #[arg(long)]
     check_config: bool,
+    /// Is the watchdog over a VM whose file systems are frozen.
+    #[arg(long, hide = true, value_name = "VM")]
+    thaw_when_orphaned: Option<Uuid>,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(vm) = arguments.thaw_when_orphaned {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("threads")?;
+        return runtime.block_on(thaw::when_orphaned(vm.into()));
+    }
     let config = Config::read(&arguments.config)?;
     if arguments.check_config {
         println!("{} is fine", arguments.config.display());
@@ -87,6 +97,7 @@ async fn run(config: Config) -> Result<()> {
         spool_bytes_max: config.spool_max_mib << 20,
         reports: config.state.join("test-failovers"),
         redirect_hooks: PathBuf::from("/etc/virt-replica/redirect.d"),
+        program: std::env::current_exe().context("the path of this program")?,
         holds: std::env::var_os("VIRT_REPLICA_HOLDS").map(PathBuf::from),
     };
     let hypervisor = Arc::new(Libvirt::new("qemu:///system"));

@@ -14,7 +14,7 @@ use transport::{Identity, Introduction, Invite, TrustStore};
 
 use crate::choices::changed;
 use crate::problems::{checks_hold, failed, invalid, problem, shown};
-use crate::{operations, views};
+use crate::{operations, points, views};
 
 /// The daemon as the command line sees it.
 pub(crate) struct Daemon {
@@ -67,8 +67,12 @@ impl Service for Daemon {
             let record = self.find(&vm)?;
             let pending_bytes = self.engine.pending_bytes(&record).await;
             let sizes = self.engine.disk_sizes(&record).await;
+            let chain = match record.relationship.role() {
+                Role::Replica => self.engine.points(&record).await.ok().map(|facts| points::chain(&facts)),
+                Role::Primary => None,
+            };
             let detail = views::detail(&self.engine, &record, &sizes).map_err(problem)?;
-            Ok(dto::RelationshipDetail { pending_bytes, ..detail })
+            Ok(dto::RelationshipDetail { pending_bytes, chain, ..detail })
         })
     }
 
@@ -362,6 +366,7 @@ impl Service for Daemon {
                         "It stays off there, and is unprotected until `virt-replica reverse`.".into()
                     }
                 });
+                lines.extend(self.merged_at_home(&record).await);
                 return Ok(Answer::Planned(shown(lines, &plan.map_err(problem)?, true)));
             }
             let requested_by = format!("{who} on {}", self.own.name);
@@ -540,5 +545,23 @@ impl Service for Daemon {
 
     fn remove_diverged(&self, _: Caller, vm: String, id: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
         Box::pin(async move { Daemon::remove_diverged(self, &vm, &id, dry_run).await })
+    }
+
+    fn points(&self, vm: String) -> Reply<'_, dto::PointList> {
+        Box::pin(async move { self.all_points(&vm).await })
+    }
+
+    fn create_point(
+        &self,
+        _: Caller,
+        vm: String,
+        request: dto::CreatePointRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::PointMade>> {
+        Box::pin(async move { self.make_point(&vm, request, dry_run).await })
+    }
+
+    fn remove_point(&self, _: Caller, vm: String, point: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move { self.drop_point(&vm, &point, dry_run).await })
     }
 }

@@ -12,10 +12,11 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::dto::{
-    Answer, CancelFailoverRequest, CancelRequest, Check, DivergedView, Done, EnableRequest, Event,
-    EventQuery, FailoverRequest, HostChange, HostView, Invitation, InviteRequest, JoinRequest, OperationView,
-    Peer, PlannedFailoverRequest, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest,
-    SettingsChange, StartWord, TestFailoverRequest, TestFailoverView,
+    Answer, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest, DivergedView, Done,
+    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, Invitation, InviteRequest,
+    JoinRequest, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView,
 };
 use crate::problem::{Code, Problem};
 
@@ -245,6 +246,26 @@ impl Client {
     /// `diverged remove`
     pub async fn remove_diverged(&self, vm: &str, id: &str, dry_run: bool) -> Result<Answer<Done>> {
         self.write(&of_vm(vm, &format!("/diverged/{}/remove", escape(id))), &(), dry_run).await
+    }
+
+    /// `point list`
+    pub async fn points(&self, vm: &str) -> Result<PointList> {
+        self.read(&of_vm(vm, "/points")).await
+    }
+
+    /// `point create`: answers when the replica server has it.
+    pub async fn create_point(
+        &self,
+        vm: &str,
+        request: &CreatePointRequest,
+        dry_run: bool,
+    ) -> Result<Answer<PointMade>> {
+        self.write(&of_vm(vm, "/points"), request, dry_run).await
+    }
+
+    /// `point remove`
+    pub async fn remove_point(&self, vm: &str, point: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&of_vm(vm, &format!("/points/{}/remove", escape(point))), &(), dry_run).await
     }
 
     /// `events`

@@ -81,16 +81,10 @@ impl From<&domain::Thresholds> for dto::Thresholds {
 
 impl From<&domain::RecoveryPoint> for dto::RecoveryPointView {
     fn from(point: &domain::RecoveryPoint) -> Self {
-        let consistency = match point.consistency {
-            domain::Consistency::Crash => "crash-consistent",
-            domain::Consistency::FileSystem => "file-system-consistent",
-            domain::Consistency::Application => "application-consistent",
-            domain::Consistency::PoweredOff => "powered off",
-        };
         dto::RecoveryPointView {
             id: point.id.to_string(),
             at_ms: point.instant.millis(),
-            consistency: consistency.to_owned(),
+            consistency: dto::consistency(point.consistency).to_owned(),
             lineage: point.lineage.to_hex(),
         }
     }

@@ -7,6 +7,7 @@ mod host;
 mod operation;
 mod peer;
 mod plan;
+mod point;
 mod relationship;
 mod settings;
 mod test_failover;
@@ -20,12 +21,13 @@ pub use operation::{
 };
 pub use peer::{Invitation, InviteRequest, JoinRequest, Peer};
 pub use plan::{Answer, Check, Done, Plan};
+pub use point::{ChainView, CreatePointRequest, PointList, PointMade, PointView, consistency};
 pub use relationship::{
     DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail, RelationshipSummary,
     StartWord, Statistics,
 };
 pub use settings::{
-    Compression, DiskSelection, Drills, EnableRequest, RateLimit, RemoveRequest, ReplicaFate, ReverseRequest,
-    SettingsChange, Thresholds, ThresholdsChange,
+    Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, RateLimit, RemoveRequest, ReplicaFate,
+    ReverseRequest, SettingsChange, Thresholds, ThresholdsChange,
 };
 pub use test_failover::{Finding, TestFailoverRequest, TestFailoverState, TestFailoverView};

@@ -14,6 +14,7 @@ pub mod service;
 pub mod units;
 
 pub use client::Client;
+pub use domain::retention::{BadRetention, Retention};
 pub use domain::{shell_word, vm_argument};
 pub use problem::{Code, Problem};
 pub use router::{router, serve};

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
 use crate::dto::{
-    CancelFailoverRequest, CancelRequest, EnableRequest, EventQuery, FailoverRequest, HostChange,
-    InviteRequest, JoinRequest, PlannedFailoverRequest, RemoveRequest, ReverseRequest, SettingsChange,
-    TestFailoverRequest,
+    CancelFailoverRequest, CancelRequest, CreatePointRequest, EnableRequest, EventQuery, FailoverRequest,
+    HostChange, InviteRequest, JoinRequest, PlannedFailoverRequest, RemoveRequest, ReverseRequest,
+    SettingsChange, TestFailoverRequest,
 };
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Service};
@@ -61,6 +61,8 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/relationships/{vm}/complete-failover", post(complete_failover))
         .route("/relationships/{vm}/diverged", get(diverged))
         .route("/relationships/{vm}/diverged/{id}/remove", post(remove_diverged))
+        .route("/relationships/{vm}/points", get(points).post(create_point))
+        .route("/relationships/{vm}/points/{point}/remove", post(remove_point))
         .route("/events", get(events))
         .fallback(no_such_path)
         .with_state(service)
@@ -343,4 +345,28 @@ async fn remove_diverged(
     Query(dry): Dry,
 ) -> Answered {
     json(service.remove_diverged(who, vm, id, dry.dry_run).await?)
+}
+
+async fn points(State(service): Shared, Path(vm): Path<String>) -> Answered {
+    json(service.points(vm).await?)
+}
+
+async fn create_point(
+    State(service): Shared,
+    Who(who): Who,
+    Path(vm): Path<String>,
+    Query(dry): Dry,
+    body: Bytes,
+) -> Answered {
+    let request: CreatePointRequest = form(&body)?;
+    json(service.create_point(who, vm, request, dry.dry_run).await?)
+}
+
+async fn remove_point(
+    State(service): Shared,
+    Who(who): Who,
+    Path((vm, point)): Path<(String, String)>,
+    Query(dry): Dry,
+) -> Answered {
+    json(service.remove_point(who, vm, point, dry.dry_run).await?)
 }

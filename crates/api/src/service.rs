@@ -8,10 +8,11 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::dto::{
-    Answer, CancelFailoverRequest, CancelRequest, Check, DivergedView, Done, EnableRequest, Event,
-    EventQuery, FailoverRequest, HostChange, HostView, Invitation, InviteRequest, JoinRequest, OperationView,
-    Peer, PlannedFailoverRequest, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest,
-    SettingsChange, StartWord, TestFailoverRequest, TestFailoverView,
+    Answer, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest, DivergedView, Done,
+    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, Invitation, InviteRequest,
+    JoinRequest, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView,
 };
 use crate::problem::Problem;
 
@@ -171,4 +172,16 @@ pub trait Service: Send + Sync + 'static {
     fn diverged(&self, vm: String) -> Reply<'_, Vec<DivergedView>>;
     /// `diverged remove`
     fn remove_diverged(&self, who: Caller, vm: String, id: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `point list`, the oldest first; the primary asks its replica server.
+    fn points(&self, vm: String) -> Reply<'_, PointList>;
+    /// `point create`: answers when the replica server has it. On the primary server.
+    fn create_point(
+        &self,
+        who: Caller,
+        vm: String,
+        request: CreatePointRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<PointMade>>;
+    /// `point remove`, by its id or its number.
+    fn remove_point(&self, who: Caller, vm: String, point: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
 }

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use api::dto::{
-    Answer, CancelFailoverRequest, CancelRequest, Check, Compression, DiskSelection, DivergedView, Done,
-    EnableRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, Invitation,
-    InviteRequest, JoinRequest, Mode, OperationView, Peer, Plan, PlannedFailoverRequest, RateLimit,
-    RelationshipDetail, RelationshipSummary, RemoveRequest, ReplicaFate, ReverseRequest, SettingsChange,
-    StartWord, TestFailoverRequest, TestFailoverView,
+    Answer, CancelFailoverRequest, CancelRequest, Check, Compression, CreatePointRequest, DiskSelection,
+    DivergedView, Done, EnableRequest, Event, EventQuery, FailoverRequest, FreezeEvery, Health, HostChange,
+    HostView, Invitation, InviteRequest, JoinRequest, Mode, OperationView, Peer, Plan,
+    PlannedFailoverRequest, PointList, PointMade, RateLimit, RelationshipDetail, RelationshipSummary,
+    RemoveRequest, ReplicaFate, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView,
 };
 use api::{Caller, Client, Code, Problem, Reply, Service};
 
@@ -191,6 +192,21 @@ impl Service for Recorder {
     fn remove_diverged(&self, _: Caller, vm: String, id: String, dry: bool) -> Reply<'_, Answer<Done>> {
         self.done(format!("remove_diverged {vm} {id}"), dry)
     }
+    fn points(&self, vm: String) -> Reply<'_, PointList> {
+        self.refuse(format!("points {vm}"))
+    }
+    fn create_point(
+        &self,
+        _: Caller,
+        vm: String,
+        request: CreatePointRequest,
+        dry: bool,
+    ) -> Reply<'_, Answer<PointMade>> {
+        self.refuse(format!("create_point {vm} {request:?} dry={dry}"))
+    }
+    fn remove_point(&self, _: Caller, vm: String, point: String, dry: bool) -> Reply<'_, Answer<Done>> {
+        self.done(format!("remove_point {vm} {point}"), dry)
+    }
 }
 
 fn summary() -> RelationshipSummary {
@@ -258,6 +274,8 @@ async fn requests_arrive_whole() {
         compression: Some(Compression::Adaptive),
         rate_limit_bytes_per_second: Some(9),
         networks: vec![("br0".into(), "br1".into())],
+        recovery_points: Some("24x1h,7x1d".into()),
+        application_consistent_every: Some(FreezeEvery::Seconds(14_400)),
     };
     assert_eq!(client.enable(&enable, false).await, Ok(Answer::Done(summary())));
     let change = SettingsChange { rate_limit: Some(RateLimit::Unlimited), ..SettingsChange::default() };
@@ -277,6 +295,10 @@ async fn requests_arrive_whole() {
     client.complete_failover("vm", false).await.expect_err("refused");
     client.diverged("vm").await.expect_err("refused");
     client.remove_diverged("vm", "1 2", true).await.expect("planned");
+    let point = CreatePointRequest { tag: Some("a tag".into()), application_consistent: true };
+    client.points("vm 1").await.expect_err("refused");
+    client.create_point("vm 1", &point, true).await.expect_err("refused");
+    client.remove_point("vm 1", "a/point", false).await.expect("done");
     let seen = recorder.seen.lock().expect("not poisoned").clone();
     let expected = [
         format!("{enable:?} dry=false"),
@@ -292,6 +314,9 @@ async fn requests_arrive_whole() {
         "complete_failover vm dry=false".to_owned(),
         "diverged vm".to_owned(),
         "remove_diverged vm 1 2 dry=true".to_owned(),
+        "points vm 1".to_owned(),
+        format!("create_point vm 1 {point:?} dry=true"),
+        "remove_point vm 1 a/point dry=false".to_owned(),
     ];
     assert_eq!(seen, expected);
 }

@@ -78,6 +78,8 @@ pub struct RecoveryPoint {
     pub lineage: Lineage,
     /// Bytes of guest data that its delta carried, over all disks.
     pub delta_bytes: u64,
+    /// What a person called it; a tagged point stays until it is removed by name.
+    pub tag: Option<String>,
 }
 
 #[cfg(test)]

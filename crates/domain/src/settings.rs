@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::ids::DiskTarget;
+use crate::retention::Retention;
 
 /// Time between the beginnings of two cycles.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -109,11 +110,17 @@ pub struct Settings {
     pub thresholds: Thresholds,
     /// Time between two test failovers that the replica server makes by itself; none: it makes none.
     pub drill_every: Option<Duration>,
+    /// Which recovery points stay.
+    pub retention: Retention,
+    /// Time between two recovery points for which the guest's file systems are frozen; none: never frozen.
+    pub application_consistent_every: Option<Duration>,
 }
 
 impl Settings {
     /// Drills that follow each other faster would hardly end before the next begins.
     pub const DRILL_EVERY_MIN: Duration = Duration::from_secs(30);
+    /// The guest cannot write while it is frozen: not with every cycle.
+    pub const APPLICATION_CONSISTENT_EVERY_MIN: Duration = Duration::from_secs(10);
 
     /// The disks that are copied.
     pub fn replicated_disks(&self) -> impl Iterator<Item = &DiskTarget> {

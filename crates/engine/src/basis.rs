@@ -117,6 +117,7 @@ mod tests {
             consistency: Consistency::Crash,
             lineage: Lineage([number as u8; 32]),
             delta_bytes: 0,
+            tag: None,
         }
     }
 

@@ -17,6 +17,8 @@ use crate::attachments::Envelope;
 use crate::basis::{self, Basis};
 use crate::events::Number;
 use crate::notice;
+use crate::points;
+use crate::quiesce::Moment;
 use crate::seal::{self, Seal};
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
 use crate::standing::{self, Standing};
@@ -225,10 +227,12 @@ impl Attempt<'_> {
         engine.hypervisor(move |it| it.end_backup(vm)).await?;
         self.drop_checkpoints(checkpoints.iter().copied().filter(|it| Some(*it) != base)).await;
         let point = PointId(Uuid::now_v7());
-        let source = source::open_live(engine, &self.facts, &self.disks, point, &self.basis).await;
+        let wanted = points::wanted(engine, self.record)?;
+        let how = (self.record, wanted.freeze);
+        let source = source::open_live(engine, how, &self.facts, &self.disks, point, &self.basis).await;
         engine.reach("cycle.frozen").await;
         let sent = match source {
-            Ok(source) => self.send(source, point, Consistency::Crash).await,
+            Ok((source, moment)) => self.send(source, point, Moment { tag: wanted.tag, ..moment }).await,
             Err(error) => Err(error),
         };
         match sent {
@@ -294,8 +298,10 @@ impl Attempt<'_> {
                 // What is handed over is read from the bitmap itself, which costs milliseconds.
                 let handed_over = relationship.phase == Phase::Yielding;
                 let shared = self.divergence.is_none();
+                let wished = points::is_wished(engine, self.record);
                 if !handed_over
                     && shared
+                    && !wished
                     && let Some(unchanged) = self.unchanged_since_last_time()?
                 {
                     return Ok(unchanged);
@@ -319,8 +325,9 @@ impl Attempt<'_> {
         let held = engine.slot(id).files.hold();
         let source =
             source::open_offline(engine, held, &self.facts, &self.disks, &bitmaps, &self.basis).await;
+        let tag = points::wanted(engine, self.record)?.tag;
         let sent = match source {
-            Ok(source) => self.send(source, point, self.consistency_of_off()).await,
+            Ok(source) => self.send(source, point, Moment::now(self.consistency_of_off(), tag)).await,
             Err(error) => Err(error),
         };
         let done = match &sent {
@@ -383,7 +390,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn send(&self, mut source: Source, id: PointId, consistency: Consistency) -> Result<Synchronized> {
+    async fn send(&self, mut source: Source, id: PointId, moment: Moment) -> Result<Synchronized> {
         if let (Some(divergence), Basis::Since(_)) = (&self.divergence, &self.basis)
             && let Err(error) = comeback::cover(&mut source, divergence).await
         {
@@ -391,7 +398,7 @@ impl Attempt<'_> {
             return Err(error);
         }
         let parent = self.their_head.as_ref().map_or(Lineage::ORIGIN, |head| head.lineage);
-        let header = self.header(&source, id, consistency);
+        let header = self.header(&source, id, moment);
         self.carry(Transfer::new(header, self.basis.clone(), parent, source), None).await
     }
 
@@ -425,14 +432,16 @@ impl Attempt<'_> {
             consistency: consistency_from_name(&header.consistency)?,
             lineage: acknowledged.lineage,
             delta_bytes: acknowledged.bytes,
+            tag: header.tag.clone(),
         };
         engine.reach("cycle.acknowledged").await;
         engine.store().add_point(id, &head, clock::now()).map_err(Refusal::failed)?;
+        engine.store().forget_old_points(id, &head).map_err(Refusal::failed)?;
         let Acknowledged { replica_lineage, bytes, sent_bytes, .. } = acknowledged;
         Ok(Synchronized { head, replica_lineage, bytes, sent_bytes })
     }
 
-    fn header(&self, source: &Source, id: PointId, consistency: Consistency) -> DeltaHeader {
+    fn header(&self, source: &Source, id: PointId, moment: Moment) -> DeltaHeader {
         let disk = |disk: &source::SourceDisk| DeltaDisk {
             target: disk.target.as_str().to_owned(),
             virtual_size: disk.client.size(),
@@ -443,13 +452,14 @@ impl Attempt<'_> {
             point: id.0,
             parent: self.their_head.as_ref().map(|head| head.id.0),
             ordinal: self.their_head.as_ref().map_or(1, |head| head.ordinal + 1),
-            instant_ms: clock::now().millis(),
-            consistency: consistency_name(consistency).to_owned(),
+            instant_ms: moment.instant.millis(),
+            consistency: consistency_name(moment.consistency).to_owned(),
             disks: source.disks.iter().map(disk).collect(),
             resume_at: None,
             domain_xml: self.envelope.definition.clone(),
             attachments: self.envelope.attachments.clone(),
             expected_bytes: source.data_bytes(),
+            tag: moment.tag,
         }
     }
 }

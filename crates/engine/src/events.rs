@@ -16,6 +16,11 @@ pub(crate) enum Number {
     ResynchronizationRequired = 1103,
     Paused = 1201,
     Resumed = 1202,
+    PointMade = 1301,
+    PointRemoved = 1302,
+    NotConsistent = 1303,
+    ConsistentAgain = 1304,
+    FoundFrozen = 1305,
     FailoverStarted = 2001,
     FailoverCompleted = 2002,
     FailoverUndone = 2003,
@@ -54,6 +59,8 @@ impl Number {
             | Number::FailedOver
             | Number::SetAside
             | Number::TestFailed
+            | Number::NotConsistent
+            | Number::FoundFrozen
             | Number::CertificateExpires => EventSeverity::Warning,
             Number::Interference => EventSeverity::Critical,
             _ => EventSeverity::Info,

@@ -13,7 +13,7 @@ use crate::events::Number;
 use crate::operation::{Run, mib};
 use crate::plan::{VM_RAN, unclean};
 use crate::report::{Report, evidence};
-use crate::{Code, Engine, Refusal, Result, clock, cycle, replica};
+use crate::{Code, Engine, Refusal, Result, chain, clock, cycle, replica};
 
 /// Pause between two looks whether the guest is off: part of the downtime.
 const OFF_POLL: Duration = Duration::from_millis(50);
@@ -48,6 +48,7 @@ impl Run<'_> {
             }
             before = done.bytes;
         }
+        chain::wait_until_short(self.engine, &self.record).await?;
         Ok(format!("{} in {rounds} rounds", mib(total)))
     }
 

@@ -11,6 +11,7 @@
 mod attachments;
 pub mod basis;
 mod certificates;
+mod chain;
 pub mod clock;
 mod comeback;
 mod confirm;
@@ -31,7 +32,9 @@ mod operation;
 mod owner;
 mod peer;
 mod plan;
+mod points;
 mod protect;
+mod quiesce;
 mod receive;
 mod replica;
 mod report;
@@ -64,7 +67,9 @@ pub use confirm::StartWord;
 pub use error::{Code, Refusal, Result};
 pub use failover::{FailoverPlan, OtherHost};
 pub use plan::Plan;
+pub use points::{ChainFacts, PointFacts, WishedPoint};
 pub use protect::{EnableRequest, ReverseRequest};
+pub use quiesce::{DISMISSED, FROZEN_MAX};
 pub use report::{Report, Times, facts, words};
 pub use test_failover::{Finding, TestFacts, TestOptions, TestView};
 pub use view::Progress;
@@ -90,6 +95,8 @@ pub struct Config {
     pub reports: PathBuf,
     /// Directory of programs that send the users to the new place.
     pub redirect_hooks: PathBuf,
+    /// The daemon's own program, which also is the watchdog of a freeze.
+    pub program: PathBuf,
     /// Directory by which a test holds the daemon at chosen places; none but in a test.
     pub holds: Option<PathBuf>,
 }
@@ -118,8 +125,10 @@ const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 struct Slot {
     wake: Notify,
     replica: tokio::sync::Mutex<()>,
-    /// Held while recovery points are merged, and for the moment in which one is pinned.
-    chain: tokio::sync::Mutex<()>,
+    /// Held while recovery points are merged, and by whoever needs their files as they are.
+    chain: Arc<chain::Chain>,
+    /// A point that somebody asked for, until a cycle makes it.
+    wish: Mutex<Option<points::Wish>>,
     /// Tells a transfer that holds the lock above to give way.
     superseded: Notify,
     /// The primary's delta that broke and can go on.
@@ -144,6 +153,10 @@ impl Slot {
     /// No transfer is under way any more.
     fn stop_progress(&self) {
         self.begun_ms.store(0, Ordering::Relaxed);
+    }
+
+    fn wish(&self) -> MutexGuard<'_, Option<points::Wish>> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unfinished(&self) -> MutexGuard<'_, Option<transfer::Transfer>> {
@@ -195,6 +208,7 @@ impl Engine {
             }
             owner::spawn(self, record.relationship.id);
         }
+        tokio::spawn(quiesce::thaw_what_is_left(self.clone()));
         if let Err(error) = self.resume_tests() {
             tracing::warn!(%error, "test failovers cannot be looked after");
         }
@@ -306,7 +320,8 @@ impl Engine {
             Arc::new(Slot {
                 wake: Notify::new(),
                 replica: tokio::sync::Mutex::default(),
-                chain: tokio::sync::Mutex::default(),
+                chain: Arc::default(),
+                wish: Mutex::default(),
                 superseded: Notify::new(),
                 unfinished: Mutex::default(),
                 fold_failure: Mutex::default(),

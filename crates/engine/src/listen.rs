@@ -14,7 +14,7 @@ use wire::message::{Answer, Beliefs, Request, Requirements, Unfinished};
 use crate::events::Number;
 use crate::plan::refused;
 use crate::protect::mismatches;
-use crate::{Code, Engine, Refusal, Result, clock, comeback, owner, receive, replica, survey};
+use crate::{Code, Engine, Refusal, Result, chain, clock, comeback, owner, receive, replica, survey};
 
 impl PeerHandler for Engine {
     fn command(
@@ -102,6 +102,8 @@ impl Engine {
                     return Err(Refusal::new(Code::Refused, found, "virt-replica set, here"));
                 }
                 let settings = Settings::try_from(settings)?;
+                let tags = chain::tags(&replica::directory(&record)?);
+                chain::expect_points(&record.relationship, &settings.retention, tags)?;
                 self.store().set_settings(record.relationship.id, &settings).map_err(Refusal::failed)?;
                 Ok(Answer::Done {})
             }
@@ -135,6 +137,19 @@ impl Engine {
             Request::News { operation, entries, .. } => self.news(peer, OperationId(operation), entries),
             Request::Remove { relationship, delete_replica, .. } => {
                 self.removed(peer, relationship, delete_replica).await
+            }
+            Request::Points { relationship, epoch } => {
+                let facts = self.points_here(&self.theirs_now(peer, relationship, epoch)?).await?;
+                Ok(Answer::Relayed { json: serde_json::to_string(&facts).map_err(Refusal::failed)? })
+            }
+            Request::RemovePoint { relationship, epoch, point, dry_run } => {
+                let record = self.theirs_now(peer, relationship, epoch)?;
+                self.remove_point_here(&record, domain::PointId(point), dry_run).await?;
+                Ok(Answer::Done {})
+            }
+            Request::LeftToMerge { relationship, epoch } => {
+                let (layers, failure) = self.left_to_merge(&self.theirs_now(peer, relationship, epoch)?)?;
+                Ok(Answer::LeftToMerge { layers, failure })
             }
         }
     }

@@ -19,7 +19,7 @@ use store::Record;
 
 use crate::events::Number;
 use crate::seen::Seen;
-use crate::{Engine, Refusal, Result, comeback, replica, survey, test_failover, visible};
+use crate::{Engine, Refusal, Result, comeback, quiesce, replica, survey, test_failover, visible};
 
 /// Looks at the VM of a relationship and says what is new. True when the VM has just been turned off: the last changes wait.
 pub(crate) async fn notice(engine: &Engine, record: &Record) -> Result<bool> {
@@ -59,6 +59,7 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     notices.extend(judge(&facts, &relationship.settings));
     notices.extend(strayed_disks(record, &facts)?);
     notices.extend(comeback::notices(engine, record).await);
+    notices.extend(quiesce::notices(engine, record)?);
     Ok((notices, !active && before.is_some_and(|before| before.ran)))
 }
 

@@ -8,7 +8,7 @@ use store::Record;
 
 use crate::events::Number;
 use crate::notice::notice;
-use crate::{Code, Engine, Refusal, Result, clock, comeback, cycle, operation, replica, test_failover};
+use crate::{Code, Engine, Refusal, Result, chain, clock, comeback, cycle, operation, points, test_failover};
 
 /// Longest sleep: what nobody tells us is noticed after this.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
@@ -64,17 +64,8 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
     match (record.relationship.role(), &record.relationship.phase) {
         (Role::Replica, Phase::Receiving) => {
             test_failover::mind(engine, record).await?;
-            let slot = engine.slot(id);
-            if !keep_what_differs(engine, record).await {
-                return Ok(LOOK);
-            }
-            // A delta that is arriving holds the lock; merging can wait. What somebody reads is not merged at all.
-            if let (Ok(_alone), Ok(_chain)) = (slot.replica.try_lock(), slot.chain.try_lock())
-                && engine.store().pins(id).map_err(Refusal::failed)?.is_empty()
-            {
-                // Shown in health: the chain grows until its cause is mended.
-                let folded = replica::fold(record, 1).await;
-                *slot.fold_failure() = folded.err().map(|error| error.detail);
+            if keep_what_differs(engine, record).await {
+                chain::mind(engine, id);
             }
             Ok(LOOK)
         }
@@ -113,7 +104,8 @@ async fn replicate(engine: &Engine, record: &Record, memory: &mut Memory) -> Res
         failures => (RETRY * 2_u32.saturating_pow(failures.min(8) - 1)).min(frequency),
     };
     let waited = memory.last_begun.map(|begun| begun.elapsed());
-    let urgent = record.relationship.phase == Phase::InitialReplication && memory.failures == 0;
+    let urgent = record.relationship.phase == Phase::InitialReplication && memory.failures == 0
+        || points::is_wished(engine, record);
     if let Some(waited) = waited.filter(|waited| *waited < due_after && !urgent) {
         return Ok(due_after - waited);
     }
@@ -121,7 +113,10 @@ async fn replicate(engine: &Engine, record: &Record, memory: &mut Memory) -> Res
     count_missed(engine, record, memory, frequency)?;
     memory.last_begun = Some(begun.1);
     match watched(engine, record, cycle::run(engine, record)).await {
-        Some(result) => settle(engine, record, memory, begun, result)?,
+        Some(result) => {
+            points::conclude(engine, record, &result);
+            settle(engine, record, memory, begun, result)?;
+        }
         None => {
             wait_for_start(engine, record).await?;
             memory.last_begun = None;

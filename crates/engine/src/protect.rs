@@ -276,6 +276,7 @@ impl Engine {
         let slot = self.slot(relationship.id);
         // Or the owner would put back what is taken away here.
         let _alone = receive::alone(&slot).await?;
+        let _files = slot.chain.hold().await;
         self.give_up_transfer(relationship.id).await;
         match relationship.role() {
             Role::Primary => {

@@ -11,13 +11,13 @@ use layer::ReplicaDirectory;
 use store::Record;
 use tokio::sync::mpsc;
 use transport::{DeltaBody, PeerRecord};
-use wire::message::form::consistency_from_name;
+use wire::message::form::{consistency_from_name, tag_from};
 use wire::message::{Partial, Unfinished};
 use wire::{DeltaHeader, FrameDecoder, FrameKind, Item};
 
 use crate::incoming::{Incoming, Written, arrived};
 use crate::transfer::SealedAnswer;
-use crate::{Code, Engine, Refusal, Result, Slot, attachments, blocking, clock, replica, visible};
+use crate::{Code, Engine, Refusal, Result, Slot, attachments, blocking, chain, clock, replica, visible};
 
 /// Frames between the network and the disk; each holds up to 1 MiB.
 const FRAMES_WAITING: usize = 8;
@@ -47,6 +47,7 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
     }
     engine.reach("delta.begun").await;
     let directory = replica::directory(&record)?;
+    chain::expect_room(&record, &directory, header.tag.is_some())?;
     let from = goes_on_from(&directory, &header)?;
     let sizes = header.disks.iter().map(|disk| disk.virtual_size).collect();
     decoder.expect_disks(sizes, header.resume_at.unwrap_or_default());
@@ -210,6 +211,7 @@ async fn commit(
         consistency: consistency_from_name(&header.consistency)?,
         lineage,
         delta_bytes: written.data_bytes,
+        tag: tag_from(header.tag.clone()),
     };
     let sizes: Vec<(String, u64)> =
         header.disks.iter().map(|disk| (disk.target.clone(), disk.virtual_size)).collect();

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, vm_argument};
 use hypervisor::{Firmware, Placement, VmFacts};
-use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ReplicaDirectory, Storage};
+use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
 use store::Record;
 
 use crate::source::{checkpoint_name, own_checkpoints, source_file};
-use crate::{Code, Engine, Refusal, Result, attachments, blocking, visible};
+use crate::{Code, Engine, Refusal, Result, attachments, blocking, chain, visible};
 
 /// The primary's own definition, as it came; the source of every later one.
 const PRIMARY_DEFINITION: &str = "primary.xml";
@@ -201,17 +201,6 @@ pub(crate) async fn create(
     Ok(directory.path().to_owned())
 }
 
-/// Merges what "latest only" does not keep: all layers but the newest.
-pub(crate) async fn fold(record: &Record, keep: usize) -> Result<()> {
-    let mut directory = directory(record)?;
-    blocking(move || {
-        let targets: Vec<DiskTarget> =
-            directory.manifest().disks.iter().map(|disk| disk.target.clone()).collect();
-        targets.iter().try_for_each(|target| directory.fold(target, keep).map_err(Refusal::failed))
-    })
-    .await
-}
-
 /// The VM's disks on this host when it is primary: at home its own files, elsewhere overlays over the head.
 async fn primary_disks(record: &Record) -> Result<Vec<(DiskTarget, PathBuf)>> {
     if let Phase::FailedOver { point, .. } = record.relationship.phase {
@@ -219,7 +208,7 @@ async fn primary_disks(record: &Record) -> Result<Vec<(DiskTarget, PathBuf)>> {
         return overlays_at(record, point).await;
     }
     if record.home_definition.is_some() {
-        fold(record, 0).await?;
+        chain::merge_all(record).await?;
     }
     let (directory, at_home) = (directory(record)?, record.home_definition.is_some());
     blocking(move || {
@@ -253,6 +242,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     let begun = Instant::now();
     let slot = engine.slot(record.relationship.id);
     let _alone = slot.replica.lock().await;
+    let _files = slot.chain.hold().await;
     let vm = record.relationship.vm;
     let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
     let name = checkpoint_name(head);
@@ -302,6 +292,7 @@ pub(crate) async fn demote(
 ) -> Result<PathBuf> {
     let slot = engine.slot(record.relationship.id);
     let _alone = slot.replica.lock().await;
+    let _files = slot.chain.hold().await;
     let (id, vm) = (record.relationship.id, record.relationship.vm);
     let facts = engine.hypervisor(move |it| it.vm(vm)).await?;
     let facts = facts.ok_or_else(|| Refusal::failed("the VM is not defined here any more"))?;
@@ -324,8 +315,18 @@ pub(crate) async fn demote(
         keep_primary_definition(&directory, &facts.definition)?;
         attachments::keep(&directory, &attachments::read(&facts)?)?;
     }
+    let wrote_to_base = |disk: &ManifestDisk| {
+        let base = disk.base.resolve(&directory.disk_folder(&disk.target));
+        facts.disks.iter().any(|it| it.target == disk.target && it.source == base)
+    };
+    let bases_changed = directory.manifest().disks.iter().any(wrote_to_base);
     let head = head.clone();
     let (mut directory, definition) = blocking(move || {
+        if bases_changed {
+            // Whatever point the directory still lists has other content now, unless it is this one.
+            let stays = |listed: &ManifestPoint| is_whole && listed.point.id == head.id;
+            directory.update(|manifest| manifest.points.retain(stays)).map_err(Refusal::failed)?;
+        }
         let layer = ReplicaDirectory::layer_name(head.ordinal, head.id);
         let targets: Vec<DiskTarget> =
             directory.manifest().disks.iter().map(|disk| disk.target.clone()).collect();

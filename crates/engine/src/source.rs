@@ -6,10 +6,12 @@ use domain::{DiskTarget, PointId, VmId};
 use extent::ExtentSet;
 use hypervisor::{BackupRequest, CHECKPOINT_PREFIX, OpenBackup, VmFacts};
 use nbd::{ALLOCATION, Client, Deadlines, OfflineDisk, OfflineExport};
+use store::Record;
 
 use crate::basis::Basis;
 use crate::frames::CLUSTER;
 use crate::let_go::Held;
+use crate::quiesce::{self, Begun, Moment};
 use crate::{Code, Engine, Refusal, Result};
 
 /// A source that is open.
@@ -46,11 +48,12 @@ pub(crate) async fn own_checkpoints(engine: &Engine, vm: VmId) -> Result<Vec<Poi
 /// Opens the job of a running VM, with a checkpoint for `point` at the same instant.
 pub(crate) async fn open_live(
     engine: &Engine,
+    (record, freeze): (&Record, bool),
     facts: &VmFacts,
     disks: &[DiskTarget],
     point: PointId,
     basis: &Basis,
-) -> Result<Source> {
+) -> Result<(Source, Moment)> {
     let config = engine.config();
     let since = match basis {
         Basis::Since(since) => Some(checkpoint_name(*since)),
@@ -63,9 +66,8 @@ pub(crate) async fn open_live(
         scratch_dir: config.scratch.clone(),
         socket: socket(engine, point),
     };
-    let vm = facts.id;
-    let open = engine.hypervisor(move |it| it.begin_backup(vm, &request)).await?;
-    connect(engine, vm, &open, basis).await
+    let Begun { open, moment } = quiesce::begin(engine, record, facts, request, freeze).await?;
+    Ok((connect(engine, facts.id, &open, basis).await?, moment))
 }
 
 /// Connects again to the job of a first copy that outlived this daemon; fails when the job is not open any more.

@@ -250,7 +250,7 @@ impl Engine {
         }
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);
-        let chain = tokio::time::timeout(MERGE_WAIT, slot.chain.lock()).await;
+        let chain = tokio::time::timeout(MERGE_WAIT, slot.chain.hold()).await;
         let busy = |_| {
             Refusal::new(Code::Busy, "recovery points of the VM are being merged", "try again in a minute")
         };

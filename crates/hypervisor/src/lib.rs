@@ -171,6 +171,10 @@ pub trait Hypervisor: Send + Sync {
     /// Thaws all file systems of the guest by its agent, within `deadline`; gives their number. Nothing frozen: done, with 0.
     fn thaw(&self, id: VmId, deadline: Duration) -> Result<u32>;
 
+    /// Whether freezing the guest also lets its applications bring their files to rest, as Windows' shadow copies do. Of others
+    /// nobody outside can tell whether their agent runs hooks.
+    fn freezes_applications(&self, id: VmId, deadline: Duration) -> Result<bool>;
+
     /// Whether the guest agent answers within `deadline`.
     fn agent_answers(&self, id: VmId, deadline: Duration) -> Result<bool>;
 

@@ -49,13 +49,18 @@ pub struct CheckReport {
 ///
 /// `base` must be what the layer's header names. The layer keeps its data; whoever stands on it can go on with it.
 pub fn commit_into_base(layer: &Path, base: &Path) -> Result<(), LayerError> {
+    commit(layer, base, &|| false)
+}
+
+/// The same, given up as soon as `gives_way` says so.
+pub(crate) fn commit(layer: &Path, base: &Path, gives_way: &dyn Fn() -> bool) -> Result<(), LayerError> {
     let info = inspect(layer, Gate::Foreign)?;
     expect_backing(layer, &info, base)?;
     if info.backing_format == Some(BackingFormat::Qcow2) {
         inspect(base, Gate::Foreign)?;
     }
     // -d: the layer is not emptied afterwards, it is deleted when nothing refers to it.
-    qemu_img::run("commit", &["-q", "-d", "-f", "qcow2"], &[layer], LONG)?;
+    qemu_img::run_unless("commit", &["-q", "-d", "-f", "qcow2"], &[layer], LONG, gives_way)?;
     // QEMU has flushed; this also covers a run that ended by itself after its parent had died.
     open_image(base, false)?.sync_all().map_err(LayerError::io("sync", base))
 }

@@ -116,6 +116,12 @@ pub enum LayerError {
         /// How long it had.
         limit: Duration,
     },
+    /// `qemu-img` was stopped because somebody else needs its files.
+    #[error("qemu-img {verb} gave way to somebody who needs the files; it is done again later")]
+    GaveWay {
+        /// Its subcommand.
+        verb: &'static str,
+    },
     /// `qemu-img` answered something that we do not understand.
     #[error("qemu-img {verb} answered in an unknown form")]
     Answer {
@@ -186,7 +192,7 @@ impl LayerError {
     /// Whether doing the same again later may succeed without a person.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, LayerError::InUse { .. } | LayerError::Deadline { .. })
+        matches!(self, LayerError::InUse { .. } | LayerError::Deadline { .. } | LayerError::GaveWay { .. })
     }
 
     /// Whether the disk is full: a person must make room.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! Storage ── ReplicaDirectory ── Manifest        where replicas are, what each holds
-//!                 │      └────── Fold            oldest layer into the base
+//!                 │      └────── Fold            a layer into the file below
 //!                 └ LayerWriter ─ seal ─ layer   one delta of one disk
 //!                   inspect, chain_check         nothing is opened before its header was read
 //! ```
@@ -37,7 +37,7 @@ pub use chain::{
     own_extents, remove_bitmap,
 };
 pub use error::LayerError;
-pub use fold::{Fold, FoldStep};
+pub use fold::{Fold, FoldStep, Merge, Scope};
 pub use inspect::{Gate, GateRefusal, LayerInfo, inspect};
 pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestDisk, ManifestPoint};
 pub use name::{FileName, NotAFileName};

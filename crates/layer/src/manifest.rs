@@ -42,7 +42,7 @@ pub struct ManifestDisk {
     pub base: Backing,
     /// The layers, oldest first; each stands on the one before, the first on the base.
     pub layers: Vec<FileName>,
-    /// Layers whose data is in the base already and whose files are about to go.
+    /// Layers whose data is in the file below already, and whose own files are about to go.
     pub folded: Vec<FileName>,
 }
 
@@ -97,38 +97,18 @@ impl Manifest {
         self.points.push(ManifestPoint { point, files: files.collect() });
     }
 
-    /// Whether a point starts from the bare base of this disk; it is lost when a layer is merged into that.
-    pub(crate) fn has_point_on_base(&self, target: &DiskTarget) -> bool {
-        self.base_of(target)
-            .is_some_and(|base| self.points.iter().any(|p| p.files.get(target) == Some(&base)))
-    }
-
-    pub(crate) fn forget_points_on_base(&mut self, target: &DiskTarget) {
-        if let Some(base) = self.base_of(target) {
-            self.points.retain(|point| point.files.get(target) != Some(&base));
-        }
-    }
-
-    /// Notes that the oldest layer of a disk is in the base now.
-    pub(crate) fn oldest_layer_is_in_base(&mut self, target: &DiskTarget) {
+    /// Notes that the data of a layer is in the file below it now.
+    pub(crate) fn layer_is_in_below(&mut self, target: &DiskTarget, layer: &FileName) {
         let Some(disk) = self.disk_mut(target) else { return };
-        if disk.layers.is_empty() {
-            return;
-        }
-        let layer = disk.layers.remove(0);
-        let base = disk.base.file().to_owned();
+        let Some(index) = disk.layers.iter().position(|known| known == layer) else { return };
+        let below = disk.below(index).file().to_owned();
+        let layer = disk.layers.remove(index);
+        disk.folded.push(layer.clone());
         for file in self.points.iter_mut().filter_map(|point| point.files.get_mut(target)) {
             if file == layer.as_str() {
-                file.clone_from(&base);
+                file.clone_from(&below);
             }
         }
-        if let Some(disk) = self.disk_mut(target) {
-            disk.folded.push(layer);
-        }
-    }
-
-    fn base_of(&self, target: &DiskTarget) -> Option<String> {
-        self.disk(target).map(|disk| disk.base.file().to_owned())
     }
 
     /// The manifest as JSON text for the directory `folder`, with instructions for its newest point.

@@ -29,7 +29,18 @@ pub(crate) fn run(
     operands: &[&Path],
     limit: Duration,
 ) -> Result<Vec<u8>, LayerError> {
-    let ended = run_to_code(verb, options, operands, limit)?;
+    run_unless(verb, options, operands, limit, &|| false)
+}
+
+/// The same, stopped as soon as `gives_way` says that its files are needed.
+pub(crate) fn run_unless(
+    verb: &'static str,
+    options: &[&str],
+    operands: &[&Path],
+    limit: Duration,
+    gives_way: &dyn Fn() -> bool,
+) -> Result<Vec<u8>, LayerError> {
+    let ended = run_to_end(verb, options, operands, limit, gives_way)?;
     if ended.code == Some(0) { Ok(ended.stdout) } else { Err(ended.failure(verb)) }
 }
 
@@ -58,6 +69,16 @@ pub(crate) fn run_to_code(
     operands: &[&Path],
     limit: Duration,
 ) -> Result<Ended, LayerError> {
+    run_to_end(verb, options, operands, limit, &|| false)
+}
+
+fn run_to_end(
+    verb: &'static str,
+    options: &[&str],
+    operands: &[&Path],
+    limit: Duration,
+    gives_way: &dyn Fn() -> bool,
+) -> Result<Ended, LayerError> {
     // A relative path could be an option, or "nbd:…" to QEMU; an absolute one is a file.
     if let Some(path) = operands.first().filter(|path| !path.is_absolute()) {
         return Err(LayerError::NotAbsolute(path.to_path_buf()));
@@ -75,7 +96,7 @@ pub(crate) fn run_to_code(
         .map_err(|source| LayerError::NoQemuImg { source })?;
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let code = wait(&mut child, verb, limit)?;
+    let code = wait(&mut child, verb, limit, gives_way)?;
     Ok(Ended { code, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
 }
 
@@ -90,17 +111,27 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     })
 }
 
-fn wait(child: &mut Child, verb: &'static str, limit: Duration) -> Result<Option<i32>, LayerError> {
+fn wait(
+    child: &mut Child,
+    verb: &'static str,
+    limit: Duration,
+    gives_way: &dyn Fn() -> bool,
+) -> Result<Option<i32>, LayerError> {
     let end = Instant::now() + limit;
     loop {
         let lost = |source| LayerError::NoQemuImg { source };
         if let Some(status) = child.try_wait().map_err(lost)? {
             return Ok(status.code());
         }
-        if Instant::now() >= end {
+        let late = Instant::now() >= end;
+        if late || gives_way() {
             child.kill().map_err(lost)?;
             child.wait().map_err(lost)?;
-            return Err(LayerError::Deadline { verb, limit });
+            return Err(if late {
+                LayerError::Deadline { verb, limit }
+            } else {
+                LayerError::GaveWay { verb }
+            });
         }
         std::thread::sleep(POLL);
     }

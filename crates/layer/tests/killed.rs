@@ -9,14 +9,16 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{CLUSTER, assert_content, pattern};
+use common::{CLUSTER, assert_content, keep_newest, pattern};
 use domain::{Consistency, DiskTarget, Epoch, Lineage, RecoveryPoint, Timestamp};
 use layer::{
-    Backing, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Storage,
+    Backing, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Scope, Storage,
     check_image, discard,
 };
 
 const SIZE: u64 = 8 * CLUSTER;
+/// The last point.
+const NEWEST: u64 = 4;
 const FOLDER_VARIABLE: &str = "LAYER_TEST_VICTIM_FOLDER";
 /// The work makes far fewer calls of one kind; without a limit a mistake here would never end.
 const CALLS_MAX: usize = 300;
@@ -35,6 +37,7 @@ fn point(ordinal: u64) -> RecoveryPoint {
         consistency: Consistency::Crash,
         lineage: Lineage::ORIGIN,
         delta_bytes: 1,
+        tag: None,
     }
 }
 
@@ -87,7 +90,7 @@ fn receive(directory: &ReplicaDirectory, ordinal: u64) {
     writer.seal().expect("sealed");
 }
 
-/// The whole life of a replica: made, two points received, folded to its base.
+/// The whole life of a replica: made, points received, one in the middle dropped, folded to its base.
 fn work(root: &Path) {
     let storage = Storage::initialise(root).expect("storage");
     let base = Backing::beside(&ReplicaDirectory::base_name());
@@ -98,7 +101,12 @@ fn work(root: &Path) {
         Manifest { vm_name: "vm".to_owned(), vm, relationship, disks: vec![disk], points: Vec::new() };
     let mut directory = ReplicaDirectory::create(&storage, manifest).expect("a directory");
     let newest = directory.manifest().points.last().map(|point| point.point.ordinal);
-    for ordinal in newest.map_or(0, |newest| newest + 1)..=2 {
+    for ordinal in newest.map_or(0, |newest| newest + 1)..=NEWEST {
+        if ordinal == NEWEST {
+            let dropped = point(1).id;
+            directory.forget_points(|id| id != dropped).expect("forgotten");
+            directory.fold(&vda(), Scope::BelowHead, &Default::default()).expect("folded in the middle");
+        }
         receive(&directory, ordinal);
         let file = match ordinal {
             0 => ReplicaDirectory::base_name(),
@@ -106,7 +114,7 @@ fn work(root: &Path) {
         };
         directory.add_point(point(ordinal), &[(vda(), file)]).expect("a point");
     }
-    directory.fold(&vda(), 0).expect("folded");
+    keep_newest(&mut directory, &vda(), Scope::All).expect("folded");
 }
 
 #[test]
@@ -158,7 +166,7 @@ fn check(calls: &str) {
         let storage = Storage::open(root.path()).expect("storage");
         let path = &storage.replicas().expect("listed")[0];
         let base = path.join("vda/base.qcow2");
-        assert_content(&base, &content(2));
+        assert_content(&base, &content(NEWEST));
         // A killed qemu-img may leave clusters that nobody uses: wasted space, no damage.
         assert_eq!(check_image(&base).expect("checked").corruptions, 0);
         let directory = ReplicaDirectory::open(path).expect("opened");

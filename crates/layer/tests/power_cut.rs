@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::disk_log::{CORNERS, DiskLog, record};
-use common::{CLUSTER, assert_content, pattern, run, text};
+use common::{CLUSTER, assert_content, keep_newest, pattern, run, text};
 use domain::{Consistency, DiskTarget, Epoch, Lineage, RecoveryPoint, Timestamp};
 use layer::{
-    Backing, FileName, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Storage,
-    check_image, discard,
+    Backing, FileName, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Scope,
+    Storage, check_image, discard,
 };
 
 const SIZE: u64 = 4 * CLUSTER;
@@ -36,6 +36,7 @@ fn point(ordinal: u64) -> RecoveryPoint {
         consistency: Consistency::Crash,
         lineage: Lineage::ORIGIN,
         delta_bytes: 1,
+        tag: None,
     }
 }
 
@@ -130,14 +131,18 @@ fn work(root: &Path) {
         } else {
             // Merged while it receives; not any more once the VM runs here.
             if !directory.active_path(&vda()).exists() {
-                directory.fold(&vda(), 1).expect("folded");
+                // A point in the middle of the chain goes first, then all but the newest.
+                let dropped = point(1).id;
+                directory.forget_points(|id| id != dropped).expect("forgotten");
+                directory.fold(&vda(), Scope::BelowHead, &Default::default()).expect("folded in the middle");
+                keep_newest(&mut directory, &vda(), Scope::BelowHead).expect("folded");
             }
             run_here(&mut directory);
         }
         directory.add_point(point(ordinal), &[(vda(), layer_of(ordinal))]).expect("a point");
         acknowledge(root, ordinal);
     }
-    directory.fold(&vda(), 0).expect("folded");
+    keep_newest(&mut directory, &vda(), Scope::All).expect("folded");
 }
 
 #[test]

@@ -2,16 +2,16 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{CLUSTER, assert_content, assert_reads_as, foreign_base, name, pattern, run, text};
+use common::{CLUSTER, assert_content, assert_reads_as, foreign_base, keep_newest, name, pattern, run, text};
 use domain::{Consistency, DiskTarget, Epoch, Lineage, PointId, RecoveryPoint, Timestamp};
 use layer::{
     Backing, BackingFormat, FoldStep, LayerError, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory,
-    Storage, chain_check, check_image, commit_into_base, list_bitmaps, remove_bitmap, set_backing,
+    Scope, Storage, chain_check, check_image, commit_into_base, list_bitmaps, remove_bitmap, set_backing,
 };
 
 const SIZE: u64 = 20 * CLUSTER + 1024;
@@ -30,6 +30,7 @@ fn point(ordinal: u64) -> RecoveryPoint {
         consistency: Consistency::Crash,
         lineage: Lineage([ordinal as u8; 32]),
         delta_bytes: 1,
+        tag: None,
     }
 }
 
@@ -59,7 +60,7 @@ struct World {
 fn world(layers: u64, foreign: bool) -> World {
     let root = tempfile::tempdir().expect("a folder");
     let storage = Storage::initialise(root.path()).expect("storage");
-    let mut content = pattern(1, SIZE);
+    let content = pattern(1, SIZE);
     let base_name = ReplicaDirectory::base_name();
     let base = if foreign {
         let path = foreign_base(root.path(), "users own disk.qcow2", &content);
@@ -79,21 +80,26 @@ fn world(layers: u64, foreign: bool) -> World {
     directory.add_point(point(0), &first).expect("a point");
     let mut contents = BTreeMap::from([(0, content.clone())]);
     for ordinal in 1..=layers {
-        let layer = ReplicaDirectory::layer_name(ordinal, point(ordinal).id);
-        let spec = directory.next_layer(&vda()).expect("a spec");
-        let mut writer = LayerWriter::create(&directory.disk_folder(&vda()), &layer, spec).expect("a writer");
-        let data = pattern(ordinal as u8 * 16, 3 * CLUSTER);
-        let at = ordinal * 2 * CLUSTER;
-        writer.write(at, &data).expect("a write");
-        content[at as usize..][..data.len()].copy_from_slice(&data);
-        let zero_at = at + 4 * CLUSTER;
-        writer.zero(zero_at, 2 * CLUSTER).expect("zeroes");
-        content[zero_at as usize..(zero_at + 2 * CLUSTER) as usize].fill(0);
-        writer.seal().expect("sealed");
-        directory.add_point(point(ordinal), &[(vda(), layer)]).expect("a point");
-        contents.insert(ordinal, content.clone());
+        add_layer(&mut directory, ordinal, &mut contents);
     }
     World { _root: root, directory, contents }
+}
+
+fn add_layer(directory: &mut ReplicaDirectory, ordinal: u64, contents: &mut BTreeMap<u64, Vec<u8>>) {
+    let mut content = contents[&(ordinal - 1)].clone();
+    let layer = ReplicaDirectory::layer_name(ordinal, point(ordinal).id);
+    let spec = directory.next_layer(&vda()).expect("a spec");
+    let mut writer = LayerWriter::create(&directory.disk_folder(&vda()), &layer, spec).expect("a writer");
+    let data = pattern(ordinal as u8 * 16, 3 * CLUSTER);
+    let at = ordinal * 2 * CLUSTER;
+    writer.write(at, &data).expect("a write");
+    content[at as usize..][..data.len()].copy_from_slice(&data);
+    let zero_at = at + 4 * CLUSTER;
+    writer.zero(zero_at, 2 * CLUSTER).expect("zeroes");
+    content[zero_at as usize..(zero_at + 2 * CLUSTER) as usize].fill(0);
+    writer.seal().expect("sealed");
+    directory.add_point(point(ordinal), &[(vda(), layer)]).expect("a point");
+    contents.insert(ordinal, content);
 }
 
 /// Every point of the manifest reads as the disk was, and the chain is what the manifest says.
@@ -122,16 +128,30 @@ fn a_point_is_a_file_that_reads_as_the_disk_was_then() {
     assert_eq!(reopened.manifest(), world.directory.manifest());
 }
 
+/// Points that stay, and how far the layers are merged: to the base, and in the middle of the chain.
+const FOLDS: [(u64, &[u64], Scope, bool, usize); 7] = [
+    (3, &[], Scope::BelowHead, false, 1),
+    (2, &[], Scope::All, false, 0),
+    (1, &[], Scope::All, true, 0),
+    (3, &[], Scope::All, true, 0),
+    (5, &[0, 1], Scope::BelowHead, false, 3),
+    (5, &[0, 2], Scope::All, false, 2),
+    (5, &[1, 3], Scope::BelowHead, true, 3),
+];
+
 #[test]
 fn a_crash_after_every_sub_step_of_a_fold_leaves_points_that_start_and_a_fold_that_ends() {
-    for (layers, keep, foreign) in [(3, 1, false), (2, 0, false), (1, 0, true), (3, 0, true)] {
+    let none = HashSet::new();
+    for (layers, kept, scope, foreign, left) in FOLDS {
         let World { _root: root, mut directory, contents } = world(layers, foreign);
         let path = directory.path().to_owned();
+        let kept: Vec<_> = kept.iter().map(|ordinal| point(*ordinal).id).collect();
+        directory.forget_points(|id| kept.contains(&id)).expect("forgotten");
         let mut steps = 0;
         loop {
             // A fresh object each time: nothing is remembered over a crash but what is on disk. Since a commit
             // leaves no trace of its own, every second step follows in the same run.
-            let mut fold = directory.begin_fold(&vda(), keep).expect("a fold");
+            let mut fold = directory.begin_fold(&vda(), scope, &none).expect("a fold");
             let first = fold.step().expect("a step");
             if first.is_none() {
                 break;
@@ -139,24 +159,80 @@ fn a_crash_after_every_sub_step_of_a_fold_leaves_points_that_start_and_a_fold_th
             drop(fold);
             directory = ReplicaDirectory::open(&path).expect("opened");
             assert_every_point_starts(&directory, &contents);
-            let mut fold = directory.begin_fold(&vda(), keep).expect("a fold");
-            if matches!(first, Some(FoldStep::Commit(_))) {
-                assert_eq!(fold.step().expect("a step"), first, "a commit that was cut is repeated");
+            let fold = directory.begin_fold(&vda(), scope, &none).expect("a fold");
+            if let Some(FoldStep::Commit(merge)) = &first {
+                assert_eq!(fold.next().expect("a step"), first, "a commit that was cut is repeated");
+                let mut fold = fold.after(Some(merge.clone()));
                 fold.step().expect("the step after the commit");
             }
-            drop(fold);
             directory = ReplicaDirectory::open(&path).expect("opened");
             assert_every_point_starts(&directory, &contents);
             steps += 1;
             assert!(steps < 40, "the fold does not end");
         }
-        assert_eq!(directory.manifest().disks[0].layers.len(), keep);
+        assert_eq!(directory.manifest().points.len(), kept.len() + 1);
+        assert_eq!(directory.manifest().disks[0].layers.len(), left);
         directory.check_chain(&vda()).expect("the chain fits");
         assert!(directory.leftovers().expect("listed").is_empty());
-        let base = directory.manifest().disks[0].base.resolve(&directory.disk_folder(&vda()));
-        run(&["qemu-img", "check", "-q", text(&base)]);
+        let disk = &directory.manifest().disks[0];
+        let layers = disk.layers.iter().map(Backing::beside);
+        for file in layers.chain([disk.base.clone()]) {
+            let file = file.resolve(&directory.disk_folder(&vda()));
+            run(&["qemu-img", "check", "-q", text(&file)]);
+        }
         drop(root);
     }
+}
+
+#[test]
+fn a_delta_may_arrive_while_layers_are_merged() {
+    let none = HashSet::new();
+    let World { _root: root, mut directory, mut contents } = world(3, false);
+    directory.forget_points(|id| id == point(1).id).expect("forgotten");
+    let steps = |directory: &mut ReplicaDirectory, committed| {
+        let mut fold = directory.begin_fold(&vda(), Scope::All, &none).expect("a fold").after(committed);
+        while !matches!(fold.next().expect("a step"), None | Some(FoldStep::Commit(_))) {
+            fold.step().expect("a step");
+        }
+        fold.next().expect("a step")
+    };
+    let mut committed = None;
+    let mut ordinal = 3;
+    while let Some(FoldStep::Commit(merge)) = steps(&mut directory, committed.take()) {
+        assert!(matches!(directory.commit(&merge, &|| true), Ok(()) | Err(LayerError::GaveWay { .. })));
+        directory.commit(&merge, &|| false).expect("merged");
+        committed = Some(merge);
+        if ordinal < 5 {
+            ordinal += 1;
+            add_layer(&mut directory, ordinal, &mut contents);
+        }
+    }
+    assert_every_point_starts(&directory, &contents);
+    directory.check_chain(&vda()).expect("the chain fits");
+    assert_eq!(directory.manifest().disks[0].layers.len(), 3, "one for each of the points 3, 4 and 5");
+    drop(root);
+}
+
+#[test]
+fn what_is_pinned_is_not_touched() {
+    let World { _root: root, mut directory, contents } = world(6, false);
+    let pinned = HashSet::from([point(2).id]);
+    let folder = directory.disk_folder(&vda());
+    let files = |directory: &ReplicaDirectory| {
+        let disk = &directory.manifest().disks[0];
+        let names = [disk.base.file().to_owned(), disk.layers[0].to_string(), disk.layers[1].to_string()];
+        names.map(|name| std::fs::read(folder.join(name)).expect("a file"))
+    };
+    let before = files(&directory);
+    directory.forget_points(|id| pinned.contains(&id)).expect("forgotten");
+    directory.fold(&vda(), Scope::All, &pinned).expect("folded");
+    assert_eq!(directory.manifest().disks[0].layers.len(), 3);
+    assert!(files(&directory) == before, "a pinned file changed");
+    assert_every_point_starts(&directory, &contents);
+    directory.fold(&vda(), Scope::All, &HashSet::new()).expect("folded");
+    assert_eq!(directory.manifest().disks[0].layers.len(), 1);
+    assert_every_point_starts(&directory, &contents);
+    drop(root);
 }
 
 #[test]
@@ -166,20 +242,22 @@ fn a_power_cut_between_the_writes_of_a_fold_is_survived() {
     let storage = path.parent().expect("storage").to_owned();
     // What is on disk after each step is copied aside, then a new run finishes each copy.
     let mut copies = Vec::new();
-    let mut fold = directory.begin_fold(&vda(), 1).expect("a fold");
+    let none = HashSet::new();
+    directory.forget_points(|_| false).expect("forgotten");
+    let mut fold = directory.begin_fold(&vda(), Scope::BelowHead, &none).expect("a fold");
     while let Some(step) = fold.step().expect("a step") {
         let copy = storage.join(format!("copy{}", copies.len()));
         copy_tree(&path, &copy);
         copies.push((step, copy));
     }
     let kinds: Vec<_> = copies.iter().map(|(step, _)| std::mem::discriminant(step)).collect();
-    assert_eq!(kinds.len(), 5, "{copies:?}");
+    assert_eq!(kinds.len(), 4, "{copies:?}");
     for (step, copy) in copies {
         let mut directory = ReplicaDirectory::open(&copy).expect("opened");
         assert_every_point_starts(&directory, &contents);
-        directory.fold(&vda(), 1).expect("folded");
+        keep_newest(&mut directory, &vda(), Scope::BelowHead).expect("folded");
         assert_every_point_starts(&directory, &contents);
-        assert_eq!(directory.manifest().points.len(), 2, "after {step:?}");
+        assert_eq!(directory.manifest().points.len(), 1, "after {step:?}");
         directory.check_chain(&vda()).expect("the chain fits");
     }
     drop(root);
@@ -197,7 +275,7 @@ fn a_fold_grows_the_base_with_the_disk() {
     writer.write(end, &pattern(5, CLUSTER)).expect("a write in the new part");
     writer.seal().expect("sealed");
     directory.add_point(point(1), &[(vda(), name("1.qcow2"))]).expect("a point");
-    directory.fold(&vda(), 0).expect("folded");
+    keep_newest(&mut directory, &vda(), Scope::All).expect("folded");
     let mut content = pattern(1, SIZE);
     content.resize(grown as usize, 0);
     content[end as usize..][..CLUSTER as usize].copy_from_slice(&pattern(5, CLUSTER));
@@ -210,9 +288,9 @@ fn layers_are_not_folded_below_an_active_overlay() {
     let mut world = world(1, false);
     world.directory.create_active(&vda()).expect("an overlay");
     world.directory.create_active(&vda()).expect("a repetition is harmless");
-    assert!(matches!(world.directory.fold(&vda(), 0), Err(LayerError::Active(_))));
+    assert!(matches!(keep_newest(&mut world.directory, &vda(), Scope::All), Err(LayerError::Active(_))));
     world.directory.remove_active(&vda()).expect("removed");
-    world.directory.fold(&vda(), 0).expect("folded");
+    keep_newest(&mut world.directory, &vda(), Scope::All).expect("folded");
 }
 
 #[test]
@@ -231,10 +309,13 @@ fn what_the_vm_wrote_while_it_was_primary_becomes_the_newest_layer() {
     world.directory.check_chain(&vda()).expect("the chain fits");
     let mut content = world.contents[&1].clone();
     content[..65536].fill(0x5a);
+    // Until it is a point, nothing is merged into the newest one.
+    keep_newest(&mut world.directory, &vda(), Scope::All).expect("folded");
+    world.directory.add_point(point(2), &[(vda(), name("2-adopted.qcow2"))]).expect("a point");
     // QEMU has written this header, so the change of its backing file goes through qemu-img.
-    world.directory.fold(&vda(), 1).expect("folded");
+    keep_newest(&mut world.directory, &vda(), Scope::BelowHead).expect("folded");
     assert_reads_as(&layer, &content);
-    world.directory.fold(&vda(), 0).expect("folded");
+    keep_newest(&mut world.directory, &vda(), Scope::All).expect("folded");
     assert_reads_as(&world.directory.disk_folder(&vda()).join("base.qcow2"), &content);
 }
 

@@ -47,6 +47,18 @@ pub(crate) fn thaw(domain: &Domain, id: VmId, deadline: Duration) -> Result<u32>
     count("fsthaw", id, ask(domain, r#"{"execute":"guest-fsfreeze-thaw"}"#, deadline))
 }
 
+/// Whether the guest is a Windows, whose agent freezes by shadow copies. An agent that is too old to say is none.
+pub(crate) fn is_windows(domain: &Domain, id: VmId, deadline: Duration) -> Result<bool> {
+    match ask(domain, r#"{"execute":"guest-get-osinfo"}"#, deadline) {
+        Ok(answer) => {
+            let value: Value = serde_json::from_str(&answer).unwrap_or_default();
+            Ok(value["return"]["id"].as_str() == Some("mswindows"))
+        }
+        Err(error) if is(&error, ErrorNumber::AgentCommandFailed) => Ok(false),
+        Err(error) => Err(of_vm("guest-get-osinfo", id, &error)),
+    }
+}
+
 /// Its own IPv4 addresses but those of the loopback.
 pub(crate) fn addresses(domain: &Domain, id: VmId, deadline: Duration) -> Result<Vec<GuestAddress>> {
     let answer = ask(domain, r#"{"execute":"guest-network-get-interfaces"}"#, deadline);

@@ -194,6 +194,10 @@ impl Hypervisor for Libvirt {
         agent::thaw(&self.need(id)?, id, deadline)
     }
 
+    fn freezes_applications(&self, id: VmId, deadline: Duration) -> Result<bool> {
+        agent::is_windows(&self.need(id)?, id, deadline)
+    }
+
     fn agent_answers(&self, id: VmId, deadline: Duration) -> Result<bool> {
         agent::answers(&self.need(id)?, id, deadline)
     }

@@ -1,4 +1,4 @@
-//! Recovery points: adding one moves the head.
+//! Recovery points: adding one moves the head, and those that the replica dropped are forgotten.
 
 use domain::{Divergence, PointId, RecoveryPoint, RelationshipId, Timestamp};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -8,7 +8,7 @@ use crate::error::row;
 use crate::forms::to_json;
 use crate::{Result, Store};
 
-/// Points that are remembered behind the head.
+/// Points that a primary remembers behind the head.
 const HISTORY_POINTS: u64 = 64;
 
 impl Store {
@@ -19,11 +19,30 @@ impl Store {
             let update =
                 "UPDATE relationship SET last_synchronized_ms = ?2, last_failure = NULL WHERE id = ?1";
             transaction.execute(update, params![id.to_string(), now.millis()])?;
-            // The primary needs a few ancestors to recognise a replica that lags; the replica its head.
-            let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal < ?2";
-            transaction
-                .execute(forget, params![id.to_string(), point.ordinal.saturating_sub(HISTORY_POINTS)])?;
             cover_divergence(transaction, id, point.id)
+        })
+    }
+
+    /// On the primary, which holds no files of points: a few ancestors of the head are enough to recognise a replica that lags.
+    pub fn forget_old_points(&self, id: RelationshipId, head: &RecoveryPoint) -> Result<()> {
+        self.write(|transaction| {
+            let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal < ?2";
+            let oldest = head.ordinal.saturating_sub(HISTORY_POINTS);
+            transaction.execute(forget, params![id.to_string(), oldest])?;
+            Ok(())
+        })
+    }
+
+    /// On the replica: the points are those that its files hold. The newest that is known stays whatever the files say: an
+    /// acknowledged point is never forgotten in silence.
+    pub fn set_points(&self, id: RelationshipId, held: &[RecoveryPoint]) -> Result<()> {
+        self.write(|transaction| {
+            let newest = "SELECT max(ordinal) FROM point WHERE relationship = ?1";
+            let newest: Option<u64> =
+                transaction.query_row(newest, [id.to_string()], |columns| columns.get(0))?;
+            let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal <> ?2";
+            transaction.execute(forget, params![id.to_string(), newest])?;
+            held.iter().try_for_each(|point| insert_point(transaction, id, point))
         })
     }
 

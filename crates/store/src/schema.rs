@@ -57,6 +57,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE divergence (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, form TEXT NOT NULL) STRICT;
     ALTER TABLE operation DROP COLUMN report;
+", "
+    CREATE TABLE freeze (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, tried_ms INTEGER NOT NULL,
+        frozen INTEGER NOT NULL DEFAULT 0, failure TEXT) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -36,6 +36,8 @@ fn relationship() -> Relationship {
             network_map: vec![("br0".into(), "br1".into())],
             thresholds: Thresholds::default(),
             drill_every: None,
+            retention: "12xall,24x1h,7x1d".parse().expect("a retention"),
+            application_consistent_every: Some(std::time::Duration::from_secs(3600)),
         },
     }
 }

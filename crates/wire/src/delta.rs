@@ -40,6 +40,9 @@ pub struct DeltaHeader {
     pub attachments: Vec<AttachmentForm>,
     /// Bytes of disk content that are expected; for progress only.
     pub expected_bytes: u64,
+    /// What a person called the point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
 }
 
 /// One disk of a delta.

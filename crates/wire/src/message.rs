@@ -127,6 +127,31 @@ pub enum Request {
         /// Delete the replica's files too.
         delete_replica: bool,
     },
+    /// Which recovery points do you hold?
+    Points {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+    },
+    /// Relayed from the primary's command line: drop a recovery point.
+    RemovePoint {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+        /// Which point.
+        point: Uuid,
+        /// Only say whether it could be dropped.
+        dry_run: bool,
+    },
+    /// How much have you to merge before the VM can come home to its own disk?
+    LeftToMerge {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+    },
 }
 
 /// What the asked daemon answers.
@@ -173,6 +198,13 @@ pub enum Answer {
     },
     /// To everything else.
     Done {},
+    /// To `LeftToMerge`.
+    LeftToMerge {
+        /// Layers that are to be merged yet.
+        layers: usize,
+        /// Why that does not go on.
+        failure: Option<String>,
+    },
 }
 
 /// What a side believes about a relationship.
@@ -275,7 +307,10 @@ impl Request {
             | Request::Paused { relationship, epoch, .. }
             | Request::PlanFailover { relationship, epoch, .. }
             | Request::Reverse { relationship, epoch, .. }
-            | Request::Remove { relationship, epoch, .. } => (relationship, epoch),
+            | Request::Remove { relationship, epoch, .. }
+            | Request::Points { relationship, epoch }
+            | Request::RemovePoint { relationship, epoch, .. }
+            | Request::LeftToMerge { relationship, epoch } => (relationship, epoch),
             Request::Hello {}
             | Request::Survey { .. }
             | Request::Announce { .. }

@@ -23,6 +23,7 @@ fn header() -> DeltaHeader {
         domain_xml: "<domain/>".into(),
         attachments: Vec::new(),
         expected_bytes: 0,
+        tag: None,
     }
 }
 

@@ -145,6 +145,11 @@ fn settings(screen: &Screen, detail: &RelationshipDetail) -> Vec<(&'static str, 
         let pairs: Vec<String> = detail.networks.iter().map(|(a, b)| format!("{a}={b}")).collect();
         lines.push(("Networks", printable(&pairs.join(", "))));
     }
+    lines.push(("Recovery points", printable(&recovery_points(&detail.recovery_points))));
+    if let Some(every) = detail.application_consistent_every_seconds {
+        lines.push(("Application-consistent", format!("every {}", units::interval(every))));
+    }
+    lines.extend(detail.chain.as_ref().map(|chain| ("Chain", super::chain(chain))));
     if let Some(head) = &detail.head {
         let at = units::instant(head.at_ms, &screen.zone);
         lines.push(("Recovery point", format!("{at}, {} ({})", printable(&head.consistency), head.id)));
@@ -157,6 +162,15 @@ fn settings(screen: &Screen, detail: &RelationshipDetail) -> Vec<(&'static str, 
         ("Relationship", format!("{}, epoch {}", detail.summary.id, detail.epoch)),
     ]);
     lines
+}
+
+/// Which recovery points stay, for people: a bare number means hourly ones.
+fn recovery_points(text: &str) -> String {
+    match text.parse::<u64>() {
+        Ok(hours) => format!("the newest, and {hours} hourly ones"),
+        Err(_) if text == "latest" => "the newest only".to_owned(),
+        Err(_) => format!("the newest, and {text}"),
+    }
 }
 
 /// How far a copy is: done, total, share, speed, time left.

@@ -1,9 +1,10 @@
 //! The pages as an operator sees them.
 
 use api::dto::{
-    Check, Compression, DiskView, Event, Health, HostView, InitialCopy, Invitation, Mode, OperationState,
-    OperationView, Peer, Plan, Reason, RecoveryPointView, RelationshipDetail, RelationshipSummary, Report,
-    Severity, Statistics, StepState, StepView, Thresholds, Transfer,
+    ChainView, Check, Compression, DiskView, Event, Health, HostView, InitialCopy, Invitation, Mode,
+    OperationState, OperationView, Peer, Plan, PointList, PointMade, PointView, Reason, RecoveryPointView,
+    RelationshipDetail, RelationshipSummary, Report, Severity, Statistics, StepState, StepView, Thresholds,
+    Transfer,
 };
 use api::{Code, Problem};
 
@@ -64,6 +65,9 @@ fn detail(health: Health) -> RelationshipDetail {
             monitoring_interval_seconds: 43_200,
         },
         drill_every_seconds: None,
+        recovery_points: "24x1h,7x1d".into(),
+        application_consistent_every_seconds: Some(14_400),
+        chain: None,
         head: Some(RecoveryPointView {
             id: "0198c0de-0000-7000-8000-0000000000aa".into(),
             at_ms: NOW - 42_000,
@@ -283,4 +287,39 @@ fn host_peers_invitation_and_events() {
         text: "The last cycle failed: link\u{7} down".into(),
     };
     insta::assert_snapshot!("events", render::events(&screen, &[event]));
+}
+
+#[test]
+fn recovery_points_say_what_they_are_and_what_reads_them() {
+    let point = |ordinal: u64, consistency: &str| PointView {
+        id: ID.into(),
+        ordinal,
+        at_ms: NOW - 600_000 + ordinal * 1000,
+        consistency: consistency.into(),
+        disks: vec!["vda".into(), "vdb".into()],
+        bytes: Some(ordinal << 20),
+        tag: None,
+        pinned_by: Vec::new(),
+    };
+    let tagged = PointView {
+        tag: Some("before the upgrade".into()),
+        pinned_by: vec![ID.into()],
+        bytes: None,
+        ..point(2, "file-system-consistent")
+    };
+    let list = PointList {
+        points: vec![point(1, "powered off"), tagged.clone(), point(40, "crash-consistent")],
+        chain: ChainView { points: 3, layers: 3, bytes: Some(5 << 30) },
+    };
+    let screen = Screen::fixed(false);
+    insta::assert_snapshot!("points", render::points(&screen, &list));
+    let made = PointMade { point: tagged, failure: Some("the VM has no guest agent channel".into()) };
+    insta::assert_snapshot!("point_made", render::point_made(&screen, &made));
+    let mut replica = detail(Health::Normal);
+    replica.chain = Some(list.chain);
+    for (text, words) in [("latest", "the newest only"), ("24", "the newest, and 24 hourly ones")] {
+        replica.recovery_points = text.into();
+        let page = render::detail(&screen, &replica);
+        assert!(page.contains(words) && page.contains("3 recovery points, 3 layers, 5.0 GiB"), "{page}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::point::ChainView;
 use super::settings::{Compression, Thresholds};
 
 /// Which side the asked host is.
@@ -133,6 +134,15 @@ pub struct RelationshipDetail {
     /// Time between two drills; none: there are none.
     #[serde(default)]
     pub drill_every_seconds: Option<u64>,
+    /// Which recovery points stay, as it is typed.
+    #[serde(default)]
+    pub recovery_points: String,
+    /// Time between two application-consistent points; none: there are none.
+    #[serde(default)]
+    pub application_consistent_every_seconds: Option<u64>,
+    /// The files of the recovery points; none: not known here (on the primary).
+    #[serde(default)]
+    pub chain: Option<ChainView>,
     /// The newest recovery point; none: the replica cannot start yet.
     #[serde(default)]
     pub head: Option<RecoveryPointView>,

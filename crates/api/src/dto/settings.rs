@@ -57,6 +57,16 @@ pub enum Drills {
     EverySeconds(u64),
 }
 
+/// Application-consistent recovery points.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FreezeEvery {
+    /// The guest is never frozen.
+    Never,
+    /// Once every so many seconds.
+    Seconds(u64),
+}
+
 /// Which disks are copied.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -122,6 +132,12 @@ pub struct EnableRequest {
     /// Names of bridges and networks, as (here, there).
     #[serde(default)]
     pub networks: Vec<(String, String)>,
+    /// Which recovery points stay: `latest`, a number of hourly ones, or a grid such as `24x1h,7x1d`; none: latest.
+    #[serde(default)]
+    pub recovery_points: Option<String>,
+    /// None: never.
+    #[serde(default)]
+    pub application_consistent_every: Option<FreezeEvery>,
 }
 
 /// Change what is not none.
@@ -140,6 +156,10 @@ pub struct SettingsChange {
     pub thresholds: ThresholdsChange,
     /// Drills of the replica server.
     pub drills: Option<Drills>,
+    /// Which recovery points stay.
+    pub recovery_points: Option<String>,
+    /// Application-consistent recovery points.
+    pub application_consistent_every: Option<FreezeEvery>,
 }
 
 /// Reverse the direction of an unprotected relationship. What is none is filled in from the original; what is given

@@ -44,6 +44,7 @@ fn header() -> DeltaHeader {
         domain_xml: String::new(),
         attachments: Vec::new(),
         expected_bytes: 0,
+        tag: None,
     }
 }
 

@@ -11,15 +11,20 @@ use crate::{Engine, Refusal, Result, attachments, blocking, clock, replica};
 
 /// Makes and starts the copy.
 pub(super) async fn make(engine: &Engine, test: &TestView) -> Result<()> {
-    let directory = ReplicaDirectory::open(&test.facts.directory).map_err(Refusal::failed)?;
+    let path = test.facts.directory.clone();
     let (folder, point) = (test.folder()?, test.point);
+    let slot = engine.slot(test.relationship);
+    // Above the point layers may be merged: not while the chain is looked at.
+    let files = slot.chain.hold().await;
     let (directory, disks) = blocking(move || {
+        let directory = ReplicaDirectory::open(&path).map_err(Refusal::failed)?;
         // What an interrupted try left.
         directory.remove_throwaway(&folder).map_err(Refusal::failed)?;
         let disks = directory.create_throwaway(&folder, point).map_err(Refusal::failed)?;
         Ok((directory, disks))
     })
     .await?;
+    drop(files);
     engine.reach("test.files").await;
     if test.facts.isolated {
         network::make(test.id).await?;

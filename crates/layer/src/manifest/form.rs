@@ -50,6 +50,8 @@ struct PointForm {
     consistency: ConsistencyForm,
     lineage: String,
     delta_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
     files: BTreeMap<String, String>,
 }
 
@@ -143,6 +145,7 @@ fn point_form(entry: &ManifestPoint) -> PointForm {
         },
         lineage: point.lineage.to_hex(),
         delta_bytes: point.delta_bytes,
+        tag: point.tag.clone(),
         files: entry.files.iter().map(|(target, file)| (target.to_string(), file.clone())).collect(),
     }
 }
@@ -170,6 +173,7 @@ fn point(form: PointForm) -> Result<ManifestPoint, String> {
             },
             lineage: Lineage::from_hex(&form.lineage).ok_or("a lineage is not 64 hexadecimal digits")?,
             delta_bytes: form.delta_bytes,
+            tag: form.tag,
         },
         files: files.collect::<Result<_, _>>()?,
     })

@@ -7,7 +7,8 @@ pub mod disk_log;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use layer::{Backing, BackingFormat, FileName, LayerSpec};
+use domain::DiskTarget;
+use layer::{Backing, BackingFormat, FileName, LayerError, LayerSpec, ReplicaDirectory, Scope};
 
 pub const CLUSTER: u64 = layer::CLUSTER_BYTES;
 
@@ -61,4 +62,14 @@ pub fn foreign_base(folder: &Path, file: &str, content: &[u8]) -> PathBuf {
 /// Bytes that differ from cluster to cluster and are never all zero.
 pub fn pattern(seed: u8, length: u64) -> Vec<u8> {
     (0..length).map(|at| seed ^ (at / 511) as u8 ^ (at / 65536) as u8 | 1).collect()
+}
+
+/// Merges everything into the newest point, or all but its own layer.
+pub fn keep_newest(
+    directory: &mut ReplicaDirectory,
+    target: &DiskTarget,
+    scope: Scope,
+) -> Result<(), LayerError> {
+    directory.forget_points(|_| false)?;
+    directory.fold(target, scope, &Default::default())
 }

@@ -35,6 +35,7 @@ pub(super) fn point(ordinal: u64) -> RecoveryPoint {
         consistency: Consistency::FileSystem,
         lineage: Lineage([ordinal as u8; 32]),
         delta_bytes: 1 << 40,
+        tag: None,
     }
 }
 
@@ -82,13 +83,14 @@ fn every_setter_is_durable_and_none_speaks_of_a_relationship_that_is_not_there()
 }
 
 #[test]
-fn the_last_point_is_the_head_and_old_ones_are_forgotten() {
+fn the_last_point_is_the_head_and_a_primary_forgets_old_ones() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(&dir);
     store.set_failure(ID, Some("the link")).expect("set");
     for ordinal in 0..70 {
         store.add_point(ID, &point(ordinal), Timestamp(ordinal)).expect("added");
         store.add_point(ID, &point(ordinal), Timestamp(ordinal)).expect("repeated");
+        store.forget_old_points(ID, &point(ordinal)).expect("forgotten");
     }
     let points = store.points(ID).expect("points");
     assert_eq!(points.last(), Some(&point(69)));
@@ -96,6 +98,49 @@ fn the_last_point_is_the_head_and_old_ones_are_forgotten() {
     assert_eq!(points.first().map(|point| point.ordinal), Some(5));
     let record = store.relationship(ID).expect("a read").expect("a row");
     assert_eq!((record.last_failure, record.last_synchronized), (None, Some(Timestamp(69))));
+}
+
+#[test]
+fn the_points_of_a_replica_are_those_that_its_files_hold_and_the_head_is_never_lost() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    for ordinal in 0..5 {
+        store.add_point(ID, &point(ordinal), Timestamp(ordinal)).expect("added");
+    }
+    let tagged = RecoveryPoint { tag: Some("before the upgrade".into()), ..point(7) };
+    let check = |held: &[RecoveryPoint], expected: &[RecoveryPoint]| {
+        for _ in 0..2 {
+            store.set_points(ID, held).expect("set");
+            assert_eq!(store.points(ID).expect("points"), expected);
+        }
+    };
+    check(&[point(1), point(4)], &[point(1), point(4)]);
+    check(&[point(0), point(3), point(4)], &[point(0), point(3), point(4)]);
+    check(&[point(3)], &[point(3), point(4)]);
+    check(&[point(4), tagged.clone()], &[point(4), tagged.clone()]);
+    check(&[], &[tagged]);
+}
+
+#[test]
+fn a_freeze_is_known_until_it_was_thawed_and_its_result_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let before = store(&dir);
+    assert_eq!(before.last_freeze(ID).expect("a read"), None);
+    before.begin_freeze(ID, Timestamp(5)).expect("begun");
+    std::mem::forget(before);
+    let store = store(&dir);
+    assert_eq!(store.frozen().expect("a list"), [ID]);
+    store.end_freeze(ID).expect("ended");
+    store.end_freeze(ID).expect("repeated");
+    assert!(store.frozen().expect("a list").is_empty());
+    store.set_freeze_result(ID, Timestamp(6), Some("no agent")).expect("kept");
+    store.begin_freeze(ID, Timestamp(7)).expect("begun");
+    let last = store.last_freeze(ID).expect("a read").expect("a row");
+    assert_eq!((last.tried, last.failure.as_deref()), (Timestamp(7), Some("no agent")));
+    store.set_freeze_result(ID, Timestamp(8), None).expect("kept");
+    assert_eq!(store.last_freeze(ID).expect("a read").and_then(|last| last.failure), None);
+    store.remove_relationship(ID).expect("removed");
+    assert!(store.frozen().expect("a list").is_empty());
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use choreography::{Entry, Mark, Operation, Options, Outcome, Procedure, Side, Step};
 use domain::divergence::Pieces;
+use domain::retention::TAG_CHARS_MAX;
 use domain::{
     Check, CheckName, Compression, Consistency, DiskChoice, DiskTarget, Divergence, Epoch, Frequency, HostId,
-    Lineage, OperationId, PointId, RecoveryPoint, RelationshipId, Settings, Settlement, Thresholds,
-    Timestamp, Verdict,
+    Lineage, OperationId, PointId, RecoveryPoint, RelationshipId, Retention, Settings, Settlement,
+    Thresholds, Timestamp, Verdict,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -53,6 +54,12 @@ pub struct SettingsForm {
     /// Seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill_every_s: Option<u64>,
+    /// As an operator writes it; none: latest only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<String>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_consistent_every_s: Option<u64>,
 }
 
 impl From<&Settings> for SettingsForm {
@@ -76,6 +83,10 @@ impl From<&Settings> for SettingsForm {
             average_latency_max_s: settings.thresholds.average_latency_max.as_secs(),
             monitoring_interval_s: settings.thresholds.monitoring_interval.as_secs(),
             drill_every_s: settings.drill_every.map(|every| every.as_secs()),
+            retention: (settings.retention != Retention::default()).then(|| settings.retention.to_string()),
+            application_consistent_every_s: settings
+                .application_consistent_every
+                .map(|every| every.as_secs()),
         }
     }
 }
@@ -107,6 +118,11 @@ impl TryFrom<SettingsForm> for Settings {
                 monitoring_interval: Duration::from_secs(form.monitoring_interval_s),
             },
             drill_every: form.drill_every_s.map(Duration::from_secs),
+            retention: match form.retention {
+                Some(text) => text.parse().map_err(|_| nonsense("retention", text))?,
+                None => Retention::default(),
+            },
+            application_consistent_every: form.application_consistent_every_s.map(Duration::from_secs),
         })
     }
 }
@@ -175,6 +191,14 @@ pub struct PointForm {
     pub consistency: String,
     pub lineage: String,
     pub delta_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+}
+
+/// A tag from outside: short, and one line.
+#[must_use]
+pub fn tag_from(tag: Option<String>) -> Option<String> {
+    tag.map(|tag| tag.chars().filter(|it| !it.is_control()).take(TAG_CHARS_MAX).collect())
 }
 
 /// The name of a consistency on the wire and in manifests.
@@ -210,6 +234,7 @@ impl From<&RecoveryPoint> for PointForm {
             consistency: consistency_name(point.consistency).to_owned(),
             lineage: point.lineage.to_hex(),
             delta_bytes: point.delta_bytes,
+            tag: point.tag.clone(),
         }
     }
 }
@@ -226,6 +251,7 @@ impl TryFrom<PointForm> for RecoveryPoint {
             consistency: consistency_from_name(&form.consistency)?,
             lineage: Lineage::from_hex(&form.lineage).ok_or_else(|| nonsense("lineage", &form.lineage))?,
             delta_bytes: form.delta_bytes,
+            tag: tag_from(form.tag),
         })
     }
 }

@@ -203,6 +203,8 @@ fn settings(disks: &[(&str, DiskChoice)]) -> Settings {
         network_map: Vec::new(),
         thresholds: Thresholds::default(),
         drill_every: None,
+        retention: domain::Retention::default(),
+        application_consistent_every: None,
     }
 }
 
