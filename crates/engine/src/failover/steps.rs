@@ -17,8 +17,10 @@ impl Run<'_> {
     pub(crate) async fn take_over_alone(&self) -> Result<()> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = receive::alone(&slot).await?;
+        // A merge under way gives way; the point that was chosen may have been merged since.
+        let _files = slot.chain.hold().await;
         let options = &self.operation.options;
-        let point = options.point.ok_or_else(|| Refusal::failed("no recovery point was chosen"))?;
+        let point = replica::point(&self.record, options.point)?.id;
         let now = clock::now();
         let timer = options.commit_timer.map(|(what, after)| (what, now.plus(after)));
         let phase = Phase::FailedOver { since: now, point, timer };
