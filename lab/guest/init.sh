@@ -49,7 +49,7 @@ start_agent() { # QEMU names a port in a message of its own, which may come late
             name=
             read -r name 2>/dev/null < "$port/name"
             if [ "$name" = org.qemu.guest_agent.0 ]; then
-                qemu-ga -d -m virtio-serial -p "/dev/${port##*/}" -t /run -f /run/qemu-ga.pid
+                qemu-ga -d --retry-path -m virtio-serial -p "/dev/${port##*/}" -t /run -f /run/qemu-ga.pid
                 return
             fi
         done
