@@ -1,7 +1,7 @@
 //! The benchmark: the real product on two hosts, measured beside another tool over the same link in the same run.
 //!
 //! ```text
-//! make the disk ─► (nbdcopy, initial copy) × rounds ─► cycles ─► handovers there and back ─► the same with a larger disk
+//! make the disk ─► (nbdcopy, initial copy) × rounds ─► cycles ─► resynchronizations ─► handovers there and back ─► the same with a larger disk
 //! ```
 //! NOT a test: a missed target is a figure, not a failure. Only what makes a figure worthless fails: a copy that differs,
 //! a cycle that carried something else, a handover that had nothing left to send.
@@ -11,6 +11,7 @@ mod copy;
 mod cycle;
 mod dirty;
 mod handover;
+mod resynchronize;
 mod usage;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::product::{HOSTS, Product};
 pub use copy::Copies;
 pub use cycle::CycleFigure;
 pub use handover::HandoverFigure;
+pub use resynchronize::ResynchronizeFigure;
 pub use usage::Usage;
 
 /// An emulated guest boots in some five seconds; beside other work it takes longer.
@@ -67,6 +69,8 @@ pub struct Figures {
     pub copies: Copies,
     /// Cycles with one hundredth of the disk changed.
     pub cycles: Vec<CycleFigure>,
+    /// Resynchronizations of two copies that differ in one hundredth.
+    pub resynchronizations: Vec<ResynchronizeFigure>,
     /// Planned failovers, of the disk and of the larger one.
     pub handovers: Vec<HandoverFigure>,
     /// Memory and processor time of both daemons during the initial copies.
@@ -113,13 +117,22 @@ impl Bench {
         say("initial copies, and the same disk by nbdcopy");
         let mut usage = Vec::new();
         let copies = copy::measure(self, &guest, &mut usage)?;
-        let mut figures =
-            Figures { disk_bytes, data_bytes, copies, cycles: Vec::new(), handovers: Vec::new(), usage };
+        let mut figures = Figures {
+            disk_bytes,
+            data_bytes,
+            copies,
+            cycles: Vec::new(),
+            resynchronizations: Vec::new(),
+            handovers: Vec::new(),
+            usage,
+        };
         if self.options.copies_only {
             return Ok(figures);
         }
         say("cycles");
         figures.cycles = cycle::measure(self, &guest)?;
+        say("resynchronizations, and the same by rsync");
+        figures.resynchronizations = resynchronize::measure(self, &guest)?;
         say("planned failover, there and back");
         figures.handovers = handover::measure(self, &guest)?;
         self.retire(&guest)?;

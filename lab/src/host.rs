@@ -5,6 +5,7 @@
 mod agent;
 mod config;
 mod daemon;
+mod traffic;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -36,7 +36,9 @@ mod run;
 mod sides;
 mod workload;
 
-pub use bench::{Benchmark, Copies, CycleFigure, Figures, HandoverFigure, Usage, run as benchmark};
+pub use bench::{
+    Benchmark, Copies, CycleFigure, Figures, HandoverFigure, ResynchronizeFigure, Usage, run as benchmark,
+};
 pub use binaries::{Binaries, binaries, binaries_in};
 pub use guest::{Guest, GuestOptions, IMAGE_FOLDER};
 pub use hold::Hold;

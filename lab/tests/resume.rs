@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{GuestOptions, HOSTS, Lab, LabOptions, Product, disks_are_equal, is_normal};
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ fn a_first_copy_goes_on_after_link_replica_or_primary_were_gone() {
     for fault in ["link", "replica", "primary"] {
         let words =
             ["enable", &guest.name, "--peer", HOSTS[1], "--frequency", "5s", "--rate-limit", RATE, "--yes"];
-        let before = sent_bytes(&lab).unwrap();
+        let before = lab.host(HOSTS[0]).sent_bytes().unwrap();
         product.run(&lab, HOSTS[0], &words).unwrap();
         let far = wait_copied(&lab, &product, &guest.name, DATA_MIB * MIB * 6 / 10).unwrap();
         match fault {
@@ -41,7 +41,7 @@ fn a_first_copy_goes_on_after_link_replica_or_primary_were_gone() {
             }
         }
         product.wait_show(&lab, HOSTS[0], &guest.name, LIMIT, |shown| is_normal(shown, 1)).unwrap();
-        let sent = sent_bytes(&lab).unwrap() - before;
+        let sent = lab.host(HOSTS[0]).sent_bytes().unwrap() - before;
         println!("{fault}: interrupted after {far} bytes, {sent} bytes sent in all");
         let one_copy = (DATA_MIB + 16) * MIB;
         assert!(sent < one_copy + one_copy * 45 / 100, "{fault}: {sent} bytes for {DATA_MIB} MiB");
@@ -55,18 +55,6 @@ fn a_first_copy_goes_on_after_link_replica_or_primary_were_gone() {
 
 fn failed(shown: &Value) -> bool {
     shown["health"] != "normal" && shown["reasons"].as_array().is_some_and(|reasons| !reasons.is_empty())
-}
-
-/// Bytes that left the first host.
-fn sent_bytes(lab: &Lab) -> Result<u64> {
-    let links: Value = serde_json::from_str(&lab.host(HOSTS[0]).exec(["ip", "-s", "-j", "link", "show"])?)?;
-    let links = links.as_array().context("a list")?.iter();
-    let bytes = links.filter(|link| link["link_type"] == "ether" && link["ifname"] != "lo");
-    bytes
-        .map(|link| link.pointer("/stats64/tx/bytes").and_then(Value::as_u64))
-        .max()
-        .flatten()
-        .context("counters")
 }
 
 fn wait_copied(lab: &Lab, product: &Product, vm: &str, bytes: u64) -> Result<u64> {

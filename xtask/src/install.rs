@@ -32,7 +32,10 @@ const PACKAGES: [(&str, &str); 18] = [
 ];
 
 /// What the benchmark is measured beside.
-const RIVALS: [(&str, &str); 1] = [("libnbd-bin", "nbdcopy, which the benchmark compares with")];
+const RIVALS: [(&str, &str); 2] = [
+    ("libnbd-bin", "nbdcopy, which the benchmark compares with"),
+    ("rsync", "which the benchmark compares resynchronizations with"),
+];
 
 /// Packages that Debian 12 has too old a version of, so that they come from its backports.
 const NEWER: [&str; 6] = [

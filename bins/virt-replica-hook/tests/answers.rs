@@ -40,6 +40,7 @@ fn host(path: &Path, phases: &[Phase]) -> Store {
                 drill_every: None,
                 retention: domain::Retention::default(),
                 application_consistent_every: None,
+                comparing: domain::Comparing::default(),
             },
         };
         store.insert_relationship(&relationship, None).expect("a relationship");

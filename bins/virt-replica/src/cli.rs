@@ -9,7 +9,8 @@ use crate::exit::{Exit, TABLE};
 use crate::screen::Screen;
 use crate::session::{Ending, Session};
 use crate::{
-    failover, generate, host, observe, operation, peer, point, protect, render, test_failover, unplanned,
+    compare, failover, generate, host, observe, operation, peer, point, protect, render, test_failover,
+    unplanned,
 };
 
 /// Replicates running virtual machines to a second libvirt host, hands them over with nothing lost, and brings them home.
@@ -77,6 +78,12 @@ pub enum Verb {
     /// Recovery points of a VM
     #[command(subcommand)]
     Point(point::Verb),
+    /// Compare both sides now, and send what differs
+    Resynchronize(compare::Resynchronize),
+    /// Prove that the replica equals the VM's disks, while the VM runs
+    Verify(compare::Verify),
+    /// Take the first copies that were carried here in a directory
+    Import(compare::Import),
     /// Print the completion script of a shell
     Completion(generate::Completion),
     /// Write the man pages into a directory
@@ -120,6 +127,9 @@ async fn dispatch(session: &Session, verb: Verb) -> Ending {
         Verb::CompleteFailover(args) => unplanned::complete(session, args).await,
         Verb::Diverged(verb) => unplanned::diverged(session, verb).await,
         Verb::Point(verb) => point::run(session, verb).await,
+        Verb::Resynchronize(args) => compare::resynchronize(session, args).await,
+        Verb::Verify(args) => compare::verify(session, args).await,
+        Verb::Import(args) => compare::import(session, args).await,
         Verb::Completion(completion) => generate::completion(completion),
         Verb::Man(man) => generate::man(man),
     }

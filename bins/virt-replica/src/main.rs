@@ -3,6 +3,7 @@
 
 mod change;
 mod cli;
+mod compare;
 mod exit;
 mod failover;
 mod follow;

@@ -112,7 +112,7 @@ fn not_in_time(detail: &RelationshipDetail, timeout_seconds: u64) -> Problem {
     }
 }
 
-fn bar(session: &Session) -> ProgressBar {
+pub(crate) fn bar(session: &Session) -> ProgressBar {
     if session.json || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

@@ -41,6 +41,11 @@ pub fn recovery_points(text: &str) -> Result<String, BadRetention> {
     text.parse::<Retention>().map(|retention| retention.to_string())
 }
 
+/// A path as the daemon can read it: it does not know where the command was typed.
+pub fn absolute(path: &std::path::Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
 /// `OLD=NEW` as (old, new).
 pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

@@ -1,5 +1,7 @@
 //! `enable`, `set`, `pause`, `resume`, `remove`: the life of a relationship but for its handovers.
 
+use std::path::PathBuf;
+
 use api::dto::{
     Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, RateLimit, RemoveRequest, ReplicaFate,
     SettingsChange, ThresholdsChange,
@@ -77,6 +79,12 @@ pub struct Enable {
     /// Freeze the guest's file systems for a recovery point every so often, or never [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse::freeze_every)]
     application_consistent_every: Option<FreezeEvery>,
+    /// Begin from an existing copy in the folder seeds of the replica server's storage: only what differs travels
+    #[arg(long, value_name = "DISK=FILE", value_parser = parse::pair)]
+    seed_from: Vec<(String, String)>,
+    /// Write the first copy into this directory instead of sending it: it is carried by hand
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "seed_from")]
+    export: Option<PathBuf>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -99,6 +107,8 @@ impl Enable {
             networks: self.network.clone(),
             recovery_points: self.recovery_points.clone(),
             application_consistent_every: self.application_consistent_every,
+            seeds: self.seed_from.clone(),
+            export: self.export.as_deref().map(parse::absolute),
         }
     }
 }
@@ -149,6 +159,12 @@ pub struct Set {
     /// Freeze the guest's file systems for a recovery point every so often, or never
     #[arg(long, value_name = "TIME", value_parser = parse::freeze_every)]
     application_consistent_every: Option<FreezeEvery>,
+    /// When a resynchronization begins that is needed: automatic, manual, or "window 22:00-06:00"
+    #[arg(long, value_name = "WHEN")]
+    resynchronize: Option<String>,
+    /// Prove every so often that the replica equals the VM's disks, or never
+    #[arg(long, value_name = "TIME", value_parser = parse::drills)]
+    verify_every: Option<Drills>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -169,6 +185,8 @@ impl Set {
             drills: self.drill_every,
             recovery_points: self.recovery_points.clone(),
             application_consistent_every: self.application_consistent_every,
+            resynchronize: self.resynchronize.clone(),
+            verifications: self.verify_every,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::Problem;
 use api::dto;
-use domain::{DiskChoice, DiskTarget, Frequency, Settings};
+use domain::{Comparing, DiskChoice, DiskTarget, Frequency, Settings};
 
 use crate::problems::invalid;
 
@@ -91,6 +91,23 @@ pub(crate) fn changed(settings: &Settings, change: &dto::SettingsChange) -> Resu
     }
     if let Some(every) = change.application_consistent_every {
         settings.application_consistent_every = freeze_every(every)?;
+    }
+    if let Some(way) = &change.resynchronize {
+        settings.comparing.resynchronize = way.parse().map_err(invalid)?;
+    }
+    match change.verifications {
+        None => {}
+        Some(dto::Drills::Never) => settings.comparing.verify_every = None,
+        Some(dto::Drills::EverySeconds(asked)) => {
+            let (every, least) = (Duration::from_secs(asked), Comparing::VERIFY_EVERY_MIN);
+            if every < least {
+                let least = least.as_secs();
+                return Err(invalid(format!(
+                    "a verification every {asked} s is not accepted: at least {least} s"
+                )));
+            }
+            settings.comparing.verify_every = Some(every);
+        }
     }
     Ok(settings)
 }

@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) start_when_peer_silent: bool,
     /// Limit of all replication traffic.
     pub(crate) rate_limit_mib_per_second: Option<u64>,
+    /// Most resynchronizations at a time.
+    pub(crate) resynchronizations_max: usize,
 }
 
 impl Default for Config {
@@ -46,6 +48,7 @@ impl Default for Config {
             spool_max_mib: 4096,
             start_when_peer_silent: true,
             rate_limit_mib_per_second: None,
+            resynchronizations_max: 2,
         }
     }
 }

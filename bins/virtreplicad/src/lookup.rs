@@ -108,8 +108,11 @@ impl Daemon {
                 Some(every) => freeze_every(every)?,
                 None => None,
             },
+            comparing: domain::Comparing::default(),
         };
         let peer = self.peer(&request.peer)?.host;
-        Ok(EnableRequest { vm: vm.id, peer, settings, initial_at: request.initial_at_ms.map(Timestamp) })
+        let (initial_at, seeds) = (request.initial_at_ms.map(Timestamp), request.seeds.clone());
+        let export = request.export.as_ref().map(Into::into);
+        Ok(EnableRequest { vm: vm.id, peer, settings, initial_at, seeds, export })
     }
 }

@@ -96,6 +96,8 @@ async fn run(config: Config) -> Result<()> {
         hook,
         spool_bytes_max: config.spool_max_mib << 20,
         reports: config.state.join("test-failovers"),
+        evidence: config.state.join("evidence"),
+        resynchronizations_max: config.resynchronizations_max,
         redirect_hooks: PathBuf::from("/etc/virt-replica/redirect.d"),
         program: std::env::current_exe().context("the path of this program")?,
         holds: std::env::var_os("VIRT_REPLICA_HOLDS").map(PathBuf::from),

@@ -11,7 +11,7 @@ pub(crate) fn problem(refusal: Refusal) -> Problem {
         engine::Code::Busy => (Code::Busy, "Another operation is under way"),
         engine::Code::Unavailable => (Code::Failed, "The other side does not answer"),
         engine::Code::InDoubt => (Code::NeedsOperator, "In doubt"),
-        engine::Code::Failed => (Code::Failed, "Failed"),
+        engine::Code::Failed | engine::Code::TrackingLost => (Code::Failed, "Failed"),
     };
     let problem = Problem::new(code, title, refusal.detail);
     if refusal.cure.is_empty() { problem } else { problem.with_cure(refusal.cure) }

@@ -303,6 +303,48 @@ impl Service for Daemon {
         })
     }
 
+    fn resynchronize(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move {
+            let record = self.find_idle(&vm)?;
+            self.engine.expect_comparable(&record, "resynchronize").map_err(problem)?;
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of([
+                    "Both hosts digest every block of the disks while the VM runs on; what differs travels as a new recovery point.",
+                ])));
+            }
+            self.engine.resynchronize(&record, &who.to_string()).map_err(problem)?;
+            Ok(Answer::Done(Done::saying("the resynchronization begins")))
+        })
+    }
+
+    fn import(&self, _: Caller, request: dto::ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move {
+            let names = self.engine.import(request.directory.into(), dry_run).await.map_err(problem)?;
+            let names = names.join(", ");
+            Ok(match dry_run {
+                true => {
+                    Answer::Planned(dto::Plan::of([format!("The initial copy of {names} will be taken.")]))
+                }
+                false => Answer::Done(Done::saying(format!("the initial copy of {names} is being taken"))),
+            })
+        })
+    }
+
+    fn verify(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move {
+            let record = self.find_idle(&vm)?;
+            self.engine.expect_comparable(&record, "verify").map_err(problem)?;
+            if dry_run {
+                return Ok(Answer::Planned(dto::Plan::of([
+                    "A cycle begins; then both hosts digest every block of its recovery point while the VM runs on.",
+                    "A difference is kept as evidence, and repaired by a resynchronization.",
+                ])));
+            }
+            self.engine.verify(&record).map_err(problem)?;
+            Ok(Answer::Done(Done::saying("the verification begins")))
+        })
+    }
+
     fn remove(
         &self,
         _: Caller,

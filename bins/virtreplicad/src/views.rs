@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use api::dto;
-use domain::{DiskChoice, Phase, Role};
-use engine::{Engine, Refusal};
+use domain::{DiskChoice, Phase, Resynchronize, Role};
+use engine::{ComparisonFacts, Engine, Refusal};
 use store::Record;
 
 /// The name of a host that may be this one.
@@ -50,6 +50,7 @@ pub(crate) fn detail(
     let relationship = &record.relationship;
     let settings = &relationship.settings;
     let report = engine.health(record)?;
+    let compared = engine.comparison(record)?;
     let unprotected_since_ms = match &relationship.phase {
         Phase::Unprotected { since } | Phase::Stopped { since } | Phase::FailedOver { since, .. } => {
             Some(since.millis())
@@ -101,5 +102,24 @@ pub(crate) fn detail(
         chain: None,
         head: head.as_ref().map(Into::into),
         directory: record.directory.as_ref().map(|path| path.display().to_string()),
+        comparison: comparison(&compared),
+        resynchronize: (settings.comparing.resynchronize != Resynchronize::Automatic)
+            .then(|| settings.comparing.resynchronize.to_string()),
+        verify_every_seconds: settings.comparing.verify_every.map(|every| every.as_secs()),
+        verified_at_ms: compared.verified.map(domain::Timestamp::millis),
+    })
+}
+
+fn comparison(facts: &ComparisonFacts) -> Option<dto::ComparisonView> {
+    if facts.waiting.is_none() && facts.progress.is_none() {
+        return None;
+    }
+    let progress = facts.progress.unwrap_or_default();
+    Some(dto::ComparisonView {
+        cause: facts.cause.clone(),
+        waiting: facts.waiting.clone(),
+        compared_bytes: progress.compared_bytes,
+        total_bytes: facts.progress.map(|progress| progress.total_bytes),
+        differing_bytes: progress.differing_bytes,
     })
 }

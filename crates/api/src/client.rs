@@ -13,10 +13,10 @@ use tokio::net::UnixStream;
 
 use crate::dto::{
     Answer, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest, DivergedView, Done,
-    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, Invitation, InviteRequest,
-    JoinRequest, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
-    TestFailoverView,
+    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
+    InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade,
+    RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
+    TestFailoverRequest, TestFailoverView,
 };
 use crate::problem::{Code, Problem};
 
@@ -266,6 +266,21 @@ impl Client {
     /// `point remove`
     pub async fn remove_point(&self, vm: &str, point: &str, dry_run: bool) -> Result<Answer<Done>> {
         self.write(&of_vm(vm, &format!("/points/{}/remove", escape(point))), &(), dry_run).await
+    }
+
+    /// `resynchronize`
+    pub async fn resynchronize(&self, vm: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&of_vm(vm, "/resynchronize"), &(), dry_run).await
+    }
+
+    /// `import`
+    pub async fn import(&self, request: &ImportRequest, dry_run: bool) -> Result<Answer<Done>> {
+        self.write("import", request, dry_run).await
+    }
+
+    /// `verify`
+    pub async fn verify(&self, vm: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&of_vm(vm, "/verify"), &(), dry_run).await
     }
 
     /// `events`

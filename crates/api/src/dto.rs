@@ -23,11 +23,11 @@ pub use peer::{Invitation, InviteRequest, JoinRequest, Peer};
 pub use plan::{Answer, Check, Done, Plan};
 pub use point::{ChainView, CreatePointRequest, PointList, PointMade, PointView, consistency};
 pub use relationship::{
-    DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail, RelationshipSummary,
-    StartWord, Statistics,
+    ComparisonView, DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail,
+    RelationshipSummary, StartWord, Statistics,
 };
 pub use settings::{
-    Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, RateLimit, RemoveRequest, ReplicaFate,
-    ReverseRequest, SettingsChange, Thresholds, ThresholdsChange,
+    Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, ImportRequest, RateLimit, RemoveRequest,
+    ReplicaFate, ReverseRequest, SettingsChange, Thresholds, ThresholdsChange,
 };
 pub use test_failover::{Finding, TestFailoverRequest, TestFailoverState, TestFailoverView};

@@ -18,8 +18,8 @@ use tokio::net::UnixListener;
 
 use crate::dto::{
     CancelFailoverRequest, CancelRequest, CreatePointRequest, EnableRequest, EventQuery, FailoverRequest,
-    HostChange, InviteRequest, JoinRequest, PlannedFailoverRequest, RemoveRequest, ReverseRequest,
-    SettingsChange, TestFailoverRequest,
+    HostChange, ImportRequest, InviteRequest, JoinRequest, PlannedFailoverRequest, RemoveRequest,
+    ReverseRequest, SettingsChange, TestFailoverRequest,
 };
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Service};
@@ -63,6 +63,9 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/relationships/{vm}/diverged/{id}/remove", post(remove_diverged))
         .route("/relationships/{vm}/points", get(points).post(create_point))
         .route("/relationships/{vm}/points/{point}/remove", post(remove_point))
+        .route("/relationships/{vm}/resynchronize", post(resynchronize))
+        .route("/relationships/{vm}/verify", post(verify))
+        .route("/import", post(import))
         .route("/events", get(events))
         .fallback(no_such_path)
         .with_state(service)
@@ -369,4 +372,22 @@ async fn remove_point(
     Query(dry): Dry,
 ) -> Answered {
     json(service.remove_point(who, vm, point, dry.dry_run).await?)
+}
+
+async fn resynchronize(
+    State(service): Shared,
+    Who(who): Who,
+    Path(vm): Path<String>,
+    Query(dry): Dry,
+) -> Answered {
+    json(service.resynchronize(who, vm, dry.dry_run).await?)
+}
+
+async fn verify(State(service): Shared, Who(who): Who, Path(vm): Path<String>, Query(dry): Dry) -> Answered {
+    json(service.verify(who, vm, dry.dry_run).await?)
+}
+
+async fn import(State(service): Shared, Who(who): Who, Query(dry): Dry, body: Bytes) -> Answered {
+    let request: ImportRequest = form(&body)?;
+    json(service.import(who, request, dry.dry_run).await?)
 }

@@ -9,10 +9,10 @@ use std::pin::Pin;
 
 use crate::dto::{
     Answer, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest, DivergedView, Done,
-    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, Invitation, InviteRequest,
-    JoinRequest, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
-    TestFailoverView,
+    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
+    InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade,
+    RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
+    TestFailoverRequest, TestFailoverView,
 };
 use crate::problem::Problem;
 
@@ -184,4 +184,10 @@ pub trait Service: Send + Sync + 'static {
     ) -> Reply<'_, Answer<PointMade>>;
     /// `point remove`, by its id or its number.
     fn remove_point(&self, who: Caller, vm: String, point: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `resynchronize`
+    fn resynchronize(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `import`: answers when it has begun; events tell how it ends.
+    fn import(&self, who: Caller, request: ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `verify`
+    fn verify(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use api::dto::{
     Answer, CancelFailoverRequest, CancelRequest, Check, Compression, CreatePointRequest, DiskSelection,
     DivergedView, Done, EnableRequest, Event, EventQuery, FailoverRequest, FreezeEvery, Health, HostChange,
-    HostView, Invitation, InviteRequest, JoinRequest, Mode, OperationView, Peer, Plan,
+    HostView, ImportRequest, Invitation, InviteRequest, JoinRequest, Mode, OperationView, Peer, Plan,
     PlannedFailoverRequest, PointList, PointMade, RateLimit, RelationshipDetail, RelationshipSummary,
     RemoveRequest, ReplicaFate, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
     TestFailoverView,
@@ -207,6 +207,15 @@ impl Service for Recorder {
     fn remove_point(&self, _: Caller, vm: String, point: String, dry: bool) -> Reply<'_, Answer<Done>> {
         self.done(format!("remove_point {vm} {point}"), dry)
     }
+    fn resynchronize(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
+        self.done(format!("resynchronize {vm}"), dry)
+    }
+    fn import(&self, _: Caller, request: ImportRequest, dry: bool) -> Reply<'_, Answer<Done>> {
+        self.done(format!("import {request:?}"), dry)
+    }
+    fn verify(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
+        self.done(format!("verify {vm}"), dry)
+    }
 }
 
 fn summary() -> RelationshipSummary {
@@ -276,6 +285,8 @@ async fn requests_arrive_whole() {
         networks: vec![("br0".into(), "br1".into())],
         recovery_points: Some("24x1h,7x1d".into()),
         application_consistent_every: Some(FreezeEvery::Seconds(14_400)),
+        seeds: vec![("vda".into(), "old.qcow2".into())],
+        export: Some("/media".into()),
     };
     assert_eq!(client.enable(&enable, false).await, Ok(Answer::Done(summary())));
     let change = SettingsChange { rate_limit: Some(RateLimit::Unlimited), ..SettingsChange::default() };
@@ -299,6 +310,10 @@ async fn requests_arrive_whole() {
     client.points("vm 1").await.expect_err("refused");
     client.create_point("vm 1", &point, true).await.expect_err("refused");
     client.remove_point("vm 1", "a/point", false).await.expect("done");
+    client.resynchronize("vm", true).await.expect("planned");
+    client.verify("vm", false).await.expect("done");
+    let import = ImportRequest { directory: "/media".into() };
+    client.import(&import, true).await.expect("planned");
     let seen = recorder.seen.lock().expect("not poisoned").clone();
     let expected = [
         format!("{enable:?} dry=false"),
@@ -317,6 +332,9 @@ async fn requests_arrive_whole() {
         "points vm 1".to_owned(),
         format!("create_point vm 1 {point:?} dry=true"),
         "remove_point vm 1 a/point dry=false".to_owned(),
+        "resynchronize vm dry=true".to_owned(),
+        "verify vm dry=false".to_owned(),
+        format!("import {import:?} dry=true"),
     ];
     assert_eq!(seen, expected);
 }

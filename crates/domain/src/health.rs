@@ -110,7 +110,7 @@ impl Reason {
         match self {
             Reason::CannotSend { cause } => format!("The last cycle failed: {cause}"),
             Reason::Resynchronization { cause } => {
-                format!("Changes were not tracked ({cause}); the disks are resynchronized")
+                format!("The disks are resynchronized: {cause}")
             }
             Reason::PausedOnReplica => "Replication is paused on the replica server".to_owned(),
             Reason::PausedOnPrimary => "Replication is paused on the primary server".to_owned(),

@@ -5,6 +5,7 @@
 
 pub mod attachment;
 pub mod checks;
+pub mod comparing;
 pub mod divergence;
 pub mod health;
 pub mod ids;
@@ -18,6 +19,7 @@ pub mod words;
 
 pub use attachment::Attachment;
 pub use checks::{Check, CheckName, Verdict};
+pub use comparing::{Comparing, Resynchronize};
 pub use divergence::Divergence;
 pub use health::{Health, HealthReport, Notice, Reason};
 pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, TestId, VmId};

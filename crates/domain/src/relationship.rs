@@ -51,9 +51,9 @@ pub enum Phase {
     InitialReplication,
     /// Primary: cycles run.
     Replicating,
-    /// Primary: changes could not be tracked; the next delta carries the whole disks into a layer, no point is lost.
+    /// Primary: changes could not be tracked; both sides are compared, and what differs becomes a layer, no point is lost.
     Resynchronizing {
-        /// Why tracking was lost, for people.
+        /// Why, for people.
         cause: String,
     },
     /// Primary: locked by a handover; the VM must not start here until it is undone or handed over.

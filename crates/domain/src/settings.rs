@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::comparing::Comparing;
 use crate::ids::DiskTarget;
 use crate::retention::Retention;
 
@@ -114,6 +115,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Time between two recovery points for which the guest's file systems are frozen; none: never frozen.
     pub application_consistent_every: Option<Duration>,
+    /// How both sides are compared.
+    pub comparing: Comparing,
 }
 
 impl Settings {

@@ -13,9 +13,9 @@ pub enum Basis {
     Initial,
     /// What changed since this checkpoint.
     Since(PointId),
-    /// Tracking was lost: everything, zeroes too, as a delta onto the replica's head.
-    Whole {
-        /// Why tracking was lost, for people.
+    /// What changed is not known: what differs from the replica's head, as a comparison finds it.
+    Compare {
+        /// Why it is not known, for people.
         cause: String,
     },
 }
@@ -86,10 +86,10 @@ pub fn decide(
     let is_ancestor = |point: &&PointId| ancestors.contains(point) || **point == theirs.id;
     let basis = match checkpoints.iter().rev().find(is_ancestor) {
         Some(checkpoint) => Basis::Since(*checkpoint),
-        None if ancestors.is_empty() => Basis::Whole {
+        None if ancestors.is_empty() => Basis::Compare {
             cause: "the replica's newest recovery point is not one that this host made".to_owned(),
         },
-        None => Basis::Whole {
+        None => Basis::Compare {
             cause: "no usable checkpoint: changes were not tracked since the last recovery point".to_owned(),
         },
     };
@@ -154,14 +154,14 @@ mod tests {
 
     #[test]
     fn a_checkpoint_younger_than_the_replicas_head_is_never_the_base() {
-        assert!(matches!(check(&[1, 2, 3], Some(2), &[3]).basis, Basis::Whole { .. }));
+        assert!(matches!(check(&[1, 2, 3], Some(2), &[3]).basis, Basis::Compare { .. }));
         assert_eq!(check(&[1, 2, 3], Some(2), &[2, 3]).basis, Basis::Since(id(2)));
     }
 
     #[test]
-    fn without_tracking_or_with_a_strange_head_everything_travels() {
-        assert!(matches!(check(&[1, 2], Some(2), &[]).basis, Basis::Whole { .. }));
-        assert!(matches!(check(&[1, 2], Some(9), &[2]).basis, Basis::Whole { .. }));
+    fn without_tracking_or_with_a_strange_head_both_sides_are_compared() {
+        assert!(matches!(check(&[1, 2], Some(2), &[]).basis, Basis::Compare { .. }));
+        assert!(matches!(check(&[1, 2], Some(9), &[2]).basis, Basis::Compare { .. }));
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(crate) struct Chain {
     files: tokio::sync::Mutex<()>,
     wanted: AtomicUsize,
     merging: AtomicBool,
+    /// Who reads the files for long. Nothing is merged meanwhile; more may read.
+    readers: AtomicUsize,
     /// A merge that was seen to its end and has yet to take its place.
     committed: Mutex<Option<Merge>>,
 }
@@ -58,12 +60,28 @@ impl Chain {
         self.files.lock().await
     }
 
+    /// Nothing is merged while this lives. A merge under way gives way at once.
+    pub(crate) async fn read(self: Arc<Chain>) -> Reading {
+        let _files = self.hold().await;
+        self.readers.fetch_add(1, Ordering::SeqCst);
+        Reading(Arc::clone(&self))
+    }
+
     fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst) > 0
     }
 
     fn committed(&self) -> std::sync::MutexGuard<'_, Option<Merge>> {
         self.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who reads the files.
+pub(crate) struct Reading(Arc<Chain>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -139,6 +157,9 @@ async fn shorten(engine: &Engine, id: RelationshipId) -> Result<Looked> {
         let (Ok(_files), Ok(alone)) = (slot.chain.files.try_lock(), slot.replica.try_lock()) else {
             return Ok(Looked::No);
         };
+        if slot.chain.readers.load(Ordering::SeqCst) > 0 {
+            return Ok(Looked::No);
+        }
         let record = engine.record(id)?;
         let Some(keep) = Keep::of(engine, &record)? else { return Ok(Looked::No) };
         let pinned: HashSet<PointId> =
@@ -342,6 +363,7 @@ mod tests {
                 drill_every: None,
                 retention: retention.parse().expect("a retention"),
                 application_consistent_every: None,
+                comparing: domain::Comparing::default(),
             },
         })
     }

@@ -193,9 +193,7 @@ pub(crate) async fn cover(source: &mut Source, divergence: &Divergence) -> Resul
         };
         let size = disk.client.size();
         let theirs = extents(pieces)?.clipped(size).aligned_out(CLUSTER, size);
-        let allocated = disk.client.allocated().await.map_err(Refusal::failed)?.aligned_out(CLUSTER, size);
-        disk.data = disk.data.union(&theirs.intersection(&allocated));
-        disk.zero = disk.zero.union(&theirs.difference(&allocated));
+        disk.also(&theirs);
     }
     Ok(())
 }

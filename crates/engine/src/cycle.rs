@@ -15,7 +15,9 @@ use wire::message::{Answer, Beliefs, Partial, Request, Unfinished};
 
 use crate::attachments::Envelope;
 use crate::basis::{self, Basis};
+use crate::compare::{policy, verify};
 use crate::events::Number;
+use crate::export::{self, Export};
 use crate::notice;
 use crate::points;
 use crate::quiesce::Moment;
@@ -23,7 +25,7 @@ use crate::seal::{self, Seal};
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
 use crate::standing::{self, Standing};
 use crate::transfer::{Acknowledged, Transfer};
-use crate::{Code, Engine, Refusal, Result, clock, comeback};
+use crate::{Code, Engine, Refusal, Result, clock, comeback, operation};
 
 /// What a cycle achieved.
 #[derive(Clone, Debug)]
@@ -53,7 +55,12 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
     // It may have said that this host is primary in a higher epoch.
     let record = &engine.record(relationship.id)?;
     let relationship = &record.relationship;
+    let seeded = beliefs.seeded;
     let their_head = beliefs.head.map(RecoveryPoint::try_from).transpose()?;
+    let export = export::wanted(engine, relationship.id)?.filter(|_| their_head.is_none());
+    if let Some(export) = export.as_ref().filter(|export| export.point.is_some()) {
+        return Err(export::waits(engine, record, export));
+    }
     let vm = relationship.vm;
     let facts = engine.vm(record).await?.ok_or_else(|| {
         let found = format!("VM {:?} is not defined on this host any more", relationship.vm_name);
@@ -82,7 +89,16 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
     let envelope = Envelope::of(&facts)?;
     let divergence = beliefs.divergence.map(Divergence::try_from).transpose()?;
     let basis = with_divergence(decision.basis, divergence.as_ref());
-    let mut attempt = Attempt { engine, record, facts, envelope, disks, their_head, basis, divergence };
+    let basis = match (basis, policy::wanted(engine, record)?) {
+        (Basis::Initial, _) if seeded => {
+            Basis::Compare { cause: "the replica begins from an existing copy".to_owned() }
+        }
+        (Basis::Since(_), Some(cause)) => Basis::Compare { cause },
+        (basis, _) => basis,
+    };
+    let verifies = matches!(basis, Basis::Since(_)) && policy::verification_is_due(engine, record)?;
+    let mut attempt =
+        Attempt { engine, record, facts, envelope, disks, their_head, basis, divergence, verifies, export };
     let transfer = slot.unfinished().take();
     let transfer = match (transfer, kept) {
         (None, Some(header)) => attempt.reopen(header).await,
@@ -95,14 +111,20 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         transfer.close(engine).await;
     }
     engine.store().forget_unfinished(relationship.id).map_err(Refusal::failed)?;
-    if let (Basis::Whole { cause }, true) = (&attempt.basis, relationship.phase == Phase::Replicating) {
-        announce_resynchronization(engine, record, cause)?;
+    let mut _room = None;
+    if let Basis::Compare { cause } = &attempt.basis {
+        if relationship.phase == Phase::Replicating {
+            announce_resynchronization(engine, record, cause)?;
+        }
+        _room = policy::admit(engine, record, cause).await?;
     }
     match attempt.synchronize(&checkpoints).await {
-        // Tracking turned out to be unusable: everything travels, onto the replica's head, and no point is lost.
-        Err(error) if attempt.tracking_is_lost(&error) => {
+        // Tracking turned out to be unusable: both sides are compared, what differs goes onto the head, no point is lost.
+        Err(error) if error.code == Code::TrackingLost && matches!(attempt.basis, Basis::Since(_)) => {
             announce_resynchronization(engine, record, &error.detail)?;
-            attempt.basis = Basis::Whole { cause: error.detail };
+            _room = policy::admit(engine, record, &error.detail).await?;
+            attempt.verifies = false;
+            attempt.basis = Basis::Compare { cause: error.detail };
             attempt.synchronize(&checkpoints).await
         }
         other => other,
@@ -147,7 +169,7 @@ async fn beliefs(engine: &Engine, record: &Record, unfinished: Option<Unfinished
 
 fn announce_resynchronization(engine: &Engine, record: &Record, cause: &str) -> Result<()> {
     let relationship = &record.relationship;
-    // In a handover the side stays locked: the final delta carries everything, and the lock is not ours to lift.
+    // In a handover the side stays locked: the final delta carries what differs, and the lock is not ours to lift.
     if relationship.phase == Phase::Yielding {
         return Ok(());
     }
@@ -179,10 +201,10 @@ fn check_vm(facts: &VmFacts, record: &Record) -> Result<()> {
     relationship.settings.replicated_disks().try_for_each(|target| source_file(facts, target).map(drop))
 }
 
-/// A replica that differs from its newest point in nobody knows what gets everything.
+/// A replica that differs from its newest point in nobody knows what is compared.
 fn with_divergence(basis: Basis, divergence: Option<&Divergence>) -> Basis {
     match divergence {
-        Some(divergence) if !divergence.is_known() => Basis::Whole {
+        Some(divergence) if !divergence.is_known() => Basis::Compare {
             cause: "what the old primary wrote after the failover was not tracked to the end".to_owned(),
         },
         _ => basis,
@@ -199,16 +221,13 @@ struct Attempt<'a> {
     basis: Basis,
     /// Where the replica's disks differ from its newest point.
     divergence: Option<Divergence>,
+    /// The source is compared with the replica's new head.
+    verifies: bool,
+    /// Where a first copy goes that is carried by hand.
+    export: Option<Export>,
 }
 
 impl Attempt<'_> {
-    fn tracking_is_lost(&self, error: &Refusal) -> bool {
-        let words = ["bitmap", "checkpoint"];
-        matches!(self.basis, Basis::Since(_))
-            && error.code != Code::Unavailable
-            && words.iter().any(|word| error.detail.to_lowercase().contains(word))
-    }
-
     async fn synchronize(&self, checkpoints: &[PointId]) -> Result<Synchronized> {
         if self.facts.state.is_active() {
             self.live(checkpoints).await
@@ -242,7 +261,7 @@ impl Attempt<'_> {
                 Ok(synchronized)
             }
             // It can go on: the checkpoint stays, and the job too if it is still needed.
-            Err(error) if engine.slot(self.record.relationship.id).unfinished().is_some() => Err(error),
+            Err(error) if self.counts_from(point) => Err(error),
             Err(error) => {
                 let _ = engine.hypervisor(move |it| it.end_backup(vm)).await;
                 self.drop_checkpoints(std::iter::once(point)).await;
@@ -297,7 +316,7 @@ impl Attempt<'_> {
             Basis::Since(base) => {
                 // What is handed over is read from the bitmap itself, which costs milliseconds.
                 let handed_over = relationship.phase == Phase::Yielding;
-                let shared = self.divergence.is_none();
+                let shared = self.divergence.is_none() && !self.verifies;
                 let wished = points::is_wished(engine, self.record);
                 if !handed_over
                     && shared
@@ -309,7 +328,7 @@ impl Attempt<'_> {
                 seal::expect_one_bitmap(&self.facts, &self.disks).await?;
                 checkpoints.iter().skip_while(|it| *it != base).map(|it| checkpoint_name(*it)).collect()
             }
-            Basis::Initial | Basis::Whole { .. } => {
+            Basis::Initial | Basis::Compare { .. } => {
                 self.drop_checkpoints(checkpoints.iter().copied()).await;
                 Vec::new()
             }
@@ -333,7 +352,7 @@ impl Attempt<'_> {
         let done = match &sent {
             Ok(_) => checkpoints,
             // It can go on, and then these are the checkpoints that it needs.
-            Err(_) if engine.slot(id).unfinished().is_some() => &[],
+            Err(_) if self.counts_from(point) => &[],
             Err(_) => &[point],
         };
         // The image lock is gone long before the last byte has travelled: somebody may have written, or started the VM.
@@ -346,6 +365,28 @@ impl Attempt<'_> {
             engine.store().set_offline_seal(id, seal.as_deref()).map_err(Refusal::failed)?;
         }
         sent
+    }
+
+    /// Whether a delta that this host has not heard of yet may become this point: its checkpoint stays.
+    fn counts_from(&self, point: PointId) -> bool {
+        let id = self.record.relationship.id;
+        let exported = export::wanted(self.engine, id).ok().flatten().and_then(|export| export.point);
+        self.engine.slot(id).unfinished().is_some() || exported == Some(point.0)
+    }
+
+    /// Writes a first copy to where it is carried from by hand; the replica tells when it has it.
+    async fn export(&self, mut transfer: Transfer, export: &Export) -> Refusal {
+        let (engine, id) = (self.engine, self.record.relationship.id);
+        let written = transfer.export(engine, self.record, &export.directory).await;
+        let point = transfer.header.point;
+        transfer.close(engine).await;
+        let done = Export { point: Some(point), ..export.clone() };
+        if let Err(error) = written.and_then(|()| export::keep(engine, id, &done)) {
+            return error;
+        }
+        let text = format!("the initial copy lies in {}", export.directory.display());
+        engine.event(Number::Exported, &self.facts.name, text);
+        export::waits(engine, self.record, &done)
     }
 
     /// The seal as it is now that our own checkpoints have gone; none when the VM runs.
@@ -399,11 +440,15 @@ impl Attempt<'_> {
         }
         let parent = self.their_head.as_ref().map_or(Lineage::ORIGIN, |head| head.lineage);
         let header = self.header(&source, id, moment);
-        self.carry(Transfer::new(header, self.basis.clone(), parent, source), None).await
+        let transfer = Transfer::new(header, self.basis.clone(), parent, source).verifying(self.verifies);
+        self.carry(transfer, None).await
     }
 
     /// Sends a delta to its end, or keeps it for the next try; acknowledged, it becomes a point here too.
     async fn carry(&self, mut transfer: Transfer, from: Option<Partial>) -> Result<Synchronized> {
+        if let Some(export) = &self.export {
+            return Err(self.export(transfer, export).await);
+        }
         let (engine, id) = (self.engine, self.record.relationship.id);
         if transfer.outlives_the_daemon() {
             let header = serde_json::to_string(&transfer.header).map_err(Refusal::failed)?;
@@ -438,7 +483,28 @@ impl Attempt<'_> {
         engine.store().add_point(id, &head, clock::now()).map_err(Refusal::failed)?;
         engine.store().forget_old_points(id, &head).map_err(Refusal::failed)?;
         let Acknowledged { replica_lineage, bytes, sent_bytes, .. } = acknowledged;
+        if let Basis::Compare { .. } = transfer.basis {
+            self.resynchronized(&transfer.header, bytes)?;
+        }
+        if let Some(source) = transfer.kept_source()
+            && let Err(error) = verify::verify(engine, self.record, &head, source).await
+        {
+            // The cycle was a good one; the verification stays wanted, and comes with a later one.
+            tracing::warn!(%error, "the replica could not be verified");
+        }
         Ok(Synchronized { head, replica_lineage, bytes, sent_bytes })
+    }
+
+    fn resynchronized(&self, header: &DeltaHeader, bytes: u64) -> Result<()> {
+        self.engine.store().resynchronized(self.record.relationship.id).map_err(Refusal::failed)?;
+        let total = header.disks.iter().map(|disk| disk.virtual_size).sum();
+        let (bytes, total) = (operation::mib(bytes), operation::mib(total));
+        let point = header.point;
+        let text = format!(
+            "resynchronized: {bytes} of {total} differed and travelled as recovery point {point}; none was lost"
+        );
+        self.engine.event(Number::Resynchronized, &self.facts.name, text);
+        Ok(())
     }
 
     fn header(&self, source: &Source, id: PointId, moment: Moment) -> DeltaHeader {

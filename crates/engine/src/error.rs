@@ -20,6 +20,8 @@ pub enum Code {
     InDoubt,
     /// Something broke.
     Failed,
+    /// What changed on a disk was not tracked all the time: only a comparison tells.
+    TrackingLost,
 }
 
 /// A refusal or failure.
@@ -68,6 +70,7 @@ impl From<hypervisor::HypervisorError> for Refusal {
         let code = match (&error, error.class()) {
             (HypervisorError::NoSuchVm { .. }, _) => Code::NotFound,
             (HypervisorError::Busy { .. }, _) => Code::Busy,
+            (HypervisorError::CheckpointUnusable { .. }, _) => Code::TrackingLost,
             (_, ErrorClass::Transient) => Code::Unavailable,
             (_, ErrorClass::NeedsOperator) => Code::Refused,
             (_, ErrorClass::Permanent) => Code::Failed,
@@ -77,6 +80,16 @@ impl From<hypervisor::HypervisorError> for Refusal {
             _ => "",
         };
         Refusal::new(code, error.to_string(), cure)
+    }
+}
+
+impl From<nbd::NbdError> for Refusal {
+    fn from(error: nbd::NbdError) -> Self {
+        let code = match &error {
+            nbd::NbdError::BitmapUnusable { .. } | nbd::NbdError::NoContext { .. } => Code::TrackingLost,
+            _ => Code::Failed,
+        };
+        Refusal::new(code, error.to_string(), "")
     }
 }
 

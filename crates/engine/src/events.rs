@@ -34,6 +34,14 @@ pub(crate) enum Number {
     SetAside = 2105,
     SteppedDown = 2106,
     EpochAdopted = 2107,
+    Resynchronized = 1401,
+    Verified = 1402,
+    MismatchFound = 1403,
+    NotVerified = 1404,
+    Seeded = 1405,
+    Exported = 1406,
+    Imported = 1407,
+    NotImported = 1408,
     TestBegun = 2201,
     TestPassed = 2202,
     TestFailed = 2203,
@@ -61,8 +69,10 @@ impl Number {
             | Number::TestFailed
             | Number::NotConsistent
             | Number::FoundFrozen
+            | Number::NotVerified
+            | Number::NotImported
             | Number::CertificateExpires => EventSeverity::Warning,
-            Number::Interference => EventSeverity::Critical,
+            Number::Interference | Number::MismatchFound => EventSeverity::Critical,
             _ => EventSeverity::Info,
         }
     }

@@ -14,11 +14,13 @@ mod certificates;
 mod chain;
 pub mod clock;
 mod comeback;
+mod compare;
 mod confirm;
 mod cycle;
 mod diverged;
 mod error;
 mod events;
+mod export;
 mod failover;
 mod files;
 mod frames;
@@ -39,6 +41,7 @@ mod receive;
 mod replica;
 mod report;
 mod seal;
+mod seed;
 mod seen;
 mod source;
 mod spool;
@@ -59,10 +62,12 @@ use domain::{HostId, RelationshipId, VmId};
 use hypervisor::{Happening, Hypervisor, HypervisorError};
 use peer::Seen;
 use store::{Record, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use transport::{Identity, PeerClient, RateLimiter, TrustStore};
 
 pub use certificates::CERTIFICATE_LOOK;
+pub use compare::ComparisonProgress;
+pub use compare::policy::ComparisonFacts;
 pub use confirm::StartWord;
 pub use error::{Code, Refusal, Result};
 pub use failover::{FailoverPlan, OtherHost};
@@ -93,6 +98,10 @@ pub struct Config {
     pub spool_bytes_max: u64,
     /// Where reports and pictures of test failovers are kept.
     pub reports: PathBuf,
+    /// Where the evidence of differences is kept that a verification found.
+    pub evidence: PathBuf,
+    /// Most resynchronizations at a time.
+    pub resynchronizations_max: usize,
     /// Directory of programs that send the users to the new place.
     pub redirect_hooks: PathBuf,
     /// The daemon's own program, which also is the watchdog of a freeze.
@@ -116,6 +125,7 @@ struct Inner {
     slots: Mutex<HashMap<RelationshipId, Arc<Slot>>>,
     limiter: RateLimiter,
     seen: Mutex<HashMap<HostId, Seen>>,
+    resynchronizations: Arc<Semaphore>,
 }
 
 /// The limit that was set at run time, in the store's settings.
@@ -133,6 +143,12 @@ struct Slot {
     superseded: Notify,
     /// The primary's delta that broke and can go on.
     unfinished: Mutex<Option<transfer::Transfer>>,
+    /// The replica's head while it is compared.
+    open_head: tokio::sync::Mutex<Option<compare::serve::OpenHead>>,
+    /// How far the primary is with comparing.
+    comparison: Mutex<Option<ComparisonProgress>>,
+    /// What a resynchronization waits for.
+    waiting: Mutex<Option<String>>,
     /// Why recovery points could not be merged.
     fold_failure: Mutex<Option<String>>,
     limiter: RateLimiter,
@@ -148,6 +164,14 @@ struct Slot {
 impl Slot {
     fn fold_failure(&self) -> MutexGuard<'_, Option<String>> {
         self.fold_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn comparison(&self) -> MutexGuard<'_, Option<ComparisonProgress>> {
+        self.comparison.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<String>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No transfer is under way any more.
@@ -185,6 +209,7 @@ impl Engine {
         trust: Arc<dyn TrustStore>,
         identity: Arc<Identity>,
     ) -> Engine {
+        let resynchronizations = Arc::new(Semaphore::new(config.resynchronizations_max.max(1)));
         Engine(Arc::new(Inner {
             config,
             host,
@@ -196,6 +221,7 @@ impl Engine {
             slots: Mutex::default(),
             limiter: RateLimiter::new(None),
             seen: Mutex::default(),
+            resynchronizations,
         }))
     }
 
@@ -324,6 +350,9 @@ impl Engine {
                 wish: Mutex::default(),
                 superseded: Notify::new(),
                 unfinished: Mutex::default(),
+                open_head: tokio::sync::Mutex::default(),
+                comparison: Mutex::default(),
+                waiting: Mutex::default(),
                 fold_failure: Mutex::default(),
                 limiter: RateLimiter::new(None),
                 files: Arc::default(),

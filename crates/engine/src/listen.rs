@@ -11,10 +11,11 @@ use transport::{DeltaBody, ErrorClass, PeerHandler, PeerRecord};
 use wire::message::form::{CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm};
 use wire::message::{Answer, Beliefs, Request, Requirements, Unfinished};
 
+use crate::compare::serve;
 use crate::events::Number;
 use crate::plan::refused;
 use crate::protect::mismatches;
-use crate::{Code, Engine, Refusal, Result, chain, clock, comeback, owner, receive, replica, survey};
+use crate::{Code, Engine, Refusal, Result, chain, clock, comeback, owner, receive, replica, seed, survey};
 
 impl PeerHandler for Engine {
     fn command(
@@ -66,7 +67,7 @@ fn told(error: &Refusal) -> transport::Refusal {
         Code::Busy => ("busy", ErrorClass::Transient),
         Code::Unavailable => ("unavailable", ErrorClass::Transient),
         Code::InDoubt => ("in-doubt", ErrorClass::NeedsOperator),
-        Code::Failed => ("failed", ErrorClass::Permanent),
+        Code::Failed | Code::TrackingLost => ("failed", ErrorClass::Permanent),
     };
     transport::Refusal::new(code, class, error.to_string())
 }
@@ -84,8 +85,8 @@ impl Engine {
                 let checks = survey::here(self, requirements).await?;
                 Ok(Answer::Survey { checks: checks.iter().map(CheckForm::from).collect() })
             }
-            Request::Enable { relationship, epoch: _, settings, requirements } => {
-                self.become_replica(peer, relationship.into(), settings, requirements).await
+            Request::Enable { relationship, epoch: _, settings, requirements, seeds } => {
+                self.become_replica(peer, relationship.into(), settings, requirements, &seeds).await
             }
             Request::Beliefs { relationship, epoch, unfinished, is_primary } => {
                 let record = self.theirs(peer, relationship)?;
@@ -151,6 +152,11 @@ impl Engine {
                 let (layers, failure) = self.left_to_merge(&self.theirs_now(peer, relationship, epoch)?)?;
                 Ok(Answer::LeftToMerge { layers, failure })
             }
+            Request::Digests { relationship, epoch, point, disk, offset, length } => {
+                let record = self.theirs_now(peer, relationship, epoch)?;
+                let question = serve::Question { point: point.map(domain::PointId), disk, offset, length };
+                serve::digests(self, &record, question).await.map(Answer::Digests)
+            }
         }
     }
 
@@ -184,6 +190,7 @@ impl Engine {
         id: RelationshipId,
         settings: SettingsForm,
         requirements: Requirements,
+        seeds: &[(String, String)],
     ) -> Result<Answer> {
         if self.record(id).is_ok() {
             return self.is_replica_already(peer, id, &requirements);
@@ -193,6 +200,7 @@ impl Engine {
         if let Some(check) = checks.iter().find(|check| !check.holds()) {
             return Err(refused(check));
         }
+        let seeds = seed::check(self, &requirements, seeds)?;
         let relationship = Relationship {
             id,
             vm: VmId(requirements.vm),
@@ -211,7 +219,7 @@ impl Engine {
         self.store().insert_relationship(&record.relationship, None).map_err(|error| {
             Refusal::new(Code::Refused, error.to_string(), "virt-replica list, on the replica server")
         })?;
-        let made = replica::create(self, &record, &requirements.domain_xml, sizes).await;
+        let made = replica::create(self, &record, &requirements.domain_xml, sizes, seeds).await;
         match made {
             Ok(directory) => {
                 self.store().set_directory(id, &directory).map_err(Refusal::failed)?;
@@ -267,6 +275,7 @@ impl Engine {
             _ => None,
         };
         let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
+        let seeded = head.is_none() && relationship.phase == Phase::Receiving && self.seeded(record)?;
         let divergence = self.store().divergence(relationship.id).map_err(Refusal::failed)?;
         let divergence = divergence.filter(|divergence| divergence.covered_by.is_none());
         // A replica does not run; the look costs a cycle nothing.
@@ -286,7 +295,20 @@ impl Engine {
             is_primary: Some(relationship.role() == Role::Primary),
             vm_runs,
             divergence: divergence.as_ref().map(DivergenceForm::from),
+            seeded,
         })))
+    }
+
+    /// Whether the replica begins from an existing copy; refused while that is being taken.
+    fn seeded(&self, record: &Record) -> Result<bool> {
+        let Ok(directory) = replica::directory(record) else { return Ok(false) };
+        if !seed::is_wanted(&directory) {
+            return Ok(seed::is_seeded(&directory));
+        }
+        let failed = self.slot(record.relationship.id).waiting().clone();
+        let failed = failed.map_or_else(String::new, |why| format!(", which fails: {why}"));
+        let found = format!("the replica server takes the existing copy of the disks{failed}");
+        Err(Refusal::new(Code::Busy, found, ""))
     }
 
     async fn relayed(

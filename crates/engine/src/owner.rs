@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use domain::{CycleOutcome, CycleRecord, Phase, RelationshipId, Role, Timestamp};
 use store::Record;
 
+use crate::compare::policy;
 use crate::events::Number;
 use crate::notice::notice;
-use crate::{Code, Engine, Refusal, Result, chain, clock, comeback, cycle, operation, points, test_failover};
+use crate::{
+    Code, Engine, Refusal, Result, chain, clock, comeback, cycle, operation, points, seed, test_failover,
+};
 
 /// Longest sleep: what nobody tells us is noticed after this.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
@@ -63,6 +66,9 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
     }
     match (record.relationship.role(), &record.relationship.phase) {
         (Role::Replica, Phase::Receiving) => {
+            let seeded = seed::mind(engine, record).await;
+            *engine.slot(id).waiting() = seeded.as_ref().err().map(ToString::to_string);
+            seeded?;
             test_failover::mind(engine, record).await?;
             if keep_what_differs(engine, record).await {
                 chain::mind(engine, id);
@@ -104,6 +110,7 @@ async fn replicate(engine: &Engine, record: &Record, memory: &mut Memory) -> Res
         failures => (RETRY * 2_u32.saturating_pow(failures.min(8) - 1)).min(frequency),
     };
     let waited = memory.last_begun.map(|begun| begun.elapsed());
+    let due_after = if policy::is_urgent(engine, record) { due_after.min(RETRY) } else { due_after };
     let urgent = record.relationship.phase == Phase::InitialReplication && memory.failures == 0
         || points::is_wished(engine, record);
     if let Some(waited) = waited.filter(|waited| *waited < due_after && !urgent) {

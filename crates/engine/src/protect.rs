@@ -1,5 +1,7 @@
 //! The verbs of protection: enable, change, pause, resume, reverse, remove.
 
+use std::path::PathBuf;
+
 use choreography::Options;
 use domain::{
     Check, CheckName, Epoch, HostId, OperationId, Phase, Relationship, RelationshipId, Role, Settings,
@@ -11,6 +13,7 @@ use wire::message::form::{CheckForm, OptionsForm, SettingsForm};
 use wire::message::{Answer, Request};
 
 use crate::events::Number;
+use crate::export::{self, Export};
 use crate::plan::{in_order, refused};
 use crate::{Code, Engine, Plan, Refusal, Result, clock, comeback, owner, receive, replica, survey};
 
@@ -25,6 +28,10 @@ pub struct EnableRequest {
     pub settings: Settings,
     /// When the first copy begins; none: now.
     pub initial_at: Option<Timestamp>,
+    /// Existing copies of disks on the replica server, as (target, file).
+    pub seeds: Vec<(String, String)>,
+    /// The first copy is written to this directory, and carried by hand.
+    pub export: Option<PathBuf>,
 }
 
 /// What a person asked of `reverse`; none: as it was.
@@ -124,6 +131,9 @@ impl Engine {
         if let Some(check) = plan.checks.iter().find(|check| !check.holds()) {
             return Err(refused(check));
         }
+        if let Some(directory) = &request.export {
+            export::check(directory, plan.expected_bytes)?;
+        }
         let vm = request.vm;
         let facts = self.hypervisor(move |it| it.vm(vm)).await?;
         let facts = facts
@@ -132,7 +142,8 @@ impl Engine {
         let requirements = survey::requirements(self, &facts, &request.settings, Some(id.0)).await?;
         let settings = SettingsForm::from(&request.settings);
         let epoch = Epoch::FIRST.number();
-        let question = Request::Enable { relationship: id.0, epoch, settings, requirements };
+        let question =
+            Request::Enable { relationship: id.0, epoch, settings, requirements, seeds: request.seeds };
         self.ask(request.peer, &question).await?;
         let phase = match request.initial_at {
             Some(start) => Phase::InitialPending { start },
@@ -152,6 +163,9 @@ impl Engine {
             let remove = Request::Remove { relationship: id.0, epoch, delete_replica: true };
             let _ = self.ask(request.peer, &remove).await;
             return Err(Refusal::failed(error));
+        }
+        if let Some(directory) = request.export {
+            export::keep(self, id, &Export { directory, point: None })?;
         }
         self.event(Number::Enabled, &facts.name, "replication enabled");
         owner::spawn(self, id);

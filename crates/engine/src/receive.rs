@@ -15,6 +15,7 @@ use wire::message::form::{consistency_from_name, tag_from};
 use wire::message::{Partial, Unfinished};
 use wire::{DeltaHeader, FrameDecoder, FrameKind, Item};
 
+use crate::compare::serve;
 use crate::incoming::{Incoming, Written, arrived};
 use crate::transfer::SealedAnswer;
 use crate::{Code, Engine, Refusal, Result, Slot, attachments, blocking, chain, clock, replica, visible};
@@ -40,6 +41,7 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
     let _alone = alone(&slot).await?;
     // What was true before the wait may not be any more: a hand over may have come between.
     let record = engine.record(record.relationship.id)?;
+    serve::close(&slot).await;
     replica::catch_up(engine, &record)?;
     let head = authorize(engine, &record, &peer, &header)?;
     if let Some(head) = head.as_ref().filter(|head| head.id.0 == header.point) {

@@ -8,6 +8,8 @@ use hypervisor::{Firmware, Placement, VmFacts};
 use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
 use store::Record;
 
+use crate::compare::serve;
+use crate::seed::{self, Seed};
 use crate::source::{checkpoint_name, own_checkpoints, source_file};
 use crate::{Code, Engine, Refusal, Result, attachments, blocking, chain, visible};
 
@@ -97,6 +99,7 @@ pub(crate) fn keep_primary_definition(directory: &ReplicaDirectory, definition: 
 
 /// Deletes a replica with all its files.
 pub(crate) fn delete(directory: ReplicaDirectory) -> Result<()> {
+    seed::forget(&directory)?;
     match std::fs::remove_file(directory.path().join(PRIMARY_DEFINITION)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Refusal::failed(error)),
         _ => directory.remove().map_err(Refusal::failed),
@@ -160,17 +163,16 @@ pub(crate) async fn create(
     record: &Record,
     definition: &str,
     sizes: Vec<(DiskTarget, u64)>,
+    seeds: Vec<Seed>,
 ) -> Result<PathBuf> {
     let relationship = record.relationship.clone();
     let storage = storage(engine)?;
     let directory = blocking(move || {
-        let base = Backing::beside(&ReplicaDirectory::base_name());
-        let disk = |(target, virtual_size)| ManifestDisk {
-            target,
-            virtual_size,
-            base: base.clone(),
-            layers: Vec::new(),
-            folded: Vec::new(),
+        let disk = |(target, virtual_size)| {
+            let seeded = seeds.iter().any(|(seeded, _)| *seeded == target);
+            let base = if seeded { ReplicaDirectory::seed_name() } else { ReplicaDirectory::base_name() };
+            let base = Backing::beside(&base);
+            ManifestDisk { target, virtual_size, base, layers: Vec::new(), folded: Vec::new() }
         };
         let manifest = Manifest {
             vm_name: relationship.vm_name.clone(),
@@ -180,6 +182,7 @@ pub(crate) async fn create(
             points: Vec::new(),
         };
         let directory = ReplicaDirectory::create(&storage, manifest).map_err(Refusal::failed)?;
+        seed::want(&directory, &seeds)?;
         // An excluded disk is there, empty, so that the VM starts.
         let replicated: Vec<_> = relationship.settings.replicated_disks().cloned().collect();
         for disk in directory.manifest().disks.iter().filter(|disk| !replicated.contains(&disk.target)) {
@@ -242,6 +245,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     let begun = Instant::now();
     let slot = engine.slot(record.relationship.id);
     let _alone = slot.replica.lock().await;
+    serve::close(&slot).await;
     let _files = slot.chain.hold().await;
     let vm = record.relationship.vm;
     let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;

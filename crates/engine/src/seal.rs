@@ -45,10 +45,9 @@ pub(crate) async fn expect_one_bitmap(facts: &VmFacts, disks: &[DiskTarget]) -> 
         let file = source_file(facts, target)?;
         let split = blocking(move || split_below(&file)).await?;
         if split {
-            // The words by which a cycle knows that tracking is lost.
             let found =
                 format!("the bitmap of disk {target} is spread over several files: a snapshot was taken");
-            return Err(Refusal::new(Code::Failed, found, ""));
+            return Err(Refusal::new(Code::TrackingLost, found, ""));
         }
     }
     Ok(())

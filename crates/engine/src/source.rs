@@ -28,6 +28,8 @@ pub(crate) struct Source {
 pub(crate) struct SourceDisk {
     pub(crate) target: DiskTarget,
     pub(crate) client: Client,
+    /// What is no hole, in whole clusters.
+    pub(crate) allocated: ExtentSet,
     /// What is read.
     pub(crate) data: ExtentSet,
     /// What is known to be zero and must be said.
@@ -57,7 +59,7 @@ pub(crate) async fn open_live(
     let config = engine.config();
     let since = match basis {
         Basis::Since(since) => Some(checkpoint_name(*since)),
-        Basis::Initial | Basis::Whole { .. } => None,
+        Basis::Initial | Basis::Compare { .. } => None,
     };
     let request = BackupRequest {
         checkpoint: Some(checkpoint_name(point)),
@@ -89,7 +91,7 @@ async fn connect(engine: &Engine, vm: VmId, open: &OpenBackup, basis: &Basis) ->
         let client = Client::connect_unix(&open.socket, &disk.export, &contexts, Deadlines::default()).await;
         let connected = match client {
             Ok(client) => mapped(client, disk.target.clone(), &contexts[1..], basis).await,
-            Err(error) => Err(Refusal::failed(error)),
+            Err(error) => Err(error.into()),
         };
         match connected {
             Ok(disk) => source.disks.push(disk),
@@ -119,8 +121,8 @@ pub(crate) async fn open_offline(
         let file = source_file(facts, target)?;
         let socket = engine.config().sockets.join(format!("{}-{target}.sock", facts.id));
         let disk = OfflineDisk { file: &file, bitmaps };
-        let export = OfflineExport::start(disk, &socket).await.map_err(Refusal::failed)?;
-        let client = export.connect(&contexts, Deadlines::default()).await.map_err(Refusal::failed)?;
+        let export = OfflineExport::start(disk, &socket).await?;
+        let client = export.connect(&contexts, Deadlines::default()).await?;
         source.exports.push(export);
         source.disks.push(mapped(client, target.clone(), &contexts[1..], basis).await?);
     }
@@ -140,11 +142,9 @@ async fn mapped(client: Client, target: DiskTarget, dirty: &[&str], basis: &Basi
     let size = client.size();
     let allocated = client.allocated().await.map_err(Refusal::failed)?.aligned_out(CLUSTER, size);
     let (data, zero) = match basis {
-        Basis::Initial => (allocated, ExtentSet::new()),
-        Basis::Whole { .. } => {
-            let zero = ExtentSet::whole(size).difference(&allocated);
-            (allocated, zero)
-        }
+        Basis::Initial => (allocated.clone(), ExtentSet::new()),
+        // Known when it has been compared.
+        Basis::Compare { .. } => (ExtentSet::new(), ExtentSet::new()),
         Basis::Since(_) => {
             let mut changed = ExtentSet::new();
             for context in dirty {
@@ -154,7 +154,15 @@ async fn mapped(client: Client, target: DiskTarget, dirty: &[&str], basis: &Basi
             (changed.intersection(&allocated), changed.difference(&allocated))
         }
     };
-    Ok(SourceDisk { target, client, data, zero })
+    Ok(SourceDisk { target, client, allocated, data, zero })
+}
+
+impl SourceDisk {
+    /// These blocks travel too, as data or as zeroes.
+    pub(crate) fn also(&mut self, extents: &ExtentSet) {
+        self.data = self.data.union(&extents.intersection(&self.allocated));
+        self.zero = self.zero.union(&extents.difference(&self.allocated));
+    }
 }
 
 impl Source {

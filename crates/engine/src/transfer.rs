@@ -7,12 +7,13 @@
 //! ```
 //! What is *not* here: which delta is sent, and what becomes of checkpoints (`cycle`).
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::{Compression, Lineage};
+use domain::{Compression, Lineage, PointId};
 use futures_util::{StreamExt, stream};
 use store::Record;
 use transport::{BoxError, DeltaAnswer, DeltaOptions, TransferProgress};
@@ -22,6 +23,8 @@ use wire::message::Partial;
 use wire::{DeltaDigest, DeltaHeader, DeltaTrailer};
 
 use crate::basis::Basis;
+use crate::compare::Comparison;
+use crate::export;
 use crate::frames::{Ready, frames_of, zeroes};
 use crate::peer::refusal_of;
 use crate::source::Source;
@@ -46,8 +49,12 @@ pub(crate) struct Transfer {
     /// Lineage of the point that it stands on.
     pub(crate) parent: Lineage,
     source: Option<Source>,
+    /// What must be compared before anything is read; none: nothing, or it has been.
+    comparison: Option<Comparison>,
     /// Everything, read and kept; none: the source is read (again).
     read: Option<Kept>,
+    /// The source stays open when it was read: what it was sent to is verified.
+    verifies: bool,
     broke: Option<Instant>,
 }
 
@@ -78,7 +85,27 @@ pub(crate) struct Acknowledged {
 
 impl Transfer {
     pub(crate) fn new(header: DeltaHeader, basis: Basis, parent: Lineage, source: Source) -> Transfer {
-        Transfer { header, basis, parent, source: Some(source), read: None, broke: None }
+        let comparison = matches!(basis, Basis::Compare { .. }).then(Comparison::default);
+        Transfer {
+            header,
+            basis,
+            parent,
+            source: Some(source),
+            comparison,
+            read: None,
+            verifies: false,
+            broke: None,
+        }
+    }
+
+    /// The same, and its source stays open until [`Transfer::kept_source`] takes it.
+    pub(crate) fn verifying(self, verifies: bool) -> Transfer {
+        Transfer { verifies, ..self }
+    }
+
+    /// The source that was kept to be verified.
+    pub(crate) fn kept_source(&mut self) -> Option<Source> {
+        self.source.take()
     }
 
     /// Whether its source stays open when the daemon ends: a first copy of a running VM.
@@ -119,14 +146,18 @@ impl Transfer {
         slot.sent_before_bytes.store(sent_before, Ordering::Relaxed);
         slot.begun_ms.store(clock::now().millis(), Ordering::Relaxed);
         self.broke = None;
-        let sent = match self.read.clone() {
-            Some(kept) => self.send_again(engine, record, &kept, from).await.map(|it| (kept.total, it)),
-            None => self.read_and_send(engine, record, &slot, from).await,
+        let compared = self.compare(engine, record, &slot).await;
+        let sent = match (compared, self.read.clone()) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(kept)) => {
+                self.send_again(engine, record, &kept, from).await.map(|it| (kept.total, it))
+            }
+            (Ok(()), None) => self.read_and_send(engine, record, &slot, from).await,
         };
         slot.stop_progress();
         match sent {
             Ok((total, answer)) => {
-                if let Some(source) = self.source.take() {
+                if let Some(source) = self.source.take_if(|_| !self.verifies) {
                     source.close(engine).await;
                 }
                 self.judge(total, &answer)
@@ -136,6 +167,24 @@ impl Transfer {
                 Err(error)
             }
         }
+    }
+
+    /// Finds out what differs, or goes on finding out; then that is what the source carries.
+    async fn compare(&mut self, engine: &Engine, record: &Record, slot: &Slot) -> Result<()> {
+        let (Some(comparison), Some(source)) = (self.comparison.as_mut(), self.source.as_mut()) else {
+            return Ok(());
+        };
+        let point = self.header.parent.map(PointId);
+        let compared = comparison.run(engine, record, point, source).await;
+        *slot.comparison() = None;
+        compared?;
+        for (disk, differs) in source.disks.iter_mut().zip(comparison.differing()) {
+            disk.also(differs);
+        }
+        self.header.expected_bytes = source.data_bytes();
+        slot.total_bytes.store(self.header.expected_bytes, Ordering::Relaxed);
+        self.comparison = None;
+        Ok(())
     }
 
     fn judge(&self, total: Total, answer: &DeltaAnswer) -> Result<Acknowledged> {
@@ -150,6 +199,33 @@ impl Transfer {
             return Err(Refusal::new(Code::InDoubt, found, "virt-replica show, on both hosts"));
         }
         Ok(Acknowledged { lineage, replica_lineage, bytes: total.data_bytes, sent_bytes })
+    }
+
+    /// Writes it into a directory instead of sending it.
+    pub(crate) async fn export(&mut self, engine: &Engine, record: &Record, directory: &Path) -> Result<()> {
+        let slot = engine.slot(record.relationship.id);
+        let source = self.source.as_ref().ok_or_else(|| Refusal::failed("the source is closed"))?;
+        slot.total_bytes.store(self.header.expected_bytes, Ordering::Relaxed);
+        slot.sent_before_bytes.store(0, Ordering::Relaxed);
+        slot.begun_ms.store(clock::now().millis(), Ordering::Relaxed);
+        let (writer, reader) = spool(&engine.config().scratch, 0, false).map_err(Refusal::failed)?;
+        let pump = Pump {
+            source,
+            slot: &slot,
+            parent: self.parent,
+            compression: record.relationship.settings.compression,
+            queued: reader.queued(),
+            progress: Arc::default(),
+            engine,
+        };
+        let writing = async {
+            let written = export::write(directory, &self.header, reader.clone()).await;
+            // Nobody takes what is read any more.
+            written.inspect_err(|_| reader.abandon())
+        };
+        let (read, written) = tokio::join!(pump.run(writer, None), writing);
+        slot.stop_progress();
+        written.and(read.map(drop))
     }
 
     /// Everything is in the spool: nothing is read again.
@@ -182,7 +258,7 @@ impl Transfer {
     ) -> Result<(Total, DeltaAnswer)> {
         let source =
             self.source.take().ok_or_else(|| Refusal::failed("the source of the delta is closed"))?;
-        let keeps = matches!(self.basis, Basis::Since(_));
+        let keeps = self.basis != Basis::Initial && !self.verifies;
         // A first copy is as long as its transfer, whatever is spooled.
         let file_bytes_max = if keeps { engine.config().spool_bytes_max } else { 0 };
         let (writer, reader) =

@@ -8,6 +8,7 @@ use domain::{DiskTarget, HealthReport, Role, Statistics, Timestamp};
 use hypervisor::DiskFacts;
 use store::Record;
 
+use crate::compare::policy;
 use crate::source::checkpoint_name;
 use crate::{Engine, Refusal, Result, clock, replica};
 
@@ -40,6 +41,8 @@ impl Engine {
     /// Health of this side.
     pub fn health(&self, record: &Record) -> Result<HealthReport> {
         let statistics = self.statistics(record)?;
+        let mut interference = record.notices.clone();
+        interference.extend(policy::notice(self, record)?);
         let open = self.store().open_operation(record.relationship.id).map_err(Refusal::failed)?;
         Ok(assess(&HealthFacts {
             phase: &record.relationship.phase,
@@ -48,7 +51,7 @@ impl Engine {
             last_synchronized: record.last_synchronized,
             last_failure: record.last_failure.as_deref(),
             operation_open: open.is_some(),
-            interference: &record.notices,
+            interference: &interference,
             statistics: &statistics,
             thresholds: &record.relationship.settings.thresholds,
             now: clock::now(),

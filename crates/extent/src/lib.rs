@@ -172,6 +172,16 @@ impl ExtentSet {
         ExtentSet { extents: extents.collect() }
     }
 
+    /// Bytes inside of one range; finds them without a look at the others.
+    #[must_use]
+    pub fn within(&self, range: Extent) -> ExtentSet {
+        let first = self.extents.partition_point(|it| it.end() <= range.offset);
+        let inside = self.extents[first..].iter().take_while(|it| it.offset < range.end());
+        let cut =
+            inside.filter_map(|it| Extent::between(it.offset.max(range.offset), it.end().min(range.end())));
+        ExtentSet { extents: cut.collect() }
+    }
+
     /// Bytes at or after `offset`.
     #[must_use]
     pub fn from_offset(&self, offset: u64) -> ExtentSet {
@@ -242,6 +252,10 @@ mod tests {
             check(ours.difference(&theirs), &|i| a[i] && !b[i])?;
             check(ours.from_offset(from), &|i| a[i] && i as u64 >= from)?;
             check(ours.clipped(from), &|i| a[i] && (i as u64) < from)?;
+            let to = (from + granularity).min(SIZE);
+            if let Some(range) = Extent::between(from, to) {
+                check(ours.within(range), &|i| a[i] && (from..to).contains(&(i as u64)))?;
+            }
             let mut grown = ours.clone();
             theirs.iter().for_each(|extent| grown.insert(extent));
             check(grown, &|i| a[i] || b[i])?;

@@ -112,6 +112,13 @@ impl ReplicaDirectory {
         FileName::new("base.qcow2").expect("a constant name")
     }
 
+    /// The name of a base that was taken from an existing copy. Unlike [`ReplicaDirectory::base_name`] it is no recovery point:
+    /// the first delta becomes a layer over it.
+    #[must_use]
+    pub fn seed_name() -> FileName {
+        FileName::new("seed.qcow2").expect("a constant name")
+    }
+
     /// What the next layer of a disk is to be.
     pub fn next_layer(&self, target: &DiskTarget) -> Result<LayerSpec, LayerError> {
         let disk = self.disk(target)?;

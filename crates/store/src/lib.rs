@@ -5,6 +5,7 @@
 
 mod authority;
 mod boot;
+mod comparisons;
 mod cycles;
 mod error;
 mod events;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 pub use authority::{AbandonVerdict, HandOverVerdict};
 pub use boot::boot_id;
+pub use comparisons::Comparisons;
 pub use error::StoreError;
 pub use events::{Event, EventSeverity};
 pub use freezes::Freeze;

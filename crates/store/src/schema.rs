@@ -61,6 +61,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE freeze (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, tried_ms INTEGER NOT NULL,
         frozen INTEGER NOT NULL DEFAULT 0, failure TEXT) STRICT;
+", "
+    CREATE TABLE comparison (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, resynchronize TEXT,
+        verify_since_ms INTEGER, verified_ms INTEGER, mismatch TEXT, export TEXT) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

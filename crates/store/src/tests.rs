@@ -1,6 +1,7 @@
 //! What was written is there after the process died, is as it was, and repeating a method changes nothing.
 
 mod authority;
+mod comparisons;
 mod guard;
 mod records;
 mod schema;
@@ -38,6 +39,7 @@ fn relationship() -> Relationship {
             drill_every: None,
             retention: "12xall,24x1h,7x1d".parse().expect("a retention"),
             application_consistent_every: Some(std::time::Duration::from_secs(3600)),
+            comparing: domain::Comparing::default(),
         },
     }
 }

@@ -6,6 +6,7 @@
 pub mod attachment;
 pub mod codec;
 pub mod delta;
+pub mod digests;
 pub mod frame;
 pub mod message;
 

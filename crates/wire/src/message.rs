@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 pub mod form;
 
+use crate::digests::DigestsForm;
 use form::{CheckForm, DivergenceForm, EntryForm, OperationForm, OptionsForm, PointForm, SettingsForm};
 
 /// What one daemon asks of another.
@@ -33,6 +34,9 @@ pub enum Request {
         settings: SettingsForm,
         /// What the VM needs.
         requirements: Requirements,
+        /// Existing copies of disks on the asked host, as (target, file).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seeds: Vec<(String, String)>,
     },
     /// What do you believe about this relationship? Asked before any byte moves.
     Beliefs {
@@ -152,6 +156,21 @@ pub enum Request {
         /// The asking side's epoch.
         epoch: u64,
     },
+    /// Digests of what your head holds in a range of a disk, block by block.
+    Digests {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The asking side's epoch.
+        epoch: u64,
+        /// The newest recovery point that is meant; none: there is only a base.
+        point: Option<Uuid>,
+        /// Target of the disk.
+        disk: String,
+        /// First byte; a multiple of the length of a block.
+        offset: u64,
+        /// Bytes; whole blocks, except at the end of the disk.
+        length: u64,
+    },
 }
 
 /// What the asked daemon answers.
@@ -205,6 +224,8 @@ pub enum Answer {
         /// Why that does not go on.
         failure: Option<String>,
     },
+    /// To `Digests`.
+    Digests(DigestsForm),
 }
 
 /// What a side believes about a relationship.
@@ -232,6 +253,9 @@ pub struct Beliefs {
     /// Where its disks differ from its newest recovery point: the next delta covers that too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<DivergenceForm>,
+    /// It has no recovery point, but a base: an existing copy of the disks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seeded: bool,
 }
 
 /// A delta that the primary could go on with.
@@ -310,7 +334,8 @@ impl Request {
             | Request::Remove { relationship, epoch, .. }
             | Request::Points { relationship, epoch }
             | Request::RemovePoint { relationship, epoch, .. }
-            | Request::LeftToMerge { relationship, epoch } => (relationship, epoch),
+            | Request::LeftToMerge { relationship, epoch }
+            | Request::Digests { relationship, epoch, .. } => (relationship, epoch),
             Request::Hello {}
             | Request::Survey { .. }
             | Request::Announce { .. }

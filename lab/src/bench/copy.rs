@@ -115,7 +115,7 @@ fn touch_memory(bench: &Bench, guest: &Subject) -> Result<()> {
     Ok(std::fs::remove_file(place)?)
 }
 
-fn image(guest: &Subject) -> String {
+pub(super) fn image(guest: &Subject) -> String {
     format!("{IMAGE_FOLDER}/{}-sda.qcow2", guest.name())
 }
 

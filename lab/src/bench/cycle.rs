@@ -9,9 +9,9 @@ use super::{Bench, Subject, dirty};
 use crate::product::HOSTS;
 
 /// Granularity of tracking.
-const BLOCK_BYTES: u64 = 64 << 10;
+pub(super) const BLOCK_BYTES: u64 = 64 << 10;
 /// One part of the disk in so many is changed.
-const CHANGED_PART: u64 = 100;
+pub(super) const CHANGED_PART: u64 = 100;
 const CYCLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// One cycle.
@@ -52,7 +52,7 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<Vec<CycleFigure>
 }
 
 /// Waits for one more cycle; what it took is the difference of the sums, which means of few cycles give to some milliseconds.
-fn next_cycle(bench: &Bench, guest: &Subject, before: &(u64, u64, u64)) -> Result<CycleFigure> {
+pub(super) fn next_cycle(bench: &Bench, guest: &Subject, before: &(u64, u64, u64)) -> Result<CycleFigure> {
     let begun = Instant::now();
     loop {
         let now = bench.cycles(HOSTS[0], guest)?;

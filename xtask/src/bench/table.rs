@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 const INITIAL_COPY_RATIO_MAX: f64 = 1.3;
 const CYCLE_SECONDS_MAX: f64 = 0.7;
+const RESYNCHRONIZE_BLAKE3_RATIO_MAX: f64 = 1.5;
+const RESYNCHRONIZE_RSYNC_RATIO_MAX: f64 = 0.7;
 const HANDOVER_SECONDS_MAX: f64 = 2.5;
 const MEMORY_MIB_MAX: f64 = 150.0;
 
@@ -32,6 +34,18 @@ pub(super) fn rows(figures: &Figures) -> Vec<Value> {
     rows.push(row("nbdcopy, processor time with qemu-nbd", median(&copies.nbdcopy_cpu), None, "s"));
     if !cycles.is_empty() {
         rows.push(row("cycle with 1 % dirty", median(&cycles), Some(CYCLE_SECONDS_MAX), "s"));
+    }
+    if !figures.resynchronizations.is_empty() {
+        let of = |figure: fn(&lab::ResynchronizeFigure) -> f64| {
+            median(&figures.resynchronizations.iter().map(figure).collect::<Vec<_>>())
+        };
+        let (ours, blake3, rsync) = (of(|it| it.ours), of(|it| it.blake3), of(|it| it.rsync));
+        let against = |other: f64, max: f64, what: &str| row(what, ours / other, Some(max), "×");
+        rows.push(row("resynchronization with 1 % different", ours, None, "s"));
+        rows.push(row("BLAKE3 over both copies at once", blake3, None, "s"));
+        rows.push(row("rsync --inplace --fsync of the same", rsync, None, "s"));
+        rows.push(against(blake3, RESYNCHRONIZE_BLAKE3_RATIO_MAX, "resynchronization against BLAKE3"));
+        rows.push(against(rsync, RESYNCHRONIZE_RSYNC_RATIO_MAX, "resynchronization against rsync"));
     }
     for handover in &figures.handovers {
         let what = format!(

@@ -1,6 +1,6 @@
 //! `list` and `show`: View Replication Health.
 
-use api::dto::{InitialCopy, RelationshipDetail, RelationshipSummary, Statistics};
+use api::dto::{ComparisonView, InitialCopy, RelationshipDetail, RelationshipSummary, Statistics};
 use api::units;
 
 use super::table::{Cell, labelled, table};
@@ -52,9 +52,30 @@ pub fn detail(screen: &Screen, detail: &RelationshipDetail) -> String {
     if let Some(copy) = &detail.initial_copy {
         page.push_str(&format!("\n{}\n  {}\n", screen.bold("Copy under way"), progress(copy)));
     }
+    if let Some(comparison) = &detail.comparison {
+        let title = if comparison.cause.is_some() { "Resynchronization" } else { "Verification" };
+        page.push_str(&format!("\n{}\n{}", screen.bold(title), labelled(screen, &compared(comparison))));
+    }
     page.push_str(&format!("\n{}\n{}", screen.bold("Cycles"), labelled(screen, &cycles(screen, detail))));
     page.push_str(&format!("\n{}\n{}", screen.bold("Settings"), labelled(screen, &settings(screen, detail))));
     page
+}
+
+fn compared(comparison: &ComparisonView) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(cause) = &comparison.cause {
+        lines.push(("Cause", printable(cause)));
+    }
+    match (&comparison.waiting, comparison.total_bytes) {
+        (Some(waiting), _) => lines.push(("Waiting", printable(waiting))),
+        (None, Some(total)) => {
+            let (done, differ) =
+                (units::size(comparison.compared_bytes), units::size(comparison.differing_bytes));
+            lines.push(("Compared", format!("{done} of {}, {differ} differ", units::size(total))));
+        }
+        (None, None) => {}
+    }
+    lines
 }
 
 fn standing(screen: &Screen, detail: &RelationshipDetail) -> Vec<(&'static str, String)> {
@@ -140,6 +161,15 @@ fn settings(screen: &Screen, detail: &RelationshipDetail) -> Vec<(&'static str, 
     ];
     if let Some(every) = detail.drill_every_seconds {
         lines.push(("Drills", format!("every {}", units::interval(every))));
+    }
+    if let Some(way) = &detail.resynchronize {
+        lines.push(("Resynchronization", printable(way)));
+    }
+    if let Some(every) = detail.verify_every_seconds {
+        lines.push(("Verifications", format!("every {}", units::interval(every))));
+    }
+    if let Some(at) = detail.verified_at_ms {
+        lines.push(("Verified", units::instant(at, &screen.zone)));
     }
     if !detail.networks.is_empty() {
         let pairs: Vec<String> = detail.networks.iter().map(|(a, b)| format!("{a}={b}")).collect();

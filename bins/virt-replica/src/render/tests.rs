@@ -75,6 +75,10 @@ fn detail(health: Health) -> RelationshipDetail {
             lineage: "ab".repeat(32),
         }),
         directory: None,
+        comparison: None,
+        resynchronize: None,
+        verify_every_seconds: None,
+        verified_at_ms: None,
     }
 }
 

@@ -149,6 +149,36 @@ pub struct RelationshipDetail {
     /// The replica directory on the asked host, if there is one.
     #[serde(default)]
     pub directory: Option<String>,
+    /// A comparison of both sides: under way, or waiting.
+    #[serde(default)]
+    pub comparison: Option<ComparisonView>,
+    /// When a resynchronization begins, in words; none: automatic.
+    #[serde(default)]
+    pub resynchronize: Option<String>,
+    /// Time between two verifications; none: there are none.
+    #[serde(default)]
+    pub verify_every_seconds: Option<u64>,
+    /// When the replica was last proven to be equal.
+    #[serde(default)]
+    pub verified_at_ms: Option<u64>,
+}
+
+/// A comparison of both sides.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ComparisonView {
+    /// Why the disks are resynchronized; none: they are verified.
+    #[serde(default)]
+    pub cause: Option<String>,
+    /// What it waits for; none: it is under way.
+    #[serde(default)]
+    pub waiting: Option<String>,
+    /// Bytes of the disks that have been compared.
+    pub compared_bytes: u64,
+    /// Bytes of the disks in all; none: not known yet.
+    #[serde(default)]
+    pub total_bytes: Option<u64>,
+    /// Bytes of those compared that differ.
+    pub differing_bytes: u64,
 }
 
 /// The cycles of the monitoring interval.

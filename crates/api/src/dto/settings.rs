@@ -138,6 +138,19 @@ pub struct EnableRequest {
     /// None: never.
     #[serde(default)]
     pub application_consistent_every: Option<FreezeEvery>,
+    /// Existing copies of disks on the replica server, as (target, file).
+    #[serde(default)]
+    pub seeds: Vec<(String, String)>,
+    /// The first copy is written to this directory of the daemon's host, and carried by hand.
+    #[serde(default)]
+    pub export: Option<String>,
+}
+
+/// Take the first copies that were carried here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ImportRequest {
+    /// A directory of the daemon's host.
+    pub directory: String,
 }
 
 /// Change what is not none.
@@ -160,6 +173,10 @@ pub struct SettingsChange {
     pub recovery_points: Option<String>,
     /// Application-consistent recovery points.
     pub application_consistent_every: Option<FreezeEvery>,
+    /// When a resynchronization begins: `automatic`, `manual`, `window HH:MM-HH:MM`.
+    pub resynchronize: Option<String>,
+    /// Verifications of the primary server.
+    pub verifications: Option<Drills>,
 }
 
 /// Reverse the direction of an unprotected relationship. What is none is filled in from the original; what is given

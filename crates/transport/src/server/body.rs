@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -29,16 +30,27 @@ pub enum BodyError {
 /// The stream of one delta. What it holds is read piece by piece; nothing is buffered beyond the connection's buffers.
 pub struct DeltaBody {
     incoming: Option<Incoming>,
+    /// Bytes that did not come over a connection.
+    stream: Option<BoxStream<'static, std::io::Result<Bytes>>>,
     idle_max: Duration,
 }
 
 impl DeltaBody {
     pub(crate) fn new(incoming: Incoming, idle_max: Duration) -> DeltaBody {
-        DeltaBody { incoming: Some(incoming), idle_max }
+        DeltaBody { incoming: Some(incoming), stream: None, idle_max }
+    }
+
+    /// A delta that was carried by other means, for example in a file.
+    pub fn from_stream(stream: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> DeltaBody {
+        DeltaBody { incoming: None, stream: Some(stream.boxed()), idle_max: Duration::MAX }
     }
 
     /// The next piece; none at the proper end. After an error there is nothing more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if let Some(stream) = &mut self.stream {
+            let piece = stream.next().await.transpose();
+            return piece.map_err(|error| BodyError::Broken(error.into()));
+        }
         // A body sends trailers at most once after its data, so this loop ends.
         while let Some(incoming) = self.incoming.as_mut() {
             match timeout(self.idle_max, incoming.frame()).await {

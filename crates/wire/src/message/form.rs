@@ -6,9 +6,9 @@ use choreography::{Entry, Mark, Operation, Options, Outcome, Procedure, Side, St
 use domain::divergence::Pieces;
 use domain::retention::TAG_CHARS_MAX;
 use domain::{
-    Check, CheckName, Compression, Consistency, DiskChoice, DiskTarget, Divergence, Epoch, Frequency, HostId,
-    Lineage, OperationId, PointId, RecoveryPoint, RelationshipId, Retention, Settings, Settlement,
-    Thresholds, Timestamp, Verdict,
+    Check, CheckName, Comparing, Compression, Consistency, DiskChoice, DiskTarget, Divergence, Epoch,
+    Frequency, HostId, Lineage, OperationId, PointId, RecoveryPoint, RelationshipId, Resynchronize,
+    Retention, Settings, Settlement, Thresholds, Timestamp, Verdict,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -60,6 +60,12 @@ pub struct SettingsForm {
     /// Seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application_consistent_every_s: Option<u64>,
+    /// When a resynchronization begins, in words; none: automatic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resynchronize: Option<String>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_every_s: Option<u64>,
 }
 
 impl From<&Settings> for SettingsForm {
@@ -87,6 +93,9 @@ impl From<&Settings> for SettingsForm {
             application_consistent_every_s: settings
                 .application_consistent_every
                 .map(|every| every.as_secs()),
+            resynchronize: (settings.comparing.resynchronize != Resynchronize::Automatic)
+                .then(|| settings.comparing.resynchronize.to_string()),
+            verify_every_s: settings.comparing.verify_every.map(|every| every.as_secs()),
         }
     }
 }
@@ -123,6 +132,12 @@ impl TryFrom<SettingsForm> for Settings {
                 None => Retention::default(),
             },
             application_consistent_every: form.application_consistent_every_s.map(Duration::from_secs),
+            comparing: Comparing {
+                resynchronize: form.resynchronize.map_or(Ok(Resynchronize::Automatic), |text| {
+                    text.parse().map_err(|_| nonsense("resynchronize", text))
+                })?,
+                verify_every: form.verify_every_s.map(Duration::from_secs),
+            },
         })
     }
 }

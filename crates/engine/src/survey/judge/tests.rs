@@ -205,6 +205,7 @@ fn settings(disks: &[(&str, DiskChoice)]) -> Settings {
         drill_every: None,
         retention: domain::Retention::default(),
         application_consistent_every: None,
+        comparing: domain::Comparing::default(),
     }
 }
 

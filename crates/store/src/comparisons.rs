@@ -1,0 +1,100 @@
+//! What was asked for and what was found when both sides are compared.
+
+use domain::{RelationshipId, Timestamp};
+use rusqlite::{OptionalExtension, params};
+
+use crate::{Result, Store};
+
+/// What a relationship remembers of its comparisons.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Comparisons {
+    /// A resynchronization is wanted, also where nothing seems wrong or a person has to begin it: why.
+    pub resynchronize: Option<String>,
+    /// A verification is wanted since then.
+    pub verify_since: Option<Timestamp>,
+    /// When the replica was last proven to be equal.
+    pub verified: Option<Timestamp>,
+    /// A verification found what nobody has repaired yet, in words.
+    pub mismatch: Option<String>,
+}
+
+const ROW: &str = "INSERT INTO comparison (relationship) VALUES (?1) ON CONFLICT DO NOTHING";
+
+impl Store {
+    /// All of it; nothing of a relationship that was never compared.
+    pub fn comparisons(&self, id: RelationshipId) -> Result<Comparisons> {
+        let query = "SELECT resynchronize, verify_since_ms, verified_ms, mismatch FROM comparison WHERE relationship = ?1";
+        let row = |row: &rusqlite::Row<'_>| {
+            Ok(Comparisons {
+                resynchronize: row.get(0)?,
+                verify_since: row.get::<_, Option<u64>>(1)?.map(Timestamp),
+                verified: row.get::<_, Option<u64>>(2)?.map(Timestamp),
+                mismatch: row.get(3)?,
+            })
+        };
+        let found = self.connection().query_row(query, [id.to_string()], row).optional()?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// A resynchronization is wanted.
+    pub fn want_resynchronization(&self, id: RelationshipId, why: &str) -> Result<()> {
+        self.compared(id, "UPDATE comparison SET resynchronize = ?2 WHERE relationship = ?1", why)
+    }
+
+    /// A resynchronization was completed: what was wanted is done, and what was found is repaired.
+    pub fn resynchronized(&self, id: RelationshipId) -> Result<()> {
+        self.write(|transaction| {
+            let update =
+                "UPDATE comparison SET resynchronize = NULL, mismatch = NULL WHERE relationship = ?1";
+            transaction.execute(update, [id.to_string()])?;
+            Ok(())
+        })
+    }
+
+    /// A verification is wanted.
+    pub fn want_verification(&self, id: RelationshipId, since: Timestamp) -> Result<()> {
+        let update = "UPDATE comparison SET verify_since_ms = ?2 WHERE relationship = ?1";
+        self.compared(id, update, since.millis())
+    }
+
+    /// A verification found both sides equal at that time.
+    pub fn verified(&self, id: RelationshipId, at: Timestamp) -> Result<()> {
+        let update = "UPDATE comparison SET verify_since_ms = NULL, verified_ms = ?2, mismatch = NULL WHERE relationship = ?1";
+        self.compared(id, update, at.millis())
+    }
+
+    /// A verification could not be made: it is not wanted any more.
+    pub fn unverified(&self, id: RelationshipId) -> Result<()> {
+        self.write(|transaction| {
+            let update = "UPDATE comparison SET verify_since_ms = NULL WHERE relationship = ?1";
+            transaction.execute(update, [id.to_string()])?;
+            Ok(())
+        })
+    }
+
+    /// A verification found what differs.
+    pub fn mismatched(&self, id: RelationshipId, what: &str) -> Result<()> {
+        let update = "UPDATE comparison SET verify_since_ms = NULL, mismatch = ?2 WHERE relationship = ?1";
+        self.compared(id, update, what)
+    }
+
+    /// The first copy is carried by hand: how far that is, as JSON of the engine.
+    pub fn set_export(&self, id: RelationshipId, form: &str) -> Result<()> {
+        self.compared(id, "UPDATE comparison SET export = ?2 WHERE relationship = ?1", form)
+    }
+
+    /// Whether the first copy is carried by hand.
+    pub fn export(&self, id: RelationshipId) -> Result<Option<String>> {
+        let query = "SELECT export FROM comparison WHERE relationship = ?1";
+        let found = self.connection().query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
+        Ok(found.flatten())
+    }
+
+    fn compared(&self, id: RelationshipId, update: &str, value: impl rusqlite::ToSql) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute(ROW, [id.to_string()])?;
+            transaction.execute(update, params![id.to_string(), value])?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! What was asked for stays asked for until it is done, also when two things are asked for at once.
+
+use domain::{RelationshipId, Timestamp};
+
+use super::{id, store};
+use crate::Comparisons;
+
+#[test]
+fn wishes_are_kept_apart_and_end_with_what_fulfils_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let relationship = RelationshipId(id(1));
+    let before = store(&dir);
+    assert_eq!(before.comparisons(relationship).expect("a read"), Comparisons::default());
+    before.want_resynchronization(relationship, "a person").expect("a write");
+    before.want_verification(relationship, Timestamp(5)).expect("a write");
+    std::mem::forget(before); // as after kill -9
+    let store = store(&dir);
+    let now = || store.comparisons(relationship).expect("a read");
+    let both = Comparisons {
+        resynchronize: Some("a person".into()),
+        verify_since: Some(Timestamp(5)),
+        ..Comparisons::default()
+    };
+    assert_eq!(now(), both);
+    store.resynchronized(relationship).expect("a write");
+    assert_eq!(now(), Comparisons { resynchronize: None, ..both });
+    store.mismatched(relationship, "2 blocks").expect("a write");
+    let wrong = Comparisons { mismatch: Some("2 blocks".to_owned()), ..Comparisons::default() };
+    assert_eq!(now(), wrong);
+    store.resynchronized(relationship).expect("a write");
+    store.verified(relationship, Timestamp(9)).expect("a write");
+    assert_eq!(now(), Comparisons { verified: Some(Timestamp(9)), ..Comparisons::default() });
+    store.remove_relationship(relationship).expect("a write");
+    assert_eq!(now(), Comparisons::default());
+}
