@@ -112,6 +112,8 @@ fn go_home(world: &Protected) {
 fn a_vm_is_failed_over_without_its_host_and_both_hosts_end_alike() {
     let mut world = protected("unplanned").unwrap();
     world.lab.host(FIRST).wait_agent(VM, LIMIT).unwrap();
+    say(&world, FIRST, &["set", VM, "--recovery-points", "3xall", "--yes"]);
+    more_cycles(&world, FIRST, 2);
     let scenes: [(&str, Scene); 3] = [
         ("a hasty hand", a_hasty_hand),
         ("a clean end behind a cut link", a_clean_end),
@@ -137,6 +139,7 @@ fn a_hasty_hand(world: &mut Protected) {
     let (code, said) = world.product.attempt(&world.lab, SECOND, &["failover", VM, "--dry-run"]).unwrap();
     assert!(code == Some(0) && said.contains("LOST") && said.contains("NOT KNOWN"), "{said}");
     let before = points(world);
+    assert!(before.len() > 1, "the first is older than the newest");
     say(world, SECOND, &["failover", VM, "--point", &before[0], "--yes"]);
     world.lab.host(SECOND).wait_agent(VM, LIMIT).unwrap();
     assert_eq!(points(world), before, "none is given up until the failover is complete");

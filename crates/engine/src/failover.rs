@@ -75,7 +75,7 @@ impl Engine {
             return Err(Refusal::new(Code::Refused, found, cure));
         }
         let point = replica::point(record, point)?;
-        replica::expect_trusted(record, point.id).await?;
+        replica::expect_trusted(self, record, point.id).await?;
         let directory = replica::directory(record)?;
         let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > point.ordinal).count();
         let definition = replica::primary_definition(&directory)?;

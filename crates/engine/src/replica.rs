@@ -68,7 +68,10 @@ pub(crate) fn point(record: &Record, asked: Option<PointId>) -> Result<RecoveryP
 }
 
 /// Makes sure by the headers that every file below a recovery point is what the manifest says, before anything starts from it.
-pub(crate) async fn expect_trusted(record: &Record, point: PointId) -> Result<()> {
+pub(crate) async fn expect_trusted(engine: &Engine, record: &Record, point: PointId) -> Result<()> {
+    let slot = engine.slot(record.relationship.id);
+    // A layer that is merged between two looks is no sign of tampering.
+    let _files = slot.chain.hold().await;
     let (directory, vm) = (directory(record)?, vm_argument(&record.relationship.vm_name));
     blocking(move || {
         let mut disks = directory.manifest().disks.iter();

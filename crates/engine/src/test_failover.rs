@@ -179,7 +179,7 @@ impl Engine {
         let directory = replica::directory(record)?;
         let sizes: u64 = directory.manifest().disks.iter().map(|disk| disk.virtual_size).sum();
         let definition = replica::primary_definition(&directory)?;
-        replica::expect_trusted(record, point).await?;
+        replica::expect_trusted(self, record, point).await?;
         let (host, facts) =
             self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
         let checks = vec![
