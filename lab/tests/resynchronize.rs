@@ -19,6 +19,9 @@ const DATA_MIB: u64 = 160;
 /// What may travel when little differs, digests and the small cycles around it included.
 const LITTLE: u64 = 24 * MIB;
 
+/// What happens, and what must come of it.
+type Scene = fn(&mut World);
+
 struct World {
     lab: Lab,
     product: Product,
@@ -118,7 +121,7 @@ fn only_what_differs_travels_and_what_is_wrong_is_found() {
     product.run(&lab, FIRST, &["set", VM, "--missed-cycles-max", "100", "--yes"]).unwrap();
     let mut world = World { lab, product, guest, seen: 0 };
     world.normal();
-    let scenes: [(&str, fn(&mut World)); 8] = [
+    let scenes: [(&str, Scene); 8] = [
         ("a bitmap is lost", a_bitmap_is_lost),
         ("the link is cut in the middle", the_link_is_cut_in_the_middle),
         ("a person must begin it", a_person_must_begin_it),

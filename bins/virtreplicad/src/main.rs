@@ -2,6 +2,7 @@
 
 mod allocator;
 mod choices;
+mod comparing;
 mod config;
 mod failovers;
 mod lookup;

@@ -304,45 +304,15 @@ impl Service for Daemon {
     }
 
     fn resynchronize(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
-        Box::pin(async move {
-            let record = self.find_idle(&vm)?;
-            self.engine.expect_comparable(&record, "resynchronize").map_err(problem)?;
-            if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of([
-                    "Both hosts digest every block of the disks while the VM runs on; what differs travels as a new recovery point.",
-                ])));
-            }
-            self.engine.resynchronize(&record, &who.to_string()).map_err(problem)?;
-            Ok(Answer::Done(Done::saying("the resynchronization begins")))
-        })
+        Box::pin(async move { self.begin_resynchronization(&who.to_string(), &vm, dry_run) })
     }
 
     fn import(&self, _: Caller, request: dto::ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>> {
-        Box::pin(async move {
-            let names = self.engine.import(request.directory.into(), dry_run).await.map_err(problem)?;
-            let names = names.join(", ");
-            Ok(match dry_run {
-                true => {
-                    Answer::Planned(dto::Plan::of([format!("The initial copy of {names} will be taken.")]))
-                }
-                false => Answer::Done(Done::saying(format!("the initial copy of {names} is being taken"))),
-            })
-        })
+        Box::pin(self.begin_import(request.directory, dry_run))
     }
 
     fn verify(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
-        Box::pin(async move {
-            let record = self.find_idle(&vm)?;
-            self.engine.expect_comparable(&record, "verify").map_err(problem)?;
-            if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of([
-                    "A cycle begins; then both hosts digest every block of its recovery point while the VM runs on.",
-                    "A difference is kept as evidence, and repaired by a resynchronization.",
-                ])));
-            }
-            self.engine.verify(&record).map_err(problem)?;
-            Ok(Answer::Done(Done::saying("the verification begins")))
-        })
+        Box::pin(async move { self.begin_verification(&vm, dry_run) })
     }
 
     fn remove(
