@@ -31,6 +31,8 @@ pub fn protected(name: &str) -> Result<Protected> {
         lab.define_guest(HOSTS[0], &GuestOptions { name: "testVM01".into(), ..GuestOptions::default() })?;
     lab.host(HOSTS[0]).virsh(["start", &guest.name])?;
     guest.wait_workload(&lab, LIMIT)?;
+    // libvirt may lose an agent that connects while a backup job is open.
+    lab.host(HOSTS[0]).wait_agent(&guest.name, LIMIT)?;
     product.run(
         &lab,
         HOSTS[0],

@@ -41,6 +41,7 @@ fn host(path: &Path, phases: &[Phase]) -> Store {
                 retention: domain::Retention::default(),
                 application_consistent_every: None,
                 comparing: domain::Comparing::default(),
+                new_disks: domain::NewDisks::Replicate,
             },
         };
         store.insert_relationship(&relationship, None).expect("a relationship");

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use api::dto::{
-    Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, RateLimit, RemoveRequest, ReplicaFate,
-    SettingsChange, ThresholdsChange,
+    Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, NewDisks, RateLimit, RemoveRequest,
+    ReplicaFate, SettingsChange, ThresholdsChange,
 };
 use api::{Code, Problem};
 use clap::{Args, ValueEnum};
@@ -31,6 +31,24 @@ impl From<CompressionWord> for Compression {
             CompressionWord::On => Compression::On,
             CompressionWord::Off => Compression::Off,
             CompressionWord::Adaptive => Compression::Adaptive,
+        }
+    }
+}
+
+/// What becomes of a disk that is added to the VM, as it is typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum NewDisksWord {
+    /// It is replicated by itself
+    Replicate,
+    /// Health warns until a person decides
+    Warn,
+}
+
+impl From<NewDisksWord> for NewDisks {
+    fn from(word: NewDisksWord) -> NewDisks {
+        match word {
+            NewDisksWord::Replicate => NewDisks::Replicate,
+            NewDisksWord::Warn => NewDisks::Warn,
         }
     }
 }
@@ -165,6 +183,12 @@ pub struct Set {
     /// Prove every so often that the replica equals the VM's disks, or never
     #[arg(long, value_name = "TIME", value_parser = parse::drills)]
     verify_every: Option<Drills>,
+    /// What becomes of a disk that is added to the VM
+    #[arg(long, value_name = "HOW")]
+    new_disks: Option<NewDisksWord>,
+    /// Replicate this disk of the VM from now on, as it is now; can be given several times
+    #[arg(long, value_name = "DISK")]
+    add_disk: Vec<String>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -187,6 +211,8 @@ impl Set {
             application_consistent_every: self.application_consistent_every,
             resynchronize: self.resynchronize.clone(),
             verifications: self.verify_every,
+            new_disks: self.new_disks.map(Into::into),
+            add_disks: self.add_disk.clone(),
         }
     }
 }

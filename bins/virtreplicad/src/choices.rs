@@ -109,6 +109,9 @@ pub(crate) fn changed(settings: &Settings, change: &dto::SettingsChange) -> Resu
             settings.comparing.verify_every = Some(every);
         }
     }
+    if let Some(asked) = change.new_disks {
+        settings.new_disks = asked.into();
+    }
     Ok(settings)
 }
 

@@ -109,6 +109,7 @@ impl Daemon {
                 None => None,
             },
             comparing: domain::Comparing::default(),
+            new_disks: domain::NewDisks::default(),
         };
         let peer = self.peer(&request.peer)?.host;
         let (initial_at, seeds) = (request.initial_at_ms.map(Timestamp), request.seeds.clone());

@@ -265,12 +265,15 @@ impl Service for Daemon {
         Box::pin(async move {
             let record = self.find_idle(&vm)?;
             let settings = changed(&record.relationship.settings, &change)?;
+            let settings =
+                self.engine.with_disks(&record, settings, &change.add_disks).await.map_err(problem)?;
             if dry_run {
                 return Ok(Answer::Planned(dto::Plan::of([
                     "Both hosts will use the new settings from the next cycle on.",
                 ])));
             }
             self.engine.change(&record, settings).await.map_err(problem)?;
+            self.engine.accept_disks(&record, &change.add_disks).await.map_err(problem)?;
             let record = self.find(&vm)?;
             let sizes = self.engine.disk_sizes(&record).await;
             Ok(Answer::Done(views::detail(&self.engine, &record, &sizes).map_err(problem)?))

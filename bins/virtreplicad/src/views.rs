@@ -99,6 +99,7 @@ pub(crate) fn detail(
         drill_every_seconds: settings.drill_every.map(|every| every.as_secs()),
         recovery_points: settings.retention.to_string(),
         application_consistent_every_seconds: settings.application_consistent_every.map(|it| it.as_secs()),
+        new_disks: settings.new_disks.into(),
         chain: None,
         head: head.as_ref().map(Into::into),
         directory: record.directory.as_ref().map(|path| path.display().to_string()),

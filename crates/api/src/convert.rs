@@ -41,6 +41,24 @@ impl From<dto::Compression> for domain::Compression {
     }
 }
 
+impl From<domain::NewDisks> for dto::NewDisks {
+    fn from(new_disks: domain::NewDisks) -> Self {
+        match new_disks {
+            domain::NewDisks::Replicate => dto::NewDisks::Replicate,
+            domain::NewDisks::Warn => dto::NewDisks::Warn,
+        }
+    }
+}
+
+impl From<dto::NewDisks> for domain::NewDisks {
+    fn from(new_disks: dto::NewDisks) -> Self {
+        match new_disks {
+            dto::NewDisks::Replicate => domain::NewDisks::Replicate,
+            dto::NewDisks::Warn => domain::NewDisks::Warn,
+        }
+    }
+}
+
 impl From<&domain::Check> for dto::Check {
     fn from(check: &domain::Check) -> Self {
         let name = check.name.words().to_owned();

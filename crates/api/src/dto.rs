@@ -27,7 +27,7 @@ pub use relationship::{
     RelationshipSummary, StartWord, Statistics,
 };
 pub use settings::{
-    Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, ImportRequest, RateLimit, RemoveRequest,
-    ReplicaFate, ReverseRequest, SettingsChange, Thresholds, ThresholdsChange,
+    Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, ImportRequest, NewDisks, RateLimit,
+    RemoveRequest, ReplicaFate, ReverseRequest, SettingsChange, Thresholds, ThresholdsChange,
 };
 pub use test_failover::{Finding, TestFailoverRequest, TestFailoverState, TestFailoverView};

@@ -26,7 +26,7 @@ pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, T
 pub use point::{Consistency, Lineage, RecoveryPoint};
 pub use relationship::{Phase, Relationship, Role, Settlement};
 pub use retention::{Retention, Tier};
-pub use settings::{Compression, DiskChoice, Frequency, Settings, Thresholds};
+pub use settings::{Compression, DiskChoice, Frequency, NewDisks, Settings, Thresholds};
 pub use statistics::{CycleOutcome, CycleRecord, Statistics};
 pub use time::Timestamp;
 pub use words::{shell_word, vm_argument};

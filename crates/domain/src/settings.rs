@@ -70,6 +70,16 @@ pub enum DiskChoice {
     Excluded,
 }
 
+/// What becomes of a disk that is added to the VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NewDisks {
+    /// It is replicated by itself.
+    #[default]
+    Replicate,
+    /// Health warns until a person decides.
+    Warn,
+}
+
 /// When health turns; defaults are Hyper-V Replica's fixed ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Thresholds {
@@ -117,6 +127,8 @@ pub struct Settings {
     pub application_consistent_every: Option<Duration>,
     /// How both sides are compared.
     pub comparing: Comparing,
+    /// What becomes of a disk that is added to the VM.
+    pub new_disks: NewDisks,
 }
 
 impl Settings {

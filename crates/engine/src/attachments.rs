@@ -31,7 +31,9 @@ impl Envelope {
         let packed = files.iter().map(|(kind, content)| AttachmentForm::pack(*kind, content));
         let attachments = packed.collect::<std::result::Result<Vec<_>, _>>().map_err(Refusal::failed)?;
         let definition = facts.definition.clone();
-        Ok(Envelope { digest: envelope_digest(&definition, &attachments), definition, attachments })
+        let autostart = if facts.autostart { " autostart" } else { "" };
+        let digest = envelope_digest(&definition, &attachments) + autostart;
+        Ok(Envelope { digest, definition, attachments })
     }
 }
 

@@ -196,6 +196,7 @@ fn prepare(
     let points: Vec<RecoveryPoint> = directory.manifest().points.iter().map(|it| it.point.clone()).collect();
     let stay = keep.points(&points, pinned);
     directory.forget_points(|id| stay.contains(&id))?;
+    directory.drop_retired()?;
     let targets: Vec<DiskTarget> =
         directory.manifest().disks.iter().map(|disk| disk.target.clone()).collect();
     for target in targets {
@@ -364,6 +365,7 @@ mod tests {
                 retention: retention.parse().expect("a retention"),
                 application_consistent_every: None,
                 comparing: domain::Comparing::default(),
+                new_disks: domain::NewDisks::Replicate,
             },
         })
     }
@@ -387,6 +389,7 @@ mod tests {
             base: Backing::beside(&ReplicaDirectory::base_name()),
             layers: (1..=layers).map(layer).collect(),
             folded: Vec::new(),
+            retired: false,
         };
         let mut manifest = Manifest {
             vm_name: "a VM".into(),
@@ -394,6 +397,7 @@ mod tests {
             relationship: Uuid::from_u128(2).into(),
             disks: vec![disk],
             points: Vec::new(),
+            autostart: false,
         };
         (1..=layers).for_each(|ordinal| manifest.add_point(point(ordinal), &[]));
         ReplicaDirectory::create(&Storage::initialise(root).expect("storage"), manifest).expect("a directory")

@@ -170,7 +170,7 @@ async fn tracked_since(
     let disks: Vec<DiskTarget> = relationship.settings.replicated_disks().cloned().collect();
     crate::seal::expect_one_bitmap(&facts, &disks).await?;
     let (held, basis) = (engine.slot(relationship.id).files.hold(), Basis::Since(common.id));
-    let source = source::open_offline(engine, held, &facts, &disks, &since, &basis).await?;
+    let source = source::open_offline(engine, held, &facts, (&disks, &[]), &since, &basis).await?;
     let pieces = source
         .disks
         .iter()
@@ -187,6 +187,9 @@ async fn tracked_since(
 /// Adds to a source what the replica's disks have that is no part of the common recovery point.
 pub(crate) async fn cover(source: &mut Source, divergence: &Divergence) -> Result<()> {
     for disk in &mut source.disks {
+        if disk.is_whole() {
+            continue;
+        }
         let told = divergence.disks.iter().find(|(target, _)| *target == disk.target);
         let Some((_, Some(pieces))) = told else {
             return Err(Refusal::failed(format!("nothing is known of how disk {} differs", disk.target)));

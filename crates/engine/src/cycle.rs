@@ -25,7 +25,7 @@ use crate::seal::{self, Seal};
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
 use crate::standing::{self, Standing};
 use crate::transfer::{Acknowledged, Transfer};
-use crate::{Code, Engine, Refusal, Result, clock, comeback, operation};
+use crate::{Code, Engine, Refusal, Result, clock, comeback, life, operation};
 
 /// What a cycle achieved.
 #[derive(Clone, Debug)]
@@ -97,8 +97,21 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         (basis, _) => basis,
     };
     let verifies = matches!(basis, Basis::Since(_)) && policy::verification_is_due(engine, record)?;
-    let mut attempt =
-        Attempt { engine, record, facts, envelope, disks, their_head, basis, divergence, verifies, export };
+    let whole = disks.iter().filter(|disk| beliefs.lacks.iter().any(|it| it == disk.as_str()));
+    let whole = whole.cloned().collect();
+    let mut attempt = Attempt {
+        engine,
+        record,
+        facts,
+        envelope,
+        disks,
+        whole,
+        their_head,
+        basis,
+        divergence,
+        verifies,
+        export,
+    };
     let transfer = slot.unfinished().take();
     let transfer = match (transfer, kept) {
         (None, Some(header)) => attempt.reopen(header).await,
@@ -190,9 +203,10 @@ fn check_vm(facts: &VmFacts, record: &Record) -> Result<()> {
     if facts.obstacles.contains(&Obstacle::NotPersistent) {
         notices.push(notice::not_persistent(&facts.name));
     }
+    notices.extend(life::moved_since(record, facts));
     // Health has warned of these. What is handed over must be whole.
     if relationship.phase == Phase::Yielding {
-        notices.extend(notice::added_disks(facts, &relationship.settings));
+        notices.extend(life::added_disks(facts, &relationship.settings, None));
         notices.extend(notice::strayed_disks(record, facts)?);
     }
     if let Some(Notice { what, cure, .. }) = notices.into_iter().next() {
@@ -217,6 +231,8 @@ struct Attempt<'a> {
     facts: VmFacts,
     envelope: Envelope,
     disks: Vec<DiskTarget>,
+    /// Those of them that the replica's newest point lacks.
+    whole: Vec<DiskTarget>,
     their_head: Option<RecoveryPoint>,
     basis: Basis,
     /// Where the replica's disks differ from its newest point.
@@ -248,7 +264,8 @@ impl Attempt<'_> {
         let point = PointId(Uuid::now_v7());
         let wanted = points::wanted(engine, self.record)?;
         let how = (self.record, wanted.freeze);
-        let source = source::open_live(engine, how, &self.facts, &self.disks, point, &self.basis).await;
+        let disks = (&self.disks[..], &self.whole[..]);
+        let source = source::open_live(engine, how, &self.facts, disks, point, &self.basis).await;
         engine.reach("cycle.frozen").await;
         let sent = match source {
             Ok((source, moment)) => self.send(source, point, Moment { tag: wanted.tag, ..moment }).await,
@@ -342,8 +359,8 @@ impl Attempt<'_> {
         }
         let frozen = Seal::now(&self.facts, &self.disks, &self.envelope)?;
         let held = engine.slot(id).files.hold();
-        let source =
-            source::open_offline(engine, held, &self.facts, &self.disks, &bitmaps, &self.basis).await;
+        let disks = (&self.disks[..], &self.whole[..]);
+        let source = source::open_offline(engine, held, &self.facts, disks, &bitmaps, &self.basis).await;
         let tag = points::wanted(engine, self.record)?.tag;
         let sent = match source {
             Ok(source) => self.send(source, point, Moment::now(self.consistency_of_off(), tag)).await,
@@ -526,6 +543,7 @@ impl Attempt<'_> {
             attachments: self.envelope.attachments.clone(),
             expected_bytes: source.data_bytes(),
             tag: moment.tag,
+            autostart: Some(self.facts.autostart),
         }
     }
 }

@@ -21,6 +21,9 @@ pub(crate) enum Number {
     NotConsistent = 1303,
     ConsistentAgain = 1304,
     FoundFrozen = 1305,
+    DiskAdded = 1501,
+    DiskRemoved = 1502,
+    NotFollowed = 1503,
     FailoverStarted = 2001,
     FailoverCompleted = 2002,
     FailoverUndone = 2003,
@@ -71,6 +74,7 @@ impl Number {
             | Number::FoundFrozen
             | Number::NotVerified
             | Number::NotImported
+            | Number::NotFollowed
             | Number::CertificateExpires => EventSeverity::Warning,
             Number::Interference | Number::MismatchFound => EventSeverity::Critical,
             _ => EventSeverity::Info,

@@ -67,9 +67,10 @@ fn layer_of(
     ordinal: u64,
     point: Uuid,
 ) -> Result<(FileName, LayerSpec)> {
-    let known = directory.manifest().disk(target);
-    let known =
-        known.ok_or_else(|| Refusal::failed(format!("disk {target} is not in the replica directory")))?;
+    let Some(known) = directory.manifest().disk(target) else {
+        // Plugged in since the last delta. The manifest learns of it with the point.
+        return Ok((ReplicaDirectory::base_name(), LayerSpec { virtual_size: 0, backing: None }));
+    };
     if first && known.base == Backing::beside(&ReplicaDirectory::base_name()) {
         let spec = LayerSpec { virtual_size: known.virtual_size, backing: None };
         return Ok((ReplicaDirectory::base_name(), spec));
@@ -98,6 +99,7 @@ impl Incoming {
                 return Err(Refusal::new(Code::Refused, found, cure));
             }
             let spec = LayerSpec { virtual_size: disk.virtual_size, ..spec };
+            directory.prepare_disk(&target).map_err(Refusal::failed)?;
             Ok(IncomingDisk { folder: directory.disk_folder(&target), target, name, spec })
         });
         Ok(Incoming { disks: disks.collect::<Result<_>>()?, point: header.point })

@@ -28,6 +28,7 @@ mod handover;
 mod hold;
 mod incoming;
 mod let_go;
+mod life;
 mod listen;
 mod notice;
 mod operation;
@@ -151,6 +152,8 @@ struct Slot {
     waiting: Mutex<Option<String>>,
     /// Why recovery points could not be merged.
     fold_failure: Mutex<Option<String>>,
+    /// Why the replica could not follow the VM's disks.
+    follow_failure: Mutex<Option<String>>,
     limiter: RateLimiter,
     /// Whether the files of a VM that is off are held, and the bell of somebody who wants to start it.
     files: Arc<let_go::Files>,
@@ -172,6 +175,10 @@ impl Slot {
 
     fn waiting(&self) -> MutexGuard<'_, Option<String>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn follow_failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.follow_failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No transfer is under way any more.
@@ -354,6 +361,7 @@ impl Engine {
                 comparison: Mutex::default(),
                 waiting: Mutex::default(),
                 fold_failure: Mutex::default(),
+                follow_failure: Mutex::default(),
                 limiter: RateLimiter::new(None),
                 files: Arc::default(),
                 done_bytes: AtomicU64::new(0),

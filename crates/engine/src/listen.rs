@@ -15,7 +15,9 @@ use crate::compare::serve;
 use crate::events::Number;
 use crate::plan::refused;
 use crate::protect::mismatches;
-use crate::{Code, Engine, Refusal, Result, chain, clock, comeback, owner, receive, replica, seed, survey};
+use crate::{
+    Code, Engine, Refusal, Result, chain, clock, comeback, life, owner, receive, replica, seed, survey,
+};
 
 impl PeerHandler for Engine {
     fn command(
@@ -296,6 +298,7 @@ impl Engine {
             vm_runs,
             divergence: divergence.as_ref().map(DivergenceForm::from),
             seeded,
+            lacks: life::lacks(record)?,
         })))
     }
 

@@ -3,8 +3,8 @@
 //!
 //! | on the primary | answer |
 //! |---|---|
-//! | disk plugged in | Warning; the others are replicated on, a handover is refused |
-//! | disk removed, VM undefined | Critical |
+//! | disk plugged in, removed | carried over (`life`), an event says so; one that cannot be: Warning, a handover is refused |
+//! | the only disk removed, VM undefined | Critical |
 //! | disk grown, snapshot, blockcommit, edit, rename | carried over, an event says so |
 //! | written to a file that a handover cannot turn round on | Warning, a handover is refused |
 //!
@@ -13,13 +13,13 @@
 //! | undefined, renamed | put back, an event says so |
 //! | it runs | Critical: two writers |
 
-use domain::{DiskTarget, Health, Notice, Role, Settings};
+use domain::{Health, Notice, Role, Settings};
 use hypervisor::{Obstacle, VmFacts};
 use store::Record;
 
 use crate::events::Number;
 use crate::seen::Seen;
-use crate::{Engine, Refusal, Result, comeback, quiesce, replica, survey, test_failover, visible};
+use crate::{Engine, Refusal, Result, comeback, life, quiesce, replica, survey, test_failover, visible};
 
 /// Looks at the VM of a relationship and says what is new. True when the VM has just been turned off: the last changes wait.
 pub(crate) async fn notice(engine: &Engine, record: &Record) -> Result<bool> {
@@ -38,11 +38,14 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     let relationship = &record.relationship;
     let (id, name) = (relationship.id, &relationship.vm_name);
     let mut notices: Vec<Notice> = engine.role_notice(record).await?.into_iter().collect();
-    let Some((facts, seen)) = engine.look_at(record).await? else {
+    let Some((facts, mut seen)) = engine.look_at(record).await? else {
         notices.push(undefined(name));
         return Ok((notices, false));
     };
     let before = Seen::before(record);
+    if let Some(before) = &before {
+        life::keep_places(before, &mut seen, &relationship.settings);
+    }
     for (number, text) in before.iter().flat_map(|before| changes(before, &seen)) {
         engine.event(number, name, text);
     }
@@ -56,7 +59,9 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
         // Its files change now; what they were while it was off says nothing any more.
         engine.store().set_offline_seal(id, None).map_err(Refusal::failed)?;
     }
-    notices.extend(judge(&facts, &relationship.settings));
+    let failure = engine.slot(id).follow_failure().clone();
+    notices.extend(judge(&facts, &relationship.settings, failure.as_ref()));
+    notices.extend(life::moved_disks(&seen, &facts, &relationship.settings));
     notices.extend(strayed_disks(record, &facts)?);
     notices.extend(comeback::notices(engine, record).await);
     notices.extend(quiesce::notices(engine, record)?);
@@ -76,15 +81,16 @@ fn undefined(name: &str) -> Notice {
 }
 
 /// What the facts alone tell of a primary's VM.
-fn judge(facts: &VmFacts, settings: &Settings) -> Vec<Notice> {
+fn judge(facts: &VmFacts, settings: &Settings, failure: Option<&String>) -> Vec<Notice> {
     let (name, vm) = (&facts.name, word(&facts.name));
     let mut notices = Vec::new();
     if facts.obstacles.contains(&Obstacle::NotPersistent) {
         notices.push(not_persistent(name));
     }
-    notices.extend(added_disks(facts, settings));
+    notices.extend(life::added_disks(facts, settings, failure));
     for disk in settings.disks.iter().map(|(disk, _)| disk) {
-        if !facts.disks.iter().any(|there| there.target == *disk) {
+        let there = facts.disks.iter().any(|there| there.target == *disk);
+        if !there && !life::is_gone_for_good(facts, settings, disk) {
             notices.push(Notice {
                 severity: Health::Critical,
                 what: format!("disk {disk} of VM {name:?} is gone: the VM is not replicated until that is settled"),
@@ -106,7 +112,7 @@ pub(crate) fn strayed_disks(record: &Record, facts: &VmFacts) -> Result<Vec<Noti
     }
     let (directory, at_home) = (replica::directory(record)?, record.home_definition.is_some());
     let mut notices = Vec::new();
-    for disk in &directory.manifest().disks {
+    for disk in directory.manifest().current_disks() {
         // After a failover at home the VM writes to an overlay of ours until it comes home the next time.
         let expected = if at_home && !directory.active_path(&disk.target).exists() {
             disk.base.resolve(&directory.disk_folder(&disk.target))
@@ -150,24 +156,6 @@ pub(crate) fn not_persistent(name: &str) -> Notice {
             "virsh dumpxml {name} --migratable --security-info >{name}.xml; virsh define {name}.xml"
         ),
     }
-}
-
-/// Disks that were plugged in after replication was enabled.
-pub(crate) fn added_disks(facts: &VmFacts, settings: &Settings) -> Vec<Notice> {
-    let (name, vm) = (&facts.name, word(&facts.name));
-    let known = |target: &DiskTarget| settings.disks.iter().any(|(known, _)| known == target);
-    let added = facts.disks.iter().map(|disk| &disk.target).filter(|target| !known(target));
-    let notice = |disk: &DiskTarget| Notice {
-        severity: Health::Warning,
-        what: format!(
-            "disk {disk} of VM {name:?} is not replicated: it was added after replication was enabled"
-        ),
-        cure: format!(
-            "virsh detach-disk {vm} {disk} --persistent; or replicate it too: virt-replica remove {vm}, then \
-             virt-replica enable {vm}"
-        ),
-    };
-    added.map(notice).collect()
 }
 
 /// What is different from the last look, in words.
@@ -278,7 +266,8 @@ mod tests {
     use super::*;
 
     fn seen(file: &str, size_bytes: u64, definition: &str) -> Seen {
-        let disk = SeenDisk { target: "vda".into(), file: file.into(), size_bytes: Some(size_bytes) };
+        let disk =
+            SeenDisk { target: "vda".into(), file: file.into(), size_bytes: Some(size_bytes), bus: None };
         Seen { disks: vec![disk], definition: definition.into(), ..Seen::default() }
     }
 

@@ -10,7 +10,8 @@ use crate::compare::policy;
 use crate::events::Number;
 use crate::notice::notice;
 use crate::{
-    Code, Engine, Refusal, Result, chain, clock, comeback, cycle, operation, points, seed, test_failover,
+    Code, Engine, Refusal, Result, chain, clock, comeback, cycle, life, operation, points, seed,
+    test_failover,
 };
 
 /// Longest sleep: what nobody tells us is noticed after this.
@@ -84,6 +85,7 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
             Ok(Duration::ZERO)
         }
         (Role::Primary, phase) if phase.sends() && record.relationship.paused_since.is_none() => {
+            let record = &life::follow_or_say_why(engine, record).await;
             replicate(engine, record, memory).await
         }
         _ => Ok(LOOK),

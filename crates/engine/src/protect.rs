@@ -61,6 +61,17 @@ pub(crate) fn mismatches(original: &Settings, asked: &Settings) -> Vec<String> {
     wrong
 }
 
+/// Takes a replica out of libvirt. Of one that was primary here before, libvirt keeps the state of the TPM in a folder of its own;
+/// where the VM was at home first, that is the user's.
+async fn undefine_with_its_files(engine: &Engine, record: &Record) -> Result<()> {
+    let (vm, at_home) = (record.relationship.vm, record.home_definition.is_some());
+    let undefine = move |it: &dyn hypervisor::Hypervisor| match it.vm_state(vm)? {
+        Some(state) if !at_home && !state.is_active() => it.discard(vm),
+        _ => it.undefine(vm),
+    };
+    engine.hypervisor(undefine).await
+}
+
 impl Engine {
     /// The prerequisites of enabling, from both hosts.
     pub async fn plan_enable(&self, request: &EnableRequest) -> Result<Plan> {
@@ -302,7 +313,7 @@ impl Engine {
             }
             // The user's own disk under a home replica is never deleted: it lies outside the directory.
             Role::Replica if delete_replica => {
-                self.hypervisor(move |it| it.undefine(vm)).await?;
+                undefine_with_its_files(self, record).await?;
                 if record.home_definition.is_none()
                     && let Ok(directory) = replica::directory(record)
                 {

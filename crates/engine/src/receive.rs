@@ -7,7 +7,7 @@ use bytes::Bytes;
 use domain::{
     Attachment, DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPoint, RelationshipId, Timestamp,
 };
-use layer::ReplicaDirectory;
+use layer::{ManifestDisk, ReplicaDirectory};
 use store::Record;
 use tokio::sync::mpsc;
 use transport::{DeltaBody, PeerRecord};
@@ -218,6 +218,9 @@ async fn commit(
     let sizes: Vec<(String, u64)> =
         header.disks.iter().map(|disk| (disk.target.clone(), disk.virtual_size)).collect();
     let (known, layers) = (point.clone(), written.layers);
+    let autostart = header.autostart;
+    let has: Vec<DiskTarget> =
+        record.relationship.settings.disks.iter().map(|(target, _)| target.clone()).collect();
     let Around { definition, placed, files } = around;
     // How libvirt shows the replica must not stop the bytes: kept as it was, the definition is tried again with the next.
     let shown = visible::show(engine, record, &directory, &placed).await;
@@ -230,6 +233,13 @@ async fn commit(
         replica::keep_primary_definition(&directory, &definition)?;
         attachments::keep(&directory, &files)?;
         let grown = |manifest: &mut layer::Manifest| {
+            manifest.have_disks(&has);
+            manifest.autostart = autostart.unwrap_or(manifest.autostart);
+            for (target, _) in &layers {
+                if manifest.disk(target).is_none() {
+                    manifest.disks.push(ManifestDisk::fresh(target.clone(), 0));
+                }
+            }
             manifest.add_point(known, &layers);
             for disk in &mut manifest.disks {
                 let now = sizes.iter().find(|(target, _)| target == disk.target.as_str());

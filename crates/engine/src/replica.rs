@@ -146,8 +146,8 @@ async fn place(
                 Firmware::Bios => None,
             });
             let mapped = |name: &String| (name.clone(), settings.network_on_peer(name).to_owned());
-            // Plugged in after replication was enabled: there is no copy of it, and the VM must start without.
-            let known = |target: &DiskTarget| settings.disks.iter().any(|(known, _)| known == target);
+            // There is no copy of it (it is newer than the point), and the VM must start without.
+            let known = |target: &DiskTarget| disks.iter().any(|(known, _)| known == target);
             let strangers =
                 facts.disks.iter().map(|disk| disk.target.clone()).filter(|it| !known(it)).collect();
             let networks = facts.nics.iter().map(|nic| mapped(&nic.source)).collect();
@@ -173,9 +173,11 @@ pub(crate) async fn create(
     let directory = blocking(move || {
         let disk = |(target, virtual_size)| {
             let seeded = seeds.iter().any(|(seeded, _)| *seeded == target);
-            let base = if seeded { ReplicaDirectory::seed_name() } else { ReplicaDirectory::base_name() };
-            let base = Backing::beside(&base);
-            ManifestDisk { target, virtual_size, base, layers: Vec::new(), folded: Vec::new() }
+            let disk = ManifestDisk::fresh(target, virtual_size);
+            match seeded {
+                true => ManifestDisk { base: Backing::beside(&ReplicaDirectory::seed_name()), ..disk },
+                false => disk,
+            }
         };
         let manifest = Manifest {
             vm_name: relationship.vm_name.clone(),
@@ -183,6 +185,7 @@ pub(crate) async fn create(
             relationship: relationship.id,
             disks: sizes.into_iter().map(disk).collect(),
             points: Vec::new(),
+            autostart: false,
         };
         let directory = ReplicaDirectory::create(&storage, manifest).map_err(Refusal::failed)?;
         seed::want(&directory, &seeds)?;
@@ -218,7 +221,7 @@ async fn primary_disks(record: &Record) -> Result<Vec<(DiskTarget, PathBuf)>> {
     }
     let (directory, at_home) = (directory(record)?, record.home_definition.is_some());
     blocking(move || {
-        let disks = directory.manifest().disks.iter().map(|disk| {
+        let disks = directory.manifest().current_disks().map(|disk| {
             let path = if at_home {
                 disk.base.resolve(&directory.disk_folder(&disk.target))
             } else {
@@ -234,11 +237,11 @@ async fn primary_disks(record: &Record) -> Result<Vec<(DiskTarget, PathBuf)>> {
 async fn overlays_at(record: &Record, point: PointId) -> Result<Vec<(DiskTarget, PathBuf)>> {
     let directory = directory(record)?;
     blocking(move || {
-        let overlay = |disk: &ManifestDisk| {
-            let path = directory.create_active_at(&disk.target, point).map_err(Refusal::failed)?;
-            Ok((disk.target.clone(), path))
+        let overlay = |target: DiskTarget| {
+            let path = directory.create_active_at(&target, point).map_err(Refusal::failed)?;
+            Ok((target, path))
         };
-        directory.manifest().disks.iter().map(overlay).collect()
+        directory.disks_at(point).map_err(Refusal::failed)?.into_iter().map(overlay).collect()
     })
     .await
 }
@@ -259,6 +262,8 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
         let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
         attachments::restore(engine, &directory, &definition).await?;
         visible::define(engine, vm, definition).await?;
+        let autostart = directory.manifest().autostart;
+        engine.hypervisor(move |it| it.set_autostart(vm, autostart)).await?;
         if start {
             engine.hypervisor(move |it| it.start(vm, true)).await?;
         }
@@ -266,7 +271,13 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     // A VM that runs already passed here before; paused, it may not have its checkpoint yet.
     let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
     let tracked = own_checkpoints(engine, vm).await?.contains(&head);
-    let disks: Vec<DiskTarget> = record.relationship.settings.replicated_disks().cloned().collect();
+    // At an older point it may have fewer.
+    let facts = engine.hypervisor(move |it| it.vm(vm)).await?;
+    let has = |target: &&DiskTarget| {
+        facts.as_ref().is_some_and(|facts| facts.disks.iter().any(|disk| disk.target == **target))
+    };
+    let disks: Vec<DiskTarget> =
+        record.relationship.settings.replicated_disks().filter(has).cloned().collect();
     match state {
         Some(hypervisor::VmState::Running) => Ok("the VM runs".into()),
         Some(hypervisor::VmState::Paused) => {
@@ -321,6 +332,8 @@ pub(crate) async fn demote(
     if !already_replica {
         keep_primary_definition(&directory, &facts.definition)?;
         attachments::keep(&directory, &attachments::read(&facts)?)?;
+        follow_disks(engine, &record, &facts, &mut directory).await?;
+        directory.update(|manifest| manifest.autostart = facts.autostart).map_err(Refusal::failed)?;
     }
     let wrote_to_base = |disk: &ManifestDisk| {
         let base = disk.base.resolve(&directory.disk_folder(&disk.target));
@@ -359,6 +372,9 @@ pub(crate) async fn demote(
     directory.write_definition(&placed).map_err(Refusal::failed)?;
     directory.update(|manifest| manifest.vm_name.clone_from(&facts.name)).map_err(Refusal::failed)?;
     visible::define(engine, vm, placed).await?;
+    engine.hypervisor(move |it| it.set_autostart(vm, false)).await?;
+    // When the VM comes back, its disks are where the other host had them.
+    engine.store().set_seen(id, "").map_err(Refusal::failed)?;
     Ok(directory.path().to_owned())
 }
 
@@ -367,19 +383,7 @@ async fn home_directory(engine: &Engine, record: &Record, facts: &VmFacts) -> Re
     let storage = storage(engine)?;
     let mut disks = Vec::new();
     for (target, _) in &record.relationship.settings.disks {
-        let path = source_file(facts, target)?;
-        let measured = path.clone();
-        let size = engine.hypervisor(move |it| it.image_size(&measured)).await?;
-        let raw = facts.disks.iter().any(|disk| disk.target == *target && disk.format == "raw");
-        let format = if raw { BackingFormat::Raw } else { BackingFormat::Qcow2 };
-        let base = Backing::new(plain(&path)?, format).map_err(Refusal::failed)?;
-        disks.push(ManifestDisk {
-            target: target.clone(),
-            virtual_size: size.virtual_bytes,
-            base,
-            layers: Vec::new(),
-            folded: Vec::new(),
-        });
+        disks.push(own_disk(engine, facts, target).await?);
     }
     let manifest = Manifest {
         vm_name: facts.name.clone(),
@@ -387,8 +391,42 @@ async fn home_directory(engine: &Engine, record: &Record, facts: &VmFacts) -> Re
         relationship: record.relationship.id,
         disks,
         points: Vec::new(),
+        autostart: false,
     };
     blocking(move || ReplicaDirectory::create(&storage, manifest).map_err(Refusal::failed)).await
+}
+
+/// A disk whose base is the file that the VM writes to.
+async fn own_disk(engine: &Engine, facts: &VmFacts, target: &DiskTarget) -> Result<ManifestDisk> {
+    let path = source_file(facts, target)?;
+    let measured = path.clone();
+    let size = engine.hypervisor(move |it| it.image_size(&measured)).await?;
+    let raw = facts.disks.iter().any(|disk| disk.target == *target && disk.format == "raw");
+    let format = if raw { BackingFormat::Raw } else { BackingFormat::Qcow2 };
+    let base = Backing::new(plain(&path)?, format).map_err(Refusal::failed)?;
+    Ok(ManifestDisk::on(target.clone(), size.virtual_bytes, base))
+}
+
+/// The VM's disks came and went while it ran here: the directory, which was made before, follows.
+async fn follow_disks(
+    engine: &Engine,
+    record: &Record,
+    facts: &VmFacts,
+    directory: &mut ReplicaDirectory,
+) -> Result<()> {
+    let now: Vec<DiskTarget> =
+        record.relationship.settings.disks.iter().map(|(target, _)| target.clone()).collect();
+    let mut added = Vec::new();
+    for target in &now {
+        if directory.manifest().disk(target).is_none() && facts.disks.iter().any(|it| it.target == *target) {
+            added.push(own_disk(engine, facts, target).await?);
+        }
+    }
+    let follow = |manifest: &mut Manifest| {
+        manifest.disks.extend(added);
+        manifest.have_disks(&now);
+    };
+    directory.update(follow).map_err(Refusal::failed)
 }
 
 fn plain(path: &Path) -> Result<&str> {

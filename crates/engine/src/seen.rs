@@ -36,6 +36,9 @@ pub(crate) struct SeenDisk {
     pub(crate) file: PathBuf,
     /// Bytes that the guest sees; none: the file cannot be read.
     pub(crate) size_bytes: Option<u64>,
+    /// The bus on which its replica is; none: not known yet.
+    #[serde(default)]
+    pub(crate) bus: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -65,6 +68,7 @@ impl Seen {
             target: disk.target.to_string(),
             file: disk.source.clone(),
             size_bytes: layer::inspect(&disk.source, Gate::Foreign).ok().map(|info| info.virtual_size),
+            bus: Some(disk.bus.clone()),
         };
         let known = |state| match state {
             VmState::ShutOff(reason) => REASONS.iter().find(|(known, _)| *known == reason),

@@ -36,6 +36,13 @@ pub(crate) struct SourceDisk {
     pub(crate) zero: ExtentSet,
 }
 
+impl SourceDisk {
+    /// Whether every byte of it travels.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.data.total() + self.zero.total() == self.client.size()
+    }
+}
+
 /// The name of the checkpoint of a point.
 pub(crate) fn checkpoint_name(point: PointId) -> String {
     format!("{CHECKPOINT_PREFIX}{point}")
@@ -52,7 +59,7 @@ pub(crate) async fn open_live(
     engine: &Engine,
     (record, freeze): (&Record, bool),
     facts: &VmFacts,
-    disks: &[DiskTarget],
+    (disks, whole): (&[DiskTarget], &[DiskTarget]),
     point: PointId,
     basis: &Basis,
 ) -> Result<(Source, Moment)> {
@@ -65,6 +72,7 @@ pub(crate) async fn open_live(
         checkpoint: Some(checkpoint_name(point)),
         since,
         disks: disks.to_vec(),
+        whole: whole.to_vec(),
         scratch_dir: config.scratch.clone(),
         socket: socket(engine, point),
     };
@@ -109,7 +117,7 @@ pub(crate) async fn open_offline(
     engine: &Engine,
     held: Held,
     facts: &VmFacts,
-    disks: &[DiskTarget],
+    (disks, whole): (&[DiskTarget], &[DiskTarget]),
     bitmaps: &[String],
     basis: &Basis,
 ) -> Result<Source> {
@@ -120,9 +128,11 @@ pub(crate) async fn open_offline(
     for target in disks {
         let file = source_file(facts, target)?;
         let socket = engine.config().sockets.join(format!("{}-{target}.sock", facts.id));
+        let (contexts, bitmaps) =
+            if whole.contains(target) { (&contexts[..1], &[][..]) } else { (&contexts[..], bitmaps) };
         let disk = OfflineDisk { file: &file, bitmaps };
         let export = OfflineExport::start(disk, &socket).await?;
-        let client = export.connect(&contexts, Deadlines::default()).await?;
+        let client = export.connect(contexts, Deadlines::default()).await?;
         source.exports.push(export);
         source.disks.push(mapped(client, target.clone(), &contexts[1..], basis).await?);
     }
@@ -145,7 +155,7 @@ async fn mapped(client: Client, target: DiskTarget, dirty: &[&str], basis: &Basi
         Basis::Initial => (allocated.clone(), ExtentSet::new()),
         // Known when it has been compared.
         Basis::Compare { .. } => (ExtentSet::new(), ExtentSet::new()),
-        Basis::Since(_) => {
+        Basis::Since(_) if !dirty.is_empty() => {
             let mut changed = ExtentSet::new();
             for context in dirty {
                 changed = changed.union(&client.dirty(context).await.map_err(Refusal::failed)?);
@@ -153,6 +163,8 @@ async fn mapped(client: Client, target: DiskTarget, dirty: &[&str], basis: &Basi
             let changed = changed.aligned_out(CLUSTER, size);
             (changed.intersection(&allocated), changed.difference(&allocated))
         }
+        // A disk that was plugged in since: there is no bitmap for it.
+        Basis::Since(_) => (allocated.clone(), ExtentSet::whole(size).difference(&allocated)),
     };
     Ok(SourceDisk { target, client, allocated, data, zero })
 }

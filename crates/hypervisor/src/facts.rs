@@ -85,6 +85,8 @@ pub struct DiskFacts {
     pub source: PathBuf,
     /// `qcow2`, `raw`, …
     pub format: String,
+    /// The bus of its controller: `virtio`, `scsi`, `sata`, …
+    pub bus: String,
 }
 
 /// What a network card is plugged into.
@@ -136,6 +138,8 @@ pub struct VmFacts {
     pub boot_files: Vec<PathBuf>,
     /// Hard disks in the order of the definition; no CD-ROMs, no floppies.
     pub disks: Vec<DiskFacts>,
+    /// Hard disks that the definition has, whatever is plugged in now.
+    pub configured: Vec<DiskFacts>,
     /// Network cards.
     pub nics: Vec<NicFacts>,
     /// What keeps it from being replicated.

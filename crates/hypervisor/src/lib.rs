@@ -29,6 +29,8 @@ pub struct BackupRequest {
     pub since: Option<String>,
     /// The disks to export; all others are left alone. The export has the target's name.
     pub disks: Vec<DiskTarget>,
+    /// Those of them that the older checkpoint does not know: all of such a disk is exported.
+    pub whole: Vec<DiskTarget>,
     /// Directory for the scratch files (blocks that the guest overwrites while the job is open).
     pub scratch_dir: PathBuf,
     /// Unix socket on which QEMU serves NBD.

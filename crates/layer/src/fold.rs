@@ -261,6 +261,7 @@ mod tests {
             base: Backing::new("0.qcow2", BackingFormat::Qcow2).expect("a base"),
             layers: (1..=layers).map(layer).collect(),
             folded: Vec::new(),
+            retired: false,
         };
         let point = |number: &u32| ManifestPoint {
             point: RecoveryPoint {
@@ -282,6 +283,7 @@ mod tests {
             relationship: Uuid::from_u128(2).into(),
             disks: vec![disk.clone()],
             points: points.iter().map(point).collect(),
+            autostart: false,
         };
         lowest_merge(&manifest, &disk, scope, &pins.iter().map(|number| id(*number)).collect())
     }

@@ -14,6 +14,7 @@
 
 mod backing;
 mod chain;
+mod disks;
 mod durable;
 mod error;
 mod fold;

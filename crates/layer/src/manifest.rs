@@ -29,6 +29,8 @@ pub struct Manifest {
     pub disks: Vec<ManifestDisk>,
     /// The recovery points, oldest first.
     pub points: Vec<ManifestPoint>,
+    /// Whether the host on which the VM runs starts it when it boots. A replica is never started like this.
+    pub autostart: bool,
 }
 
 /// One disk: a base and the layers over it.
@@ -44,6 +46,8 @@ pub struct ManifestDisk {
     pub layers: Vec<FileName>,
     /// Layers whose data is in the file below already, and whose own files are about to go.
     pub folded: Vec<FileName>,
+    /// The VM does not have it any more: no new point lists it, and its files go with the last point that does.
+    pub retired: bool,
 }
 
 /// One recovery point and the file of each disk that holds it.
@@ -75,13 +79,19 @@ impl Manifest {
         self.disks.iter().find(|disk| disk.target == *target)
     }
 
+    /// The disks that the VM has now.
+    pub fn current_disks(&self) -> impl Iterator<Item = &ManifestDisk> {
+        self.disks.iter().filter(|disk| !disk.retired)
+    }
+
     pub(crate) fn disk_mut(&mut self, target: &DiskTarget) -> Option<&mut ManifestDisk> {
         self.disks.iter_mut().find(|disk| disk.target == *target)
     }
 
     /// Adds a point whose layers are sealed; each becomes the head of its disk. A repetition changes nothing.
     ///
-    /// A disk that is not in `layers` keeps its head: the base of the first point, or an unchanged disk.
+    /// A disk that is not in `layers` keeps its head: the base of the first point, or an unchanged disk. One that is retired
+    /// is no part of the point.
     pub fn add_point(&mut self, point: RecoveryPoint, layers: &[(DiskTarget, FileName)]) {
         if self.points.iter().any(|known| known.point.id == point.id) {
             return;
@@ -93,7 +103,7 @@ impl Manifest {
                 disk.layers.push(layer.clone());
             }
         }
-        let files = self.disks.iter().map(|disk| (disk.target.clone(), disk.head().file().to_owned()));
+        let files = self.current_disks().map(|disk| (disk.target.clone(), disk.head().file().to_owned()));
         self.points.push(ManifestPoint { point, files: files.collect() });
     }
 
@@ -131,7 +141,7 @@ fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
          in place of the one after -b. The replica's files stay as they are: writes go to the new active.qcow2."
             .to_owned(),
     ];
-    for disk in &manifest.disks {
+    for disk in manifest.current_disks() {
         let disk_folder = folder.join(disk.target.as_str());
         let head = disk.head();
         lines.push(format!(

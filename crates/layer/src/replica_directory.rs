@@ -252,20 +252,7 @@ impl ReplicaDirectory {
     /// Deletes the replica: every file that we made, and the directories if nothing else is in them. A base outside
     /// of the directory is the user's and stays.
     pub fn remove(self) -> Result<(), LayerError> {
-        for disk in &self.manifest.disks {
-            // A run that was cut may have removed it already.
-            if !self.folder.exists(disk.target.as_str())? {
-                continue;
-            }
-            let path = self.disk_folder(&disk.target);
-            let folder = Folder::open(&path)?;
-            let base = Some(disk.base.file()).filter(|base| !base.starts_with('/'));
-            let layers = disk.layers.iter().chain(&disk.folded).map(FileName::as_str);
-            for file in layers.chain(base).chain([ACTIVE]) {
-                folder.remove(file)?;
-            }
-            remove_if_empty(&path)?;
-        }
+        self.manifest.disks.iter().try_for_each(|disk| self.remove_disk(disk))?;
         // The manifest goes last: until then a repetition knows what to delete.
         let attachments = Attachment::ALL.map(attachment_name);
         for file in attachments.into_iter().chain([DEFINITION, MANIFEST]) {
@@ -273,6 +260,21 @@ impl ReplicaDirectory {
         }
         self.folder.sync()?;
         remove_if_empty(self.path())
+    }
+
+    /// Deletes the files that we made for a disk.
+    pub(crate) fn remove_disk(&self, disk: &ManifestDisk) -> Result<(), LayerError> {
+        // A run that was cut may have removed it already.
+        if !self.folder.exists(disk.target.as_str())? {
+            return Ok(());
+        }
+        let path = self.disk_folder(&disk.target);
+        let folder = Folder::open(&path)?;
+        let base = Some(disk.base.file()).filter(|base| !base.starts_with('/'));
+        let layers = disk.layers.iter().chain(&disk.folded).map(FileName::as_str);
+        layers.chain(base).chain([ACTIVE]).try_for_each(|file| folder.remove(file))?;
+        folder.sync()?;
+        remove_if_empty(&path)
     }
 
     pub(crate) fn disk(&self, target: &DiskTarget) -> Result<&ManifestDisk, LayerError> {

@@ -89,14 +89,11 @@ impl ReplicaDirectory {
     /// Gives up every point that is newer than this one, and deletes their layers. Repeating it is harmless.
     pub fn give_up_after(&mut self, point: PointId) -> Result<(), LayerError> {
         let sizes: Vec<(DiskTarget, u64)> = self
-            .manifest()
-            .disks
-            .iter()
-            .map(|disk| {
-                Ok((
-                    disk.target.clone(),
-                    self.size_at(&disk.target, &self.point_backing(point, &disk.target)?)?,
-                ))
+            .disks_at(point)?
+            .into_iter()
+            .map(|target| {
+                let size = self.size_at(&target, &self.point_backing(point, &target)?)?;
+                Ok((target, size))
             })
             .collect::<Result<_, LayerError>>()?;
         self.update(|manifest| {
@@ -216,7 +213,11 @@ impl Manifest {
         let files = self.points[index].files.clone();
         self.points.truncate(index + 1);
         for disk in &mut self.disks {
-            let Some(file) = files.get(&disk.target) else { continue };
+            let Some(file) = files.get(&disk.target) else {
+                // It was added after this point.
+                disk.retired = true;
+                continue;
+            };
             let kept =
                 disk.layers.iter().position(|layer| layer.as_str() == file).map_or(0, |index| index + 1);
             let given_up = disk.layers.split_off(kept);

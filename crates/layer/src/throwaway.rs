@@ -47,7 +47,7 @@ impl ReplicaDirectory {
             let made = create_overlay(folder.path(), &file, spec)?;
             Ok((target.clone(), made.path))
         };
-        self.manifest().disks.iter().map(|disk| overlay(&disk.target)).collect()
+        self.disks_at(point)?.iter().map(overlay).collect()
     }
 
     /// Removes a throw-away copy with all that its VM wrote; a missing one is fine.

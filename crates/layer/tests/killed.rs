@@ -94,11 +94,23 @@ fn receive(directory: &ReplicaDirectory, ordinal: u64) {
 fn work(root: &Path) {
     let storage = Storage::initialise(root).expect("storage");
     let base = Backing::beside(&ReplicaDirectory::base_name());
-    let disk =
-        ManifestDisk { target: vda(), virtual_size: SIZE, base, layers: Vec::new(), folded: Vec::new() };
+    let disk = ManifestDisk {
+        target: vda(),
+        virtual_size: SIZE,
+        base,
+        layers: Vec::new(),
+        folded: Vec::new(),
+        retired: false,
+    };
     let (vm, relationship) = (uuid::Uuid::from_u128(1).into(), uuid::Uuid::from_u128(2).into());
-    let manifest =
-        Manifest { vm_name: "vm".to_owned(), vm, relationship, disks: vec![disk], points: Vec::new() };
+    let manifest = Manifest {
+        vm_name: "vm".to_owned(),
+        vm,
+        relationship,
+        disks: vec![disk],
+        points: Vec::new(),
+        autostart: false,
+    };
     let mut directory = ReplicaDirectory::create(&storage, manifest).expect("a directory");
     let newest = directory.manifest().points.last().map(|point| point.point.ordinal);
     for ordinal in newest.map_or(0, |newest| newest + 1)..=NEWEST {

@@ -45,8 +45,10 @@ fn manifest(base: Backing) -> Manifest {
             base,
             layers: Vec::new(),
             folded: Vec::new(),
+            retired: false,
         }],
         points: Vec::new(),
+        autostart: false,
     }
 }
 

@@ -54,6 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         checkpoint: Some(checkpoint.to_owned()),
         since: since.map(str::to_owned),
         disks: disks.clone(),
+        whole: Vec::new(),
         scratch_dir: PathBuf::from(scratch),
         socket: PathBuf::from(socket),
     };

@@ -42,7 +42,7 @@ pub(crate) fn begin(domain: &Domain, id: VmId, request: &BackupRequest) -> Resul
     let disk = |target: &DiskTarget| OpenDisk {
         target: target.clone(),
         export: target.as_str().to_owned(),
-        dirty_context: dirty_context.clone(),
+        dirty_context: dirty_context.clone().filter(|_| !request.whole.contains(target)),
     };
     Ok(OpenBackup { socket: request.socket.clone(), disks: request.disks.iter().map(disk).collect() })
 }
@@ -70,8 +70,14 @@ fn description(request: &BackupRequest, id: VmId) -> Result<Element> {
         let name = target.as_str();
         let mut disk = Element::new("disk").with("name", name).with("backup", "yes").with("type", "file");
         disk.set("exportname", name);
-        if request.since.is_some() {
-            disk.set("exportbitmap", EXPORT_BITMAP);
+        if let Some(since) = &request.since {
+            if request.whole.contains(target) {
+                disk.set("backupmode", "full");
+            } else {
+                disk.set("backupmode", "incremental");
+                disk.set("incremental", since);
+                disk.set("exportbitmap", EXPORT_BITMAP);
+            }
         }
         let file = scratch(request, id, target);
         disk.push(Element::new("driver").with("type", "qcow2"));
@@ -169,7 +175,8 @@ mod tests {
         BackupRequest {
             checkpoint: Some("vr-2".to_owned()),
             since: Some("vr-1".to_owned()),
-            disks: vec![DiskTarget::new("vda").unwrap(), DiskTarget::new("vdb").unwrap()],
+            disks: ["vda", "vdb", "vdc"].map(|name| DiskTarget::new(name).unwrap()).to_vec(),
+            whole: vec![DiskTarget::new("vdc").unwrap()],
             scratch_dir: "/scratch/it's <here>".into(),
             socket: "/run/a&b.nbd".into(),
         }
@@ -184,7 +191,8 @@ mod tests {
         assert!(is_ours(&job));
         let open = read(&job).unwrap();
         assert_eq!(open.socket, Path::new("/run/a&b.nbd"));
-        assert_eq!(open.disks.len(), 2);
+        assert_eq!(open.disks.len(), 3);
+        assert_eq!(open.disks[2].dirty_context, None, "vdc was plugged in after the checkpoint");
         assert_eq!(open.disks[1].dirty_context.as_deref(), Some("qemu:dirty-bitmap:vr-dirty"));
     }
 

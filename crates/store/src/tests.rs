@@ -40,6 +40,7 @@ fn relationship() -> Relationship {
             retention: "12xall,24x1h,7x1d".parse().expect("a retention"),
             application_consistent_every: Some(std::time::Duration::from_secs(3600)),
             comparing: domain::Comparing::default(),
+            new_disks: domain::NewDisks::Warn,
         },
     }
 }

@@ -43,6 +43,9 @@ pub struct DeltaHeader {
     /// What a person called the point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// Whether the primary server starts the VM when it boots; none: not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<bool>,
 }
 
 /// One disk of a delta.

@@ -256,6 +256,9 @@ pub struct Beliefs {
     /// It has no recovery point, but a base: an existing copy of the disks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub seeded: bool,
+    /// Replicated disks that its newest recovery point does not have: they travel whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
 }
 
 /// A delta that the primary could go on with.

@@ -24,6 +24,7 @@ fn header() -> DeltaHeader {
         attachments: Vec::new(),
         expected_bytes: 0,
         tag: None,
+        autostart: None,
     }
 }
 

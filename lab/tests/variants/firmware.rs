@@ -161,5 +161,12 @@ fn variables_tpm_state_and_definition_go_with_the_vm() {
     assert_eq!((done.lost_writes, done.doubled_writes, done.digests_equal), (0, 0, Some(true)), "{done:?}");
     assert_proofs(&lab, first, VM);
     assert_eq!((files(&lab, first), lab.host(first).virsh(["domblklist", VM]).unwrap()), home);
+
+    // With the replica goes what libvirt kept of its TPM; the VM's own stays.
+    let [_, gone] = files(&lab, second);
+    assert!(gone.exists());
+    product.run(&lab, first, &["remove", VM, "--delete-replica", "--yes"]).unwrap();
+    assert!(!gone.parent().unwrap().parent().unwrap().exists(), "{}", gone.display());
+    assert!(files(&lab, first).iter().all(|file| file.exists()));
     lab.down().unwrap();
 }

@@ -1,6 +1,6 @@
 //! `list` and `show`: View Replication Health.
 
-use api::dto::{ComparisonView, InitialCopy, RelationshipDetail, RelationshipSummary, Statistics};
+use api::dto::{ComparisonView, InitialCopy, NewDisks, RelationshipDetail, RelationshipSummary, Statistics};
 use api::units;
 
 use super::table::{Cell, labelled, table};
@@ -178,6 +178,9 @@ fn settings(screen: &Screen, detail: &RelationshipDetail) -> Vec<(&'static str, 
     lines.push(("Recovery points", printable(&recovery_points(&detail.recovery_points))));
     if let Some(every) = detail.application_consistent_every_seconds {
         lines.push(("Application-consistent", format!("every {}", units::interval(every))));
+    }
+    if detail.new_disks == NewDisks::Warn {
+        lines.push(("Added disks", "wait for a person".to_owned()));
     }
     lines.extend(detail.chain.as_ref().map(|chain| ("Chain", super::chain(chain))));
     if let Some(head) = &detail.head {

@@ -67,6 +67,7 @@ fn detail(health: Health) -> RelationshipDetail {
         drill_every_seconds: None,
         recovery_points: "24x1h,7x1d".into(),
         application_consistent_every_seconds: Some(14_400),
+        new_disks: api::dto::NewDisks::Replicate,
         chain: None,
         head: Some(RecoveryPointView {
             id: "0198c0de-0000-7000-8000-0000000000aa".into(),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::point::ChainView;
-use super::settings::{Compression, Thresholds};
+use super::settings::{Compression, NewDisks, Thresholds};
 
 /// Which side the asked host is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -140,6 +140,9 @@ pub struct RelationshipDetail {
     /// Time between two application-consistent points; none: there are none.
     #[serde(default)]
     pub application_consistent_every_seconds: Option<u64>,
+    /// What becomes of a disk that is added to the VM.
+    #[serde(default)]
+    pub new_disks: NewDisks,
     /// The files of the recovery points; none: not known here (on the primary).
     #[serde(default)]
     pub chain: Option<ChainView>,

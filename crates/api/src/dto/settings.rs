@@ -107,6 +107,17 @@ pub struct ThresholdsChange {
     pub monitoring_interval_seconds: Option<u64>,
 }
 
+/// What becomes of a disk that is added to the VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewDisks {
+    /// It is replicated by itself.
+    #[default]
+    Replicate,
+    /// Health warns until a person decides.
+    Warn,
+}
+
 /// Protect a VM.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EnableRequest {
@@ -177,6 +188,10 @@ pub struct SettingsChange {
     pub resynchronize: Option<String>,
     /// Verifications of the primary server.
     pub verifications: Option<Drills>,
+    /// What becomes of a disk that is added to the VM.
+    pub new_disks: Option<NewDisks>,
+    /// Disks of the VM that are replicated from now on, as they are now.
+    pub add_disks: Vec<String>,
 }
 
 /// Reverse the direction of an unprotected relationship. What is none is filled in from the original; what is given

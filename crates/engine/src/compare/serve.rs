@@ -115,7 +115,9 @@ async fn open_disk(engine: &Engine, record: &Record, target: &DiskTarget) -> Res
         let disk = directory.manifest().disk(&of_target);
         let disk = disk.ok_or_else(|| Refusal::failed(format!("disk {of_target} is not here")))?;
         let file = disk.head().resolve(&directory.disk_folder(&of_target));
-        if seed::is_seeded(&directory) && !file.exists() {
+        // Nothing of it is here: it did not come with the others, or it was added to the VM since.
+        let lacking = seed::is_seeded(&directory) || directory.manifest().head_lacks(&of_target);
+        if lacking && !file.exists() {
             return Ok(None);
         }
         directory.check_chain(&of_target).map_err(Refusal::failed)?;

@@ -149,7 +149,7 @@ async fn keep_only(record: &Record, point: PointId) -> Result<Vec<DiskTarget>> {
     let mut directory = replica::directory(record)?;
     blocking(move || {
         directory.keep_only(point).map_err(Refusal::failed)?;
-        Ok(directory.manifest().disks.iter().map(|disk| disk.target.clone()).collect())
+        Ok(directory.manifest().current_disks().map(|disk| disk.target.clone()).collect())
     })
     .await
 }

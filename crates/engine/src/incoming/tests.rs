@@ -18,6 +18,7 @@ fn directory(root: &std::path::Path) -> ReplicaDirectory {
         base: Backing::beside(&ReplicaDirectory::base_name()),
         layers: Vec::new(),
         folded: Vec::new(),
+        retired: false,
     };
     let manifest = Manifest {
         vm_name: "vm".into(),
@@ -25,6 +26,7 @@ fn directory(root: &std::path::Path) -> ReplicaDirectory {
         relationship: Uuid::from_u128(2).into(),
         disks: ["vda", "vdb", "vdc"].map(disk).into(),
         points: Vec::new(),
+        autostart: false,
     };
     ReplicaDirectory::create(&Storage::initialise(root).expect("storage"), manifest).expect("a directory")
 }
@@ -45,6 +47,7 @@ fn header() -> DeltaHeader {
         attachments: Vec::new(),
         expected_bytes: 0,
         tag: None,
+        autostart: None,
     }
 }
 

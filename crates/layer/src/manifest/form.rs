@@ -24,6 +24,8 @@ struct ManifestForm {
     relationship: String,
     disks: Vec<DiskForm>,
     points: Vec<PointForm>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    starts_with_the_host_of_the_vm: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -35,6 +37,8 @@ struct DiskForm {
     layers: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     merged_layers_to_delete: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    removed_from_the_vm: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,6 +84,7 @@ pub(super) fn encode(manifest: &Manifest, how_to_start: Vec<String>) -> Vec<u8> 
         relationship: manifest.relationship.to_string(),
         disks: manifest.disks.iter().map(disk_form).collect(),
         points: manifest.points.iter().map(point_form).collect(),
+        starts_with_the_host_of_the_vm: manifest.autostart,
     };
     let mut bytes = serde_json::to_vec_pretty(&form).expect("strings, numbers and lists are always JSON");
     bytes.push(b'\n');
@@ -98,6 +103,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, String> {
         relationship: form.relationship.parse().map_err(|_| "relationship is no UUID".to_owned())?,
         disks: form.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
         points: form.points.into_iter().map(point).collect::<Result<_, _>>()?,
+        autostart: form.starts_with_the_host_of_the_vm,
     })
 }
 
@@ -110,6 +116,7 @@ fn disk_form(disk: &ManifestDisk) -> DiskForm {
         base_format: disk.base.format(),
         layers: names(&disk.layers),
         merged_layers_to_delete: names(&disk.folded),
+        removed_from_the_vm: disk.retired,
     }
 }
 
@@ -123,6 +130,7 @@ fn disk(form: DiskForm) -> Result<ManifestDisk, String> {
         base: Backing::new(&form.base, form.base_format).map_err(|error| error.to_string())?,
         layers: names(form.layers)?,
         folded: names(form.merged_layers_to_delete)?,
+        retired: form.removed_from_the_vm,
     })
 }
 

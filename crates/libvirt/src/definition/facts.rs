@@ -29,6 +29,7 @@ pub(crate) fn read(definition: &str) -> Result<VmFacts, HypervisorError> {
     let kind = domain.child("os").and_then(|os| os.child("type"));
     let attribute = |name: &str| kind.and_then(|kind| kind.get(name)).unwrap_or_default().to_owned();
     let agent = |channel: &Element| channel.child_attribute("target", "name") == Some(AGENT_CHANNEL);
+    let disks = disks(devices)?;
     Ok(VmFacts {
         id,
         name,
@@ -41,7 +42,8 @@ pub(crate) fn read(definition: &str) -> Result<VmFacts, HypervisorError> {
         cpu_xml: domain.child("cpu").map(Element::to_xml),
         firmware: firmware(&domain),
         boot_files: boot_files(&domain),
-        disks: disks(devices)?,
+        configured: disks.clone(),
+        disks,
         nics: devices.all("interface").map(nic).collect(),
         obstacles: obstacles(&domain, devices),
         has_agent: devices.all("channel").any(agent),
@@ -101,7 +103,8 @@ fn disk(disk: &Element) -> Result<DiskFacts, HypervisorError> {
     let places = ["file", "dev", "dir", "name", "volume"];
     let path = source.and_then(|source| places.iter().find_map(|place| source.get(place)));
     let format = disk.child_attribute("driver", "type").unwrap_or("raw").to_owned();
-    Ok(DiskFacts { target, source: PathBuf::from(path.unwrap_or_default()), format })
+    let bus = disk.child_attribute("target", "bus").unwrap_or_default().to_owned();
+    Ok(DiskFacts { target, source: PathBuf::from(path.unwrap_or_default()), format, bus })
 }
 
 fn nic(interface: &Element) -> NicFacts {

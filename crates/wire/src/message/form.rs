@@ -7,7 +7,7 @@ use domain::divergence::Pieces;
 use domain::retention::TAG_CHARS_MAX;
 use domain::{
     Check, CheckName, Comparing, Compression, Consistency, DiskChoice, DiskTarget, Divergence, Epoch,
-    Frequency, HostId, Lineage, OperationId, PointId, RecoveryPoint, RelationshipId, Resynchronize,
+    Frequency, HostId, Lineage, NewDisks, OperationId, PointId, RecoveryPoint, RelationshipId, Resynchronize,
     Retention, Settings, Settlement, Thresholds, Timestamp, Verdict,
 };
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,9 @@ pub struct SettingsForm {
     /// Seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_every_s: Option<u64>,
+    /// A disk that is added to the VM waits for a person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_disks_wait: bool,
 }
 
 impl From<&Settings> for SettingsForm {
@@ -96,6 +99,7 @@ impl From<&Settings> for SettingsForm {
             resynchronize: (settings.comparing.resynchronize != Resynchronize::Automatic)
                 .then(|| settings.comparing.resynchronize.to_string()),
             verify_every_s: settings.comparing.verify_every.map(|every| every.as_secs()),
+            new_disks_wait: settings.new_disks == NewDisks::Warn,
         }
     }
 }
@@ -138,6 +142,7 @@ impl TryFrom<SettingsForm> for Settings {
                 })?,
                 verify_every: form.verify_every_s.map(Duration::from_secs),
             },
+            new_disks: if form.new_disks_wait { NewDisks::Warn } else { NewDisks::Replicate },
         })
     }
 }

@@ -36,6 +36,7 @@ fn vm() -> VmFacts {
         firmware: Firmware::Bios,
         boot_files: Vec::new(),
         disks: Vec::new(),
+        configured: Vec::new(),
         nics: vec![nic(NicKind::Bridge, "br0"), nic(NicKind::Network, "default"), nic(NicKind::Other, "")],
         obstacles: Vec::new(),
         has_agent: false,
@@ -206,6 +207,7 @@ fn settings(disks: &[(&str, DiskChoice)]) -> Settings {
         retention: domain::Retention::default(),
         application_consistent_every: None,
         comparing: domain::Comparing::default(),
+        new_disks: domain::NewDisks::Replicate,
     }
 }
 
@@ -213,6 +215,7 @@ fn settings(disks: &[(&str, DiskChoice)]) -> Settings {
 fn a_disk_without_a_bitmap_is_refused_unless_it_is_left_out() {
     let obstacle = |kind: &str| Obstacle::NoBitmap { target: "vdb".into(), kind: kind.into() };
     let disk = DiskFacts {
+        bus: "virtio".into(),
         target: DiskTarget::new("vdb").expect("a target"),
         source: "/srv/my disk.img".into(),
         format: "raw".into(),
