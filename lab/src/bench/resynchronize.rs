@@ -38,6 +38,7 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<Vec<Resynchroniz
     let run = |words: &[&str]| bench.product.run(&bench.lab, HOSTS[0], words);
     let (host, name) = (bench.lab.host(HOSTS[0]), guest.name());
     let count = guest.disk_bytes / BLOCK_BYTES / CHANGED_PART + 1;
+    run(&["set", name, "--frequency", "5s", "--yes"])?;
     let mut figures = Vec::new();
     for round in 0..bench.options.rounds {
         run(&["pause", name, "--yes"])?;
@@ -53,6 +54,7 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<Vec<Resynchroniz
         let rsync = rsync(bench, guest, count, round as u64)?;
         figures.push(ResynchronizeFigure { ours: ours.seconds, bytes: ours.bytes, blake3, rsync });
     }
+    run(&["set", name, "--frequency", "1h", "--yes"])?;
     Ok(figures)
 }
 
