@@ -171,8 +171,11 @@ fn facts(
         }
     };
     let files = manifest.disks.iter().flat_map(|disk| {
-        let layers = disk.layers.iter().chain(&disk.folded).map(|layer| layer.as_str());
-        layers.chain([disk.base.file()]).map(|file| bytes(&disk.target, file)).collect::<Vec<_>>()
+        let layers = disk.layers.iter().map(|layer| layer.as_str()).chain([disk.base.file()]);
+        let layers = layers.map(|file| bytes(&disk.target, file));
+        // One that is about to be deleted may be gone already.
+        let folded = disk.folded.iter().map(|layer| bytes(&disk.target, layer.as_str()).or(Some(0)));
+        layers.chain(folded).collect::<Vec<_>>()
     });
     ChainFacts {
         points: manifest.points.iter().map(point).collect(),
