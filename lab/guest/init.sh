@@ -43,18 +43,17 @@ echo $! > /run/workload.pid
 acpid -c /etc/acpi -l /dev/null -p /run/acpid.pid
 
 start_agent() { # QEMU names a port in a message of its own, which may come later than the port
-    tries=200
-    while [ $tries -gt 0 ]; do
+    while :; do
         for port in /sys/class/virtio-ports/*; do
             name=
             read -r name 2>/dev/null < "$port/name"
             if [ "$name" = org.qemu.guest_agent.0 ]; then
                 qemu-ga -d --retry-path -m virtio-serial -p "/dev/${port##*/}" -t /run -f /run/qemu-ga.pid
+                echo "lab: guest agent on ${port##*/}"
                 return
             fi
         done
         usleep 100000
-        tries=$((tries - 1))
     done
 }
 start_agent &

@@ -260,7 +260,11 @@ impl Host {
             match answer {
                 Ok(_) => return Ok(start.elapsed()),
                 Err(error) if start.elapsed() > limit => {
-                    return Err(error).with_context(|| format!("agent of {guest} after {limit:?}"));
+                    let console = self.sh(&format!("tail -n 20 '/var/log/libvirt/qemu/{guest}-console.log'"));
+                    let console = console.unwrap_or_default();
+                    return Err(error).with_context(|| {
+                        format!("agent of {guest} after {limit:?}; its console:\n{console}")
+                    });
                 }
                 Err(_) => sleep(LOOK_PAUSE),
             }

@@ -6,6 +6,7 @@ use choreography::{Mark, Step};
 use domain::{DiskTarget, Phase, PointId, Settlement, Timestamp, vm_argument};
 use store::Record;
 
+use crate::compare::serve;
 use crate::operation::Run;
 use crate::{Code, Engine, Refusal, Result, blocking, clock, receive, replica, visible};
 
@@ -19,6 +20,7 @@ impl Run<'_> {
         let _alone = receive::alone(&slot).await?;
         // A merge under way gives way; the point that was chosen may have been merged since.
         let _files = slot.chain.hold().await;
+        serve::close(&slot).await;
         let options = &self.operation.options;
         let point = replica::point(&self.record, options.point)?.id;
         let now = clock::now();
