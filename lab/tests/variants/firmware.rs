@@ -147,7 +147,7 @@ fn variables_tpm_state_and_definition_go_with_the_vm() {
     assert!(lab.host(second).guest_state(VM).unwrap().starts_with("shut off"));
 
     // An edit while it is off and no block changes: the next recovery point has it too, without a byte of disk.
-    let before = product.json(&lab, second, &["show", VM]).unwrap();
+    let before = product.wait_show(&lab, second, VM, LIMIT, |shown| is_normal(shown, 1)).unwrap();
     edit(&lab, [second, first], &["setmaxmem", VM, "280M", "--config"], "<memory unit");
     let after = super::next_head(&product, &lab, second, VM, &before);
     assert_eq!(Carried::of(&after).bytes, Carried::of(&before).bytes, "{after:#}");
