@@ -89,6 +89,8 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
     let envelope = Envelope::of(&facts)?;
     let divergence = beliefs.divergence.map(Divergence::try_from).transpose()?;
     let basis = with_divergence(decision.basis, divergence.as_ref());
+    let whole = disks.iter().filter(|disk| beliefs.lacks.iter().any(|it| it == disk.as_str()));
+    let whole = whole.cloned().collect();
     let basis = match (basis, policy::wanted(engine, record)?) {
         (Basis::Initial, _) if seeded => {
             Basis::Compare { cause: "the replica begins from an existing copy".to_owned() }
@@ -97,8 +99,6 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         (basis, _) => basis,
     };
     let verifies = matches!(basis, Basis::Since(_)) && policy::verification_is_due(engine, record)?;
-    let whole = disks.iter().filter(|disk| beliefs.lacks.iter().any(|it| it == disk.as_str()));
-    let whole = whole.cloned().collect();
     let mut attempt = Attempt {
         engine,
         record,

@@ -173,11 +173,9 @@ pub(crate) async fn create(
     let directory = blocking(move || {
         let disk = |(target, virtual_size)| {
             let seeded = seeds.iter().any(|(seeded, _)| *seeded == target);
-            let disk = ManifestDisk::fresh(target, virtual_size);
-            match seeded {
-                true => ManifestDisk { base: Backing::beside(&ReplicaDirectory::seed_name()), ..disk },
-                false => disk,
-            }
+            let base = if seeded { ReplicaDirectory::seed_name() } else { ReplicaDirectory::base_name() };
+            let base = Backing::beside(&base);
+            ManifestDisk::on(target, virtual_size, base)
         };
         let manifest = Manifest {
             vm_name: relationship.vm_name.clone(),

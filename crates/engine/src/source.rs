@@ -163,8 +163,11 @@ async fn mapped(client: Client, target: DiskTarget, dirty: &[&str], basis: &Basi
             let changed = changed.aligned_out(CLUSTER, size);
             (changed.intersection(&allocated), changed.difference(&allocated))
         }
-        // A disk that was plugged in since: there is no bitmap for it.
-        Basis::Since(_) => (allocated.clone(), ExtentSet::whole(size).difference(&allocated)),
+        // Plugged in since: there is no bitmap for it, and all of it travels.
+        Basis::Since(_) => {
+            let zero = ExtentSet::whole(size).difference(&allocated);
+            (allocated.clone(), zero)
+        }
     };
     Ok(SourceDisk { target, client, allocated, data, zero })
 }

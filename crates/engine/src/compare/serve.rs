@@ -31,7 +31,7 @@ pub(crate) struct OpenHead {
 
 struct OpenDisk {
     target: DiskTarget,
-    /// None: nothing of it is here yet, beside disks that began from an existing copy.
+    /// None: nothing of it is here yet, as it was added to the VM, or lies beside disks that began from an existing copy.
     file: Option<OpenFile>,
 }
 
@@ -112,12 +112,10 @@ async fn open_disk(engine: &Engine, record: &Record, target: &DiskTarget) -> Res
     let directory = replica::directory(record)?;
     let of_target = target.clone();
     let file = blocking(move || {
-        let disk = directory.manifest().disk(&of_target);
-        let disk = disk.ok_or_else(|| Refusal::failed(format!("disk {of_target} is not here")))?;
+        // Added to the VM since: it comes with the next point.
+        let Some(disk) = directory.manifest().disk(&of_target) else { return Ok(None) };
         let file = disk.head().resolve(&directory.disk_folder(&of_target));
-        // Nothing of it is here: it did not come with the others, or it was added to the VM since.
-        let lacking = seed::is_seeded(&directory) || directory.manifest().head_lacks(&of_target);
-        if lacking && !file.exists() {
+        if seed::is_seeded(&directory) && !file.exists() {
             return Ok(None);
         }
         directory.check_chain(&of_target).map_err(Refusal::failed)?;
