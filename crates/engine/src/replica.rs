@@ -297,6 +297,11 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     }
 }
 
+/// An id that no point has, the same at each repetition: of what a primary of this epoch wrote.
+fn beside(id: domain::RelationshipId, epoch: domain::Epoch) -> PointId {
+    PointId(uuid::Uuid::from_u128(id.0.as_u128() ^ u128::from(epoch.number())))
+}
+
 /// The VM, which is off, becomes a replica of this host: its files are the common base, its definition names overlays that
 /// do not exist. Gives the directory. Repeating it, also after a crash in the middle, is fine. `is_whole`: what the files hold is
 /// `head`; otherwise they hold more, and it is not offered as a recovery point.
@@ -338,14 +343,16 @@ pub(crate) async fn demote(
         facts.disks.iter().any(|it| it.target == disk.target && it.source == base)
     };
     let bases_changed = directory.manifest().disks.iter().any(wrote_to_base);
-    let head = head.clone();
+    let (head, epoch) = (head.clone(), record.relationship.epoch);
     let (mut directory, definition) = blocking(move || {
         if bases_changed {
             // Whatever point the directory still lists has other content now, unless it is this one.
             let stays = |listed: &ManifestPoint| is_whole && listed.point.id == head.id;
             directory.update(|manifest| manifest.points.retain(stays)).map_err(Refusal::failed)?;
         }
-        let layer = ReplicaDirectory::layer_name(head.ordinal, head.id);
+        // What holds more than the point must not be taken for the point's own layer, which may be here already.
+        let holds = if is_whole { head.id } else { beside(id, epoch) };
+        let layer = ReplicaDirectory::layer_name(head.ordinal, holds);
         let targets: Vec<DiskTarget> =
             directory.manifest().disks.iter().map(|disk| disk.target.clone()).collect();
         let mut layers = Vec::new();
