@@ -1,19 +1,24 @@
 //! The benchmark: the real product on two hosts, measured beside another tool over the same link in the same run.
 //!
 //! ```text
-//! make the disk ─► (nbdcopy, initial copy) × rounds ─► cycles ─► resynchronizations ─► handovers there and back ─► the same with a larger disk
+//! make the disk ─► (nbdcopy, initial copy) × rounds ─► cycles ─► resynchronizations ─► handovers there and back
+//! ─► many recovery points, merges ─► failover and reverse ─► the same with a larger disk
 //! ```
 //! NOT a test: a missed target is a figure, not a failure. Only what makes a figure worthless fails: a copy that differs,
-//! a cycle that carried something else, a handover that had nothing left to send.
+//! a cycle that carried something else, a handover that had nothing left to send. A part that fails is named, and the rest
+//! goes on.
 
 mod content;
 mod copy;
 mod cycle;
 mod dirty;
+mod failover;
 mod handover;
+mod merge;
 mod resynchronize;
 mod usage;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -27,7 +32,9 @@ use crate::product::{HOSTS, Product};
 
 pub use copy::Copies;
 pub use cycle::CycleFigure;
+pub use failover::{FailoverFigures, ReverseFigure};
 pub use handover::HandoverFigure;
+pub use merge::MergeFigure;
 pub use resynchronize::ResynchronizeFigure;
 pub use usage::Usage;
 
@@ -59,7 +66,7 @@ impl Benchmark {
 }
 
 /// What was measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Figures {
     /// Virtual size of the disk, bytes.
     pub disk_bytes: u64,
@@ -71,10 +78,39 @@ pub struct Figures {
     pub cycles: Vec<CycleFigure>,
     /// Resynchronizations of two copies that differ in one hundredth.
     pub resynchronizations: Vec<ResynchronizeFigure>,
+    /// Merges of one layer, ours and the other tool's.
+    pub merges: Vec<MergeFigure>,
+    /// The failover that nobody planned, with a long chain.
+    pub failover: Option<FailoverFigures>,
+    /// The way back after it.
+    pub reverse: Option<ReverseFigure>,
     /// Planned failovers, of the disk and of the larger one.
     pub handovers: Vec<HandoverFigure>,
     /// Memory and processor time of both daemons during the initial copies.
     pub usage: Vec<Usage>,
+    /// What could not be measured.
+    pub failures: Vec<Failure>,
+}
+
+/// A part that gave no figure.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    /// Which.
+    pub part: String,
+    /// Why.
+    pub error: String,
+}
+
+impl Figures {
+    /// Measures a part; what it failed with is noted.
+    fn part(&mut self, say: &impl Fn(&str), part: &str, measure: impl FnOnce(&mut Figures) -> Result<()>) {
+        say(part);
+        if let Err(error) = measure(self) {
+            let error = format!("{error:#}");
+            say(&format!("FAILED: {part}: {error}"));
+            self.failures.push(Failure { part: part.to_owned(), error });
+        }
+    }
 }
 
 /// Two hosts with the product on them, and what is measured there.
@@ -114,37 +150,46 @@ impl Bench {
         let guest = self.start_guest("bench", 50, content::to_qcow2(&[&raw])?)?;
         let guest = Subject { guest, disk_bytes };
         let data_bytes = content::data_bytes(&raw)?;
+        let mut figures = Figures { disk_bytes, data_bytes, ..Figures::default() };
+        // Without a copy there is nothing to measure.
         say("initial copies, and the same disk by nbdcopy");
-        let mut usage = Vec::new();
-        let copies = copy::measure(self, &guest, &mut usage)?;
-        let mut figures = Figures {
-            disk_bytes,
-            data_bytes,
-            copies,
-            cycles: Vec::new(),
-            resynchronizations: Vec::new(),
-            handovers: Vec::new(),
-            usage,
-        };
+        figures.copies = copy::measure(self, &guest, &mut figures.usage)?;
         if self.options.copies_only {
             return Ok(figures);
         }
-        say("cycles");
-        figures.cycles = cycle::measure(self, &guest)?;
-        say("resynchronizations, and the same by rsync");
-        figures.resynchronizations = resynchronize::measure(self, &guest)?;
-        say("planned failover, there and back");
-        figures.handovers = handover::measure(self, &guest)?;
-        self.retire(&guest)?;
+        figures.part(say, "cycles", |it| cycle::measure(self, &guest).map(|measured| it.cycles = measured));
+        figures.part(say, "resynchronizations, and the same by rsync", |it| {
+            resynchronize::measure(self, &guest).map(|measured| it.resynchronizations = measured)
+        });
+        figures.part(say, "planned failover, there and back", |it| {
+            handover::measure(self, &guest).map(|measured| it.handovers = measured)
+        });
+        figures.part(say, "recovery points", |_| failover::make_points(self, &guest));
+        figures.part(say, "merges, and the same by qemu-img", |it| {
+            merge::measure(self, &guest).map(|measured| it.merges = measured)
+        });
+        figures.part(say, "failover with many recovery points, and reads", |it| {
+            failover::measure(self, &guest).map(|measured| it.failover = Some(measured))
+        });
+        figures.part(say, "reverse, and a normal cycle", |it| {
+            failover::reverse(self, &guest).map(|measured| it.reverse = Some(measured))
+        });
+        // It may have failed anywhere.
+        self.lab.heal_link()?;
+        figures.part(say, "the end of the first disk", |_| self.retire(&guest));
+        let larger = format!("the same with a disk {LARGER} times as large");
+        figures.part(say, &larger, |it| self.larger(&raw, it));
+        Ok(figures)
+    }
 
-        say(&format!("the same with a disk {LARGER} times as large"));
-        let image = content::to_qcow2(&[raw.as_path(); LARGER])?;
-        std::fs::remove_file(&raw)?;
+    fn larger(&self, raw: &Path, figures: &mut Figures) -> Result<()> {
+        let image = content::to_qcow2(&[raw; LARGER])?;
+        std::fs::remove_file(raw)?;
         let guest = self.start_guest("larger", 51, image)?;
-        let larger = Subject { guest, disk_bytes: disk_bytes * LARGER as u64 };
+        let larger = Subject { guest, disk_bytes: figures.disk_bytes * LARGER as u64 };
         figures.usage.push(copy::initial(self, &larger)?.usage);
         figures.handovers.extend(handover::measure(self, &larger)?);
-        Ok(figures)
+        Ok(())
     }
 
     fn start_guest(&self, name: &str, number: u8, disk: std::path::PathBuf) -> Result<Guest> {
@@ -166,11 +211,16 @@ impl Bench {
 
     /// Ends replication of a guest that is at home again, and the guest with its disks.
     fn retire(&self, guest: &Subject) -> Result<()> {
-        self.product.run(&self.lab, HOSTS[0], &["remove", guest.name(), "--delete-replica", "--yes"])?;
-        let host = self.lab.host(HOSTS[0]);
-        host.virsh(["destroy", guest.name()])?;
-        host.virsh(["undefine", guest.name(), "--checkpoints-metadata"])?;
-        host.sh(&format!("rm {}/{}-*", crate::IMAGE_FOLDER, guest.name())).map(drop)
+        let words = ["remove", guest.name(), "--delete-replica", "--yes"];
+        let ended = self.product.run(&self.lab, HOSTS[0], &words);
+        // The larger guest needs the memory and the room, whatever became of this one and wherever it runs.
+        for host in HOSTS {
+            let host = self.lab.host(host);
+            drop(host.virsh(["destroy", guest.name()]));
+            drop(host.virsh(["undefine", guest.name(), "--checkpoints-metadata"]));
+        }
+        self.lab.host(HOSTS[0]).sh(&format!("rm {}/{}-*", crate::IMAGE_FOLDER, guest.name()))?;
+        ended.map(drop)
     }
 
     /// How many cycles were acknowledged, and what they took and carried together: (cycles, milliseconds, bytes).

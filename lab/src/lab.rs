@@ -7,6 +7,7 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::binaries::cache_folder;
+use crate::block;
 use crate::host::Host;
 use crate::image::Image;
 use crate::namespace::{Entrance, Namespace};
@@ -162,6 +163,7 @@ pub fn sweep(options: &LabOptions) -> Result<()> {
             namespace.kill()?;
         }
     }
+    block::release(&options.folder())?;
     remove(&options.folder())?;
     // The folder of all labs goes with the last of them; while it holds others, this fails as it should.
     drop(fs::remove_dir(&options.root));

@@ -20,6 +20,7 @@
 
 mod bench;
 mod binaries;
+mod block;
 mod guest;
 mod hold;
 mod host;
@@ -37,9 +38,11 @@ mod sides;
 mod workload;
 
 pub use bench::{
-    Benchmark, Copies, CycleFigure, Figures, HandoverFigure, ResynchronizeFigure, Usage, run as benchmark,
+    Benchmark, Copies, CycleFigure, FailoverFigures, Failure, Figures, HandoverFigure, MergeFigure,
+    ResynchronizeFigure, ReverseFigure, Usage, run as benchmark,
 };
 pub use binaries::{Binaries, binaries, binaries_in};
+pub use block::BlockDevice;
 pub use guest::{Guest, GuestOptions, IMAGE_FOLDER};
 pub use hold::Hold;
 pub use host::{Daemon, Host};

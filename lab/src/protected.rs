@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use crate::guest::{Guest, GuestOptions};
 use crate::lab::Lab;
@@ -41,4 +42,90 @@ pub fn protected(name: &str) -> Result<Protected> {
     product.run(&lab, HOSTS[0], &["set", &guest.name, "--missed-cycles-max", "100", "--yes"])?;
     product.wait_show(&lab, HOSTS[0], &guest.name, LIMIT, |shown| is_normal(shown, 2))?;
     Ok(Protected { lab, product, guest })
+}
+
+/// Longest wait for whatever is to happen.
+const HAPPENS: Duration = Duration::from_secs(150);
+
+/// What cases do and look at. Each panics with what was said when it is not as it should be: these are the case's own assertions.
+#[allow(clippy::missing_panics_doc)]
+impl Protected {
+    /// `show` on a host.
+    #[must_use]
+    pub fn show(&self, host: &str) -> Value {
+        self.product.json(&self.lab, host, &["show", &self.guest.name]).unwrap()
+    }
+
+    /// `show` on a host, once it satisfies `good`.
+    pub fn wait(&self, host: &str, good: impl Fn(&Value) -> bool) -> Value {
+        self.product.wait_show(&self.lab, host, &self.guest.name, HAPPENS, good).unwrap()
+    }
+
+    /// A command; gives its exit code and what it said.
+    #[must_use]
+    pub fn attempt(&self, host: &str, words: &[&str]) -> (Option<i32>, String) {
+        let (code, said) = self.product.attempt(&self.lab, host, words).unwrap();
+        println!("{host}# virt-replica {}\n{said}", words.join(" "));
+        (code, said)
+    }
+
+    /// A command that succeeds; gives what it said.
+    pub fn say(&self, host: &str, words: &[&str]) -> String {
+        let (code, said) = self.attempt(host, words);
+        assert_eq!(code, Some(0), "{words:?}: {said}");
+        said
+    }
+
+    /// A command that is refused with code 3, names all `parts` (what and the cure), and changes nothing.
+    pub fn refused(&self, host: &str, words: &[&str], parts: &[&str]) {
+        let before = HOSTS.map(|host| self.show(host)["state"].clone());
+        let (code, said) = self.attempt(host, words);
+        assert_eq!(code, Some(3), "{words:?}: {said}");
+        for part in parts {
+            assert!(said.contains(part), "{words:?} does not say {part:?}: {said}");
+        }
+        assert_eq!(HOSTS.map(|host| self.show(host)["state"].clone()), before, "{words:?}");
+    }
+
+    /// Waits until so many more cycles were acknowledged.
+    pub fn more_cycles(&self, host: &str, count: u64) {
+        let done = |shown: &Value| shown["statistics"]["cycles_acknowledged"].as_u64().unwrap_or(0);
+        let before = done(&self.show(host));
+        self.wait(host, |shown| is_normal(shown, before + count));
+    }
+
+    /// Waits until the guest's agent answers on a host.
+    pub fn wait_agent(&self, host: &str) {
+        self.lab.host(host).wait_agent(&self.guest.name, HAPPENS).unwrap();
+    }
+
+    /// A file in the guest, on its disk before this returns.
+    pub fn mark(&self, host: &str, name: &str) {
+        let command = format!("echo {name} > /data/mark-{name}; sync");
+        self.lab.host(host).guest_sh(&self.guest.name, &command).unwrap();
+    }
+
+    /// The names of the files that were made by [`Protected::mark`].
+    #[must_use]
+    pub fn marks(&self, host: &str) -> Vec<String> {
+        let command = "cd /data && ls | sed -n 's/^mark-//p'";
+        let listed = self.lab.host(host).guest_sh(&self.guest.name, command).unwrap();
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// Shuts the guest down, and waits until it is off.
+    pub fn shut_down(&self, host: &str) {
+        self.lab.host(host).virsh(["shutdown", &self.guest.name]).unwrap();
+        self.lab.host(host).wait_guest_state(&self.guest.name, "shut off", HAPPENS).unwrap();
+    }
+
+    /// The ids of the recovery points that the manifest on a host offers, oldest first.
+    #[must_use]
+    pub fn points(&self, host: &str) -> Vec<String> {
+        let directory = self.show(host)["directory"].as_str().unwrap().to_owned();
+        let manifest = self.lab.host(host).path(format!("{directory}/manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
+        let points = manifest["points"].as_array().unwrap();
+        points.iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
+    }
 }

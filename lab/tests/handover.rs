@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{HOSTS, Protected, is_normal, protected};
+use lab::{HOSTS, Lab, Product, Protected, is_normal, protected};
 
 const VM: &str = "testVM01";
 const LIMIT: Duration = Duration::from_secs(90);
@@ -30,7 +30,7 @@ fn a_planned_failover_and_the_failback_lose_nothing_and_end_on_the_first_disk_fi
 
 #[test]
 fn without_reverse_the_vm_is_visibly_unprotected_until_reversed_by_hand() {
-    let Protected { lab, product, guest } = protected("debt").unwrap();
+    let Protected { lab, mut product, guest } = protected("debt").unwrap();
     let done = product.hand_over(&lab, &guest, HOSTS[0], 1_000_000, &["--no-reverse"]).unwrap();
     assert_eq!((done.lost_writes, done.doubled_writes), (0, 0), "{done:?}");
     for host in HOSTS {
@@ -43,18 +43,17 @@ fn without_reverse_the_vm_is_visibly_unprotected_until_reversed_by_hand() {
     assert!(code != Some(0) && said.contains("frequency is 5 s"), "{said}");
     product.run(&lab, HOSTS[1], &["reverse", VM, "--yes"]).unwrap();
     product.wait_show(&lab, HOSTS[1], VM, LIMIT, |shown| is_normal(shown, 2)).unwrap();
+    goes_on_after_either_daemon_was_killed(&lab, &mut product);
     lab.down().unwrap();
 }
 
-#[test]
-fn replication_goes_on_by_itself_after_either_daemon_was_killed() {
-    let Protected { lab, mut product, .. } = protected("killed").unwrap();
+/// Between two cycles; the places within one are a case of their own.
+fn goes_on_after_either_daemon_was_killed(lab: &Lab, product: &mut Product) {
     for host in HOSTS {
         product.kill(host).unwrap();
         product.start(lab.host(host)).unwrap();
-        let before = product.json(&lab, HOSTS[0], &["show", VM]).unwrap()["last_synchronized_at_ms"].as_u64();
+        let before = product.json(lab, HOSTS[1], &["show", VM]).unwrap()["last_synchronized_at_ms"].as_u64();
         let newer = |shown: &serde_json::Value| shown["last_synchronized_at_ms"].as_u64() > before;
-        product.wait_show(&lab, HOSTS[0], VM, LIMIT, newer).unwrap();
+        product.wait_show(lab, HOSTS[1], VM, LIMIT, newer).unwrap();
     }
-    lab.down().unwrap();
 }

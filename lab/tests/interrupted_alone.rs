@@ -47,19 +47,6 @@ const COMPLETE: [&str; 7] = [
 /// One way through the procedures.
 type Part = fn(&mut Protected);
 
-fn show(world: &Protected, host: &str) -> Value {
-    world.product.json(&world.lab, host, &["show", VM]).unwrap()
-}
-
-fn wait(world: &Protected, host: &str, good: impl Fn(&Value) -> bool) -> Value {
-    world.product.wait_show(&world.lab, host, VM, LIMIT, good).unwrap()
-}
-
-fn say(world: &Protected, host: &str, words: &[&str]) {
-    let (code, said) = world.product.attempt(&world.lab, host, words).unwrap();
-    assert_eq!(code, Some(0), "{words:?}: {said}");
-}
-
 /// Runs a command on the second host whose daemon is killed at each of these places of this host, in turn, and started again.
 fn killed_at(world: &mut Protected, victim: &str, places: &[&str], words: &[&str]) {
     let holds: Vec<Hold> =
@@ -83,23 +70,16 @@ fn killed_at(world: &mut Protected, victim: &str, places: &[&str], words: &[&str
 
 /// Waits until no operation is open; gives the newest.
 fn ended(world: &Protected) -> Value {
-    wait(world, SECOND, |shown| shown["operation"].is_null());
+    world.wait(SECOND, |shown| shown["operation"].is_null());
     let newest = world.product.newest_operation(&world.lab, SECOND).unwrap();
     assert_eq!(newest["state"], "completed", "{newest:#}");
     newest
 }
 
-fn points(world: &Protected) -> usize {
-    let directory = show(world, SECOND)["directory"].as_str().unwrap().to_owned();
-    let manifest = world.lab.host(SECOND).path(format!("{directory}/manifest.json")).unwrap();
-    let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
-    manifest["points"].as_array().unwrap().len()
-}
-
 #[test]
 fn every_place_of_a_procedure_of_one_host_survives_a_kill() {
     let mut world = protected("alone").unwrap();
-    world.lab.host(FIRST).wait_agent(VM, LIMIT).unwrap();
+    world.wait_agent(FIRST);
     let steps: [(&str, Part); 3] =
         [("cancelled", cancelled), ("completed and reversed", completed), ("reversed at once", reversed)];
     for (name, step) in steps {
@@ -113,16 +93,16 @@ fn every_place_of_a_procedure_of_one_host_survives_a_kill() {
 /// The VM runs on at home behind a cut link: the failover is taken back, and nobody there notices more than a pause.
 fn cancelled(world: &mut Protected) {
     world.lab.cut_link().unwrap();
-    let before = points(world);
+    let before = world.points(SECOND).len();
     killed_at(world, SECOND, &FAILOVER, &["failover", VM, "--yes"]);
     assert_eq!(ended(world)["kind"], "failover");
-    world.lab.host(SECOND).wait_agent(VM, LIMIT).unwrap();
-    assert_eq!(points(world), before);
+    world.wait_agent(SECOND);
+    assert_eq!(world.points(SECOND).len(), before);
     killed_at(world, SECOND, &CANCEL, &["cancel-failover", VM, "--turn-off", "--yes"]);
     assert_eq!(ended(world)["kind"], "cancel failover");
-    assert_eq!(points(world), before);
+    assert_eq!(world.points(SECOND).len(), before);
     world.lab.heal_link().unwrap();
-    wait(world, FIRST, |shown| is_normal(shown, 1));
+    world.wait(FIRST, |shown| is_normal(shown, 1));
     equal(world, FIRST);
 }
 
@@ -130,7 +110,7 @@ fn completed(world: &mut Protected) {
     lose_the_first(world);
     killed_at(world, SECOND, &COMPLETE, &["complete-failover", VM, "--yes"]);
     assert_eq!(ended(world)["kind"], "complete failover");
-    assert_eq!(points(world), 1);
+    assert_eq!(world.points(SECOND).len(), 1);
     world.lab.heal_link().unwrap();
     killed_at(world, FIRST, &["step down.measured"], &["reverse", VM, "--yes"]);
     killed_at(world, FIRST, &["step down.demoted"], &["reverse", VM, "--yes"]);
@@ -150,18 +130,18 @@ fn lose_the_first(world: &mut Protected) {
     world.lab.host(FIRST).guest_sh(VM, "dd if=/dev/urandom of=/data/lost bs=64k count=40; sync").unwrap();
     world.lab.host(FIRST).virsh(["shutdown", VM]).unwrap();
     world.lab.host(FIRST).wait_guest_state(VM, "shut off", LIMIT).unwrap();
-    say(world, SECOND, &["failover", VM, "--yes"]);
-    world.lab.host(SECOND).wait_agent(VM, LIMIT).unwrap();
+    world.say(SECOND, &["failover", VM, "--yes"]);
+    world.wait_agent(SECOND);
     world.lab.host(SECOND).guest_sh(VM, "dd if=/dev/urandom of=/data/kept bs=64k count=40; sync").unwrap();
 }
 
 fn home(world: &mut Protected) {
-    say(world, SECOND, &["reverse", VM, "--yes"]);
-    wait(world, SECOND, |shown| is_normal(shown, 1));
+    world.say(SECOND, &["reverse", VM, "--yes"]);
+    world.wait(SECOND, |shown| is_normal(shown, 1));
     equal(world, SECOND);
-    say(world, SECOND, &["planned-failover", VM, "--to", FIRST, "--yes"]);
-    world.lab.host(FIRST).wait_agent(VM, LIMIT).unwrap();
-    wait(world, FIRST, |shown| is_normal(shown, 1));
+    world.say(SECOND, &["planned-failover", VM, "--to", FIRST, "--yes"]);
+    world.wait_agent(FIRST);
+    world.wait(FIRST, |shown| is_normal(shown, 1));
 }
 
 /// Turns the VM off, waits until the replica has the end, compares, and starts it again.
@@ -169,9 +149,9 @@ fn equal(world: &Protected, primary: &str) {
     world.lab.host(primary).virsh(["shutdown", VM]).unwrap();
     world.lab.host(primary).wait_guest_state(VM, "shut off", LIMIT).unwrap();
     let off = |shown: &Value| shown["head"]["consistency"] == "powered off" && shown["health"] == "normal";
-    wait(world, primary, off);
+    world.wait(primary, off);
     disks_are_equal(&world.lab, primary, VM).unwrap();
     world.lab.host(primary).virsh(["start", VM]).unwrap();
     world.guest.wait_workload(&world.lab, LIMIT).unwrap();
-    world.lab.host(primary).wait_agent(VM, LIMIT).unwrap();
+    world.wait_agent(primary);
 }

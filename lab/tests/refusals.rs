@@ -55,18 +55,14 @@ const DEFINITIONS: [(Edit, Case<'_>); 9] = [
         |vm| with_device(vm, &second_disk("file", "file='/var/lib/libvirt/images/raw.img'")),
         Case {
             check: "Disks can track changes",
-            says: &[
-                "disk vdb is a raw file",
-                "qemu-img convert -O qcow2 /var/lib/libvirt/images/raw.img",
-                "--exclude-disk vdb",
-            ],
+            says: &["disk vdb is a raw file", "virt-replica wrap-raw-disks", "--exclude-disk vdb"],
         },
     ),
     (
         |vm| with_device(vm, &second_disk("block", "dev='/dev/vg0/data'")),
         Case {
             check: "Disks can track changes",
-            says: &["disk vdb is a block device", "qemu-img convert -O qcow2 /dev/vg0/data"],
+            says: &["disk vdb is a block device", "virt-replica wrap-raw-disks"],
         },
     ),
     (

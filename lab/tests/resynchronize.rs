@@ -121,7 +121,7 @@ fn only_what_differs_travels_and_what_is_wrong_is_found() {
     product.run(&lab, FIRST, &["set", VM, "--missed-cycles-max", "100", "--yes"]).unwrap();
     let mut world = World { lab, product, guest, seen: 0 };
     world.normal();
-    let scenes: [(&str, Scene); 8] = [
+    let scenes: [(&str, Scene); 9] = [
         ("a bitmap is lost", a_bitmap_is_lost),
         ("the link is cut in the middle", the_link_is_cut_in_the_middle),
         ("a person must begin it", a_person_must_begin_it),
@@ -129,6 +129,7 @@ fn only_what_differs_travels_and_what_is_wrong_is_found() {
         ("a block rots on the replica", a_block_rots),
         ("the replica begins from an existing copy", an_existing_copy),
         ("the first copy is carried by hand", carried_by_hand),
+        ("one at a time", one_at_a_time),
         ("the VM's process is killed", the_process_is_killed),
     ];
     for (name, scene) in scenes {
@@ -322,6 +323,36 @@ fn carried_by_hand(world: &mut World) {
     let said = world.say(&["verify", VM, "--yes"]);
     assert!(said.contains("is equal"), "{said}");
     world.event(1402, "");
+}
+
+/// The host's configuration says how many; the second waits, and says for what.
+fn one_at_a_time(world: &mut World) {
+    const OTHER: &str = "testVM02";
+    let file = world.lab.host(FIRST).path("/etc/virt-replica/virtreplicad.toml").unwrap();
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{config}resynchronizations_max = 1\n")).unwrap();
+    world.product.kill(FIRST).unwrap();
+    world.product.start(world.lab.host(FIRST)).unwrap();
+    let options = GuestOptions { name: OTHER.into(), number: 51, disk_mib: 16, ..GuestOptions::default() };
+    world.lab.define_guest(FIRST, &options).unwrap();
+    world.say(&["enable", OTHER, "--peer", SECOND, "--frequency", "5s", "--yes"]);
+    let wait = |world: &World, good: &dyn Fn(&Value) -> bool| {
+        world.product.wait_show(&world.lab, FIRST, OTHER, LIMIT, good).unwrap()
+    };
+    wait(world, &|shown| is_normal(shown, 1));
+    let hold = Hold::arm(world.lab.host(FIRST), "compare.range").unwrap();
+    world.say(&["resynchronize", VM, "--no-wait", "--yes"]);
+    hold.wait(LIMIT).unwrap();
+    world.say(&["resynchronize", OTHER, "--no-wait", "--yes"]);
+    let waiting =
+        |shown: &Value| shown["comparison"]["waiting"].to_string().contains("1 others are under way");
+    wait(world, &waiting);
+    drop(hold);
+    world.event(1401, "");
+    wait(world, &|shown| is_normal(shown, 1) && shown["comparison"].is_null());
+    let events = world.product.run(&world.lab, FIRST, &["events", "--vm", OTHER]).unwrap();
+    assert!(events.contains("differed and travelled"), "{events}");
+    world.say(&["remove", OTHER, "--delete-replica", "--yes"]);
 }
 
 fn the_process_is_killed(world: &mut World) {

@@ -19,50 +19,6 @@ const SMALL_BYTES: u64 = 48 << 20;
 /// Something happens to the primary's host, and is lived through to the end.
 type Scene = fn(&mut Protected);
 
-fn show(world: &Protected, host: &str) -> Value {
-    world.product.json(&world.lab, host, &["show", VM]).unwrap()
-}
-
-fn wait(world: &Protected, host: &str, good: impl Fn(&Value) -> bool) -> Value {
-    world.product.wait_show(&world.lab, host, VM, LIMIT, good).unwrap()
-}
-
-fn say(world: &Protected, host: &str, words: &[&str]) -> String {
-    let (code, said) = world.product.attempt(&world.lab, host, words).unwrap();
-    println!("{host}# virt-replica {}\n{said}", words.join(" "));
-    assert_eq!(code, Some(0), "{words:?}: {said}");
-    said
-}
-
-/// Refused with code 3, naming what and the cure, with nothing changed.
-fn refused(world: &Protected, host: &str, words: &[&str], parts: &[&str]) {
-    let before = HOSTS.map(|host| show(world, host)["state"].clone());
-    let (code, said) = world.product.attempt(&world.lab, host, words).unwrap();
-    println!("{host}# virt-replica {}\n{said}", words.join(" "));
-    assert_eq!(code, Some(3), "{words:?}: {said}");
-    for part in parts {
-        assert!(said.contains(part), "{words:?} does not say {part:?}: {said}");
-    }
-    assert_eq!(HOSTS.map(|host| show(world, host)["state"].clone()), before, "{words:?}");
-}
-
-/// A file in the guest, on its disk before this returns.
-fn mark(world: &Protected, host: &str, name: &str) {
-    world.lab.host(host).guest_sh(VM, &format!("echo {name} > /data/{name}; sync")).unwrap();
-}
-
-fn marks(world: &Protected, host: &str) -> Vec<String> {
-    let listed = world.lab.host(host).guest_sh(VM, "cd /data && ls | grep '^mark-' || true").unwrap();
-    listed.lines().map(str::to_owned).collect()
-}
-
-/// Cycles as they are acknowledged from here on.
-fn more_cycles(world: &Protected, host: &str, count: u64) {
-    let done = |shown: &Value| shown["statistics"]["cycles_acknowledged"].as_u64().unwrap_or(0);
-    let before = done(&show(world, host));
-    wait(world, host, |shown| is_normal(shown, before + count));
-}
-
 fn reasons(shown: &Value) -> String {
     shown["reasons"].to_string()
 }
@@ -76,47 +32,49 @@ fn diverged(world: &Protected, host: &str) -> Vec<Value> {
     listed.as_array().unwrap().clone()
 }
 
-/// The recovery points that the replica's manifest offers, oldest first.
-fn points(world: &Protected) -> Vec<String> {
-    let directory = show(world, SECOND)["directory"].as_str().unwrap().to_owned();
-    let manifest = world.lab.host(SECOND).path(format!("{directory}/manifest.json")).unwrap();
-    let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
-    let points = manifest["points"].as_array().unwrap();
-    points.iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
-}
-
-fn shut_down(world: &Protected, host: &str) {
-    world.lab.host(host).virsh(["shutdown", VM]).unwrap();
-    world.lab.host(host).wait_guest_state(VM, "shut off", LIMIT).unwrap();
+/// The marks among the guest's files that were set aside, once these are listed.
+fn marks_aside(world: &Protected, host: &str) -> Vec<String> {
+    let begun = Instant::now();
+    loop {
+        let kept = diverged(world, host);
+        let disk = kept.last().map(|one| one["disks"][0].clone()).unwrap_or_default();
+        if let Some(systems) = disk["file_systems"].as_array() {
+            assert!(systems[0]["incomplete"].is_null(), "{systems:#?}");
+            let paths =
+                systems[0]["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap());
+            return paths.filter_map(|path| path.strip_prefix("/mark-")).map(str::to_owned).collect();
+        }
+        assert!(begun.elapsed() < LIMIT, "no files were set aside: {kept:#?}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }
 
 /// Turns the VM off on its primary, waits until the replica has the end, compares, and starts it again.
 fn both_sides_are_equal(world: &Protected, primary: &str) {
-    shut_down(world, primary);
-    wait(world, primary, |shown| {
-        shown["head"]["consistency"] == "powered off" && shown["health"] == "normal"
-    });
+    world.shut_down(primary);
+    world.wait(primary, |shown| shown["head"]["consistency"] == "powered off" && shown["health"] == "normal");
     disks_are_equal(&world.lab, primary, VM).unwrap();
     world.lab.host(primary).virsh(["start", VM]).unwrap();
     world.guest.wait_workload(&world.lab, LIMIT).unwrap();
-    world.lab.host(primary).wait_agent(VM, LIMIT).unwrap();
+    world.wait_agent(primary);
 }
 
 fn go_home(world: &Protected) {
-    say(world, SECOND, &["planned-failover", VM, "--to", FIRST, "--yes"]);
-    world.lab.host(FIRST).wait_agent(VM, LIMIT).unwrap();
-    wait(world, FIRST, |shown| is_normal(shown, 1));
+    world.say(SECOND, &["planned-failover", VM, "--to", FIRST, "--yes"]);
+    world.wait_agent(FIRST);
+    world.wait(FIRST, |shown| is_normal(shown, 1));
 }
 
 #[test]
 fn a_vm_is_failed_over_without_its_host_and_both_hosts_end_alike() {
     let mut world = protected("unplanned").unwrap();
-    world.lab.host(FIRST).wait_agent(VM, LIMIT).unwrap();
-    say(&world, FIRST, &["set", VM, "--recovery-points", "3xall", "--yes"]);
-    more_cycles(&world, FIRST, 2);
-    let scenes: [(&str, Scene); 3] = [
+    world.wait_agent(FIRST);
+    world.say(FIRST, &["set", VM, "--recovery-points", "3xall", "--yes"]);
+    world.more_cycles(FIRST, 2);
+    let scenes: [(&str, Scene); 4] = [
         ("a hasty hand", a_hasty_hand),
         ("a clean end behind a cut link", a_clean_end),
+        ("the way home, just after a handover", homeward),
         ("a power cut", a_power_cut),
     ];
     for (name, scene) in scenes {
@@ -129,112 +87,141 @@ fn a_vm_is_failed_over_without_its_host_and_both_hosts_end_alike() {
 
 /// The VM was never gone: both run for a while, both hosts say so, and the failover is taken back.
 fn a_hasty_hand(world: &mut Protected) {
-    refused(world, FIRST, &["failover", VM, "--yes"], &["belongs to this host"]);
-    refused(world, SECOND, &["failover", VM, "--yes"], &["runs there", "--force", "planned-failover"]);
-    refused(world, SECOND, &["cancel-failover", VM, "--yes"], &["no failover"]);
-    refused(world, SECOND, &["complete-failover", VM, "--yes"], &["no failover"]);
+    world.refused(FIRST, &["failover", VM, "--yes"], &["belongs to this host"]);
+    world.refused(SECOND, &["failover", VM, "--yes"], &["runs there", "--force", "planned-failover"]);
+    world.refused(SECOND, &["cancel-failover", VM, "--yes"], &["no failover"]);
+    world.refused(SECOND, &["complete-failover", VM, "--yes"], &["no failover"]);
 
     world.lab.cut_link().unwrap();
-    mark(world, FIRST, "mark-hasty-first");
-    let (code, said) = world.product.attempt(&world.lab, SECOND, &["failover", VM, "--dry-run"]).unwrap();
+    world.mark(FIRST, "hasty-first");
+    let (code, said) = world.attempt(SECOND, &["failover", VM, "--dry-run"]);
     assert!(code == Some(0) && said.contains("LOST") && said.contains("NOT KNOWN"), "{said}");
-    let before = points(world);
+    let before = world.points(SECOND);
     assert!(before.len() > 1, "the first is older than the newest");
-    say(world, SECOND, &["failover", VM, "--point", &before[0], "--yes"]);
-    world.lab.host(SECOND).wait_agent(VM, LIMIT).unwrap();
-    assert_eq!(points(world), before, "none is given up until the failover is complete");
-    assert!(!marks(world, SECOND).contains(&"mark-hasty-first".to_owned()), "it came after the point");
-    mark(world, SECOND, "mark-hasty-second");
-    let shown = show(world, SECOND);
+    world.say(SECOND, &["failover", VM, "--point", &before[0], "--yes"]);
+    world.wait_agent(SECOND);
+    assert_eq!(world.points(SECOND), before, "none is given up until the failover is complete");
+    assert!(!world.marks(SECOND).contains(&"hasty-first".to_owned()), "it came after the point");
+    world.mark(SECOND, "hasty-second");
+    let shown = world.show(SECOND);
     assert_eq!((&shown["state"], &shown["mode"]), (&"Failed over, not complete".into(), &"primary".into()));
 
     world.lab.heal_link().unwrap();
     for host in HOSTS {
-        let shown = wait(world, host, |shown| reasons(shown).contains("split brain"));
+        let shown = world.wait(host, |shown| reasons(shown).contains("split brain"));
         assert_eq!(shown["health"], "critical", "{shown:#}");
         assert!(state(world, host).starts_with("running"), "nothing is destroyed: {}", state(world, host));
     }
-    refused(world, SECOND, &["reverse", VM, "--yes"], &["runs on", "never stops", "virsh shutdown"]);
+    world.refused(SECOND, &["reverse", VM, "--yes"], &["runs on", "never stops", "virsh shutdown"]);
 
-    say(world, SECOND, &["cancel-failover", VM, "--turn-off", "--shutdown-timeout", "60s", "--yes"]);
-    wait(world, FIRST, |shown| is_normal(shown, 1));
-    more_cycles(world, FIRST, 1);
-    wait(world, SECOND, |shown| shown["health"] == "normal" && shown["state"] == "Receiving");
-    assert_eq!(show(world, FIRST)["epoch"], show(world, SECOND)["epoch"]);
-    assert!(marks(world, FIRST).contains(&"mark-hasty-first".to_owned()));
+    world.say(SECOND, &["cancel-failover", VM, "--turn-off", "--shutdown-timeout", "60s", "--yes"]);
+    world.wait(FIRST, |shown| is_normal(shown, 1));
+    world.more_cycles(FIRST, 1);
+    world.wait(SECOND, |shown| shown["health"] == "normal" && shown["state"] == "Receiving");
+    assert_eq!(world.show(FIRST)["epoch"], world.show(SECOND)["epoch"]);
+    assert!(world.marks(FIRST).contains(&"hasty-first".to_owned()));
     let kept = diverged(world, SECOND);
     assert!(kept.len() == 1 && kept[0]["disks"][0]["bytes"].as_u64().unwrap() > 0, "{kept:#?}");
-    say(world, SECOND, &["diverged", "list", VM]);
-    say(world, SECOND, &["diverged", "remove", VM, kept[0]["id"].as_str().unwrap(), "--yes"]);
+    assert_eq!(marks_aside(world, SECOND), ["hasty-second"], "what was there before is not listed");
+    world.say(SECOND, &["diverged", "list", VM]);
+    world.say(SECOND, &["diverged", "remove", VM, kept[0]["id"].as_str().unwrap(), "--yes"]);
     assert!(diverged(world, SECOND).is_empty());
     both_sides_are_equal(world, FIRST);
 }
 
 /// Behind a cut link the VM is shut down; its host knows what it wrote last, and only that and what came after travels.
 fn a_clean_end(world: &mut Protected) {
-    more_cycles(world, FIRST, 1);
+    world.more_cycles(FIRST, 1);
     world.lab.cut_link().unwrap();
-    mark(world, FIRST, "mark-lost");
-    shut_down(world, FIRST);
-    say(world, SECOND, &["failover", VM, "--yes"]);
-    world.lab.host(SECOND).wait_agent(VM, LIMIT).unwrap();
-    mark(world, SECOND, "mark-kept");
-    let (code, said) = world.product.attempt(&world.lab, SECOND, &["reverse", VM, "--yes"]).unwrap();
+    world.mark(FIRST, "lost");
+    world.shut_down(FIRST);
+    world.say(SECOND, &["failover", VM, "--yes"]);
+    world.wait_agent(SECOND);
+    world.mark(SECOND, "kept");
+    let (code, said) = world.attempt(SECOND, &["reverse", VM, "--yes"]);
     assert_ne!(code, Some(0), "{said}");
-    assert_eq!(show(world, SECOND)["state"], "Failed over, not complete", "{said}");
+    assert_eq!(world.show(SECOND)["state"], "Failed over, not complete", "{said}");
 
     world.lab.heal_link().unwrap();
-    wait(world, FIRST, |shown| reasons(shown).contains("virt-replica reverse"));
-    wait(world, SECOND, |shown| reasons(shown).contains("is back"));
+    world.wait(FIRST, |shown| reasons(shown).contains("virt-replica reverse"));
+    world.wait(SECOND, |shown| reasons(shown).contains("is back"));
     assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
-    say(world, SECOND, &["reverse", VM, "--yes"]);
-    let shown = wait(world, SECOND, |shown| is_normal(shown, 1));
+    world.say(SECOND, &["reverse", VM, "--yes"]);
+    let shown = world.wait(SECOND, |shown| is_normal(shown, 1));
     let sent = shown["statistics"]["maximum_bytes"].as_u64().unwrap_or(u64::MAX);
     assert!(sent < SMALL_BYTES, "{sent} bytes travelled: {shown:#}");
-    let shown = wait(world, FIRST, |shown| shown["mode"] == "replica" && shown["health"] == "normal");
-    assert_eq!(shown["epoch"], show(world, SECOND)["epoch"]);
+    let shown = world.wait(FIRST, |shown| shown["mode"] == "replica" && shown["health"] == "normal");
+    assert_eq!(shown["epoch"], world.show(SECOND)["epoch"]);
+    assert!(marks_aside(world, FIRST).contains(&"lost".to_owned()));
+    let said = world.say(FIRST, &["diverged", "list", VM]);
+    assert!(said.contains("new") && said.contains("/mark-lost") && !said.contains("/mark-kept"), "{said}");
+    both_sides_are_equal(world, SECOND);
+    go_home(world);
+    let there = world.marks(FIRST);
+    assert!(there.contains(&"kept".to_owned()) && !there.contains(&"lost".to_owned()), "{there:?}");
+}
+
+/// The roles are swapped: the survivor is the VM's home, its newest recovery point is the hand over, and the other host's files
+/// begin with that point, too. The failover is made final in the VM's own disk.
+fn homeward(world: &mut Protected) {
+    world.say(FIRST, &["planned-failover", VM, "--to", SECOND, "--yes"]);
+    let handed_over = world.points(FIRST).remove(0);
+    world.lab.cut_link().unwrap();
+    world.wait_agent(SECOND);
+    world.mark(SECOND, "homeless");
+    world.shut_down(SECOND);
+    world.say(FIRST, &["failover", VM, "--point", &handed_over, "--yes"]);
+    world.wait_agent(FIRST);
+    world.mark(FIRST, "homeward");
+    world.say(FIRST, &["complete-failover", VM, "--yes"]);
+
+    world.lab.heal_link().unwrap();
+    world.wait(FIRST, |shown| reasons(shown).contains("is back"));
+    world.say(FIRST, &["reverse", VM, "--yes"]);
+    world.wait(FIRST, |shown| is_normal(shown, 1));
     let begun = Instant::now();
-    while diverged(world, FIRST).is_empty() {
+    while diverged(world, SECOND).is_empty() {
         assert!(begun.elapsed() < LIMIT, "nothing was set aside");
         std::thread::sleep(Duration::from_millis(300));
     }
-    say(world, FIRST, &["diverged", "list", VM]);
-    both_sides_are_equal(world, SECOND);
-    go_home(world);
-    let there = marks(world, FIRST);
-    assert!(there.contains(&"mark-kept".to_owned()) && !there.contains(&"mark-lost".to_owned()), "{there:?}");
+    both_sides_are_equal(world, FIRST);
+    for (from, to) in [(FIRST, SECOND), (SECOND, FIRST)] {
+        world.say(from, &["planned-failover", VM, "--to", to, "--yes"]);
+        world.wait_agent(to);
+        let there = world.marks(to);
+        assert!(there.contains(&"homeward".to_owned()), "{to}: {there:?}");
+        assert!(!there.contains(&"homeless".to_owned()), "{to}: {there:?}");
+        world.wait(to, |shown| is_normal(shown, 1));
+    }
 }
 
 /// The primary's host loses its power: nobody knows what it wrote last. The failover is made final.
 fn a_power_cut(world: &mut Protected) {
-    mark(world, FIRST, "mark-before");
-    more_cycles(world, FIRST, 2);
-    mark(world, FIRST, "mark-last");
+    world.mark(FIRST, "before");
+    world.more_cycles(FIRST, 2);
+    world.mark(FIRST, "last");
     world.product.kill(FIRST).unwrap();
     world.lab.host_mut(FIRST).power_cut().unwrap();
-    let newest = points(world).pop().unwrap();
-    say(world, SECOND, &["failover", VM, "--point", &newest, "--yes"]);
-    world.lab.host(SECOND).wait_agent(VM, LIMIT).unwrap();
-    assert!(marks(world, SECOND).contains(&"mark-before".to_owned()));
-    say(world, SECOND, &["complete-failover", VM, "--yes"]);
+    let newest = world.points(SECOND).pop().unwrap();
+    world.say(SECOND, &["failover", VM, "--point", &newest, "--yes"]);
+    world.wait_agent(SECOND);
+    assert!(world.marks(SECOND).contains(&"before".to_owned()));
+    world.say(SECOND, &["complete-failover", VM, "--yes"]);
     let source = world.lab.host(SECOND).virsh(["domblklist", VM]).unwrap();
     let active = source.split_whitespace().find(|word| word.ends_with("active.qcow2")).unwrap().to_owned();
     let chain = world.lab.host(SECOND).exec(["qemu-img", "info", "-U", "--backing-chain", &active]).unwrap();
     assert_eq!(chain.matches("image: ").count(), 2, "{chain}");
-    assert_eq!(points(world), [newest]);
-    mark(world, SECOND, "mark-after");
+    assert_eq!(world.points(SECOND), [newest]);
+    world.mark(SECOND, "after");
 
     world.lab.power_on(FIRST).unwrap();
     world.product.start(world.lab.host(FIRST)).unwrap();
     assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
-    say(world, SECOND, &["reverse", VM, "--yes"]);
-    wait(world, SECOND, |shown| is_normal(shown, 1));
-    more_cycles(world, SECOND, 1);
+    world.say(SECOND, &["reverse", VM, "--yes"]);
+    world.wait(SECOND, |shown| is_normal(shown, 1));
+    world.more_cycles(SECOND, 1);
     both_sides_are_equal(world, SECOND);
     go_home(world);
-    let there = marks(world, FIRST);
-    assert!(
-        there.contains(&"mark-after".to_owned()) && !there.contains(&"mark-last".to_owned()),
-        "{there:?}"
-    );
+    let there = world.marks(FIRST);
+    assert!(there.contains(&"after".to_owned()) && !there.contains(&"last".to_owned()), "{there:?}");
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::program::{output, run, succeeds};
 
 /// Debian packages, with the reason for each.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("gcc", "linker of Rust programs"),
     ("pkg-config", "finds libvirt when building"),
     ("libvirt-dev", "headers that the libvirt crate links against"),
@@ -26,6 +26,7 @@ const PACKAGES: [(&str, &str); 18] = [
     ("nftables", "cuts the link between the lab's hosts"),
     ("util-linux", "namespaces of the lab"),
     ("e2fsprogs", "file system of the guest's disk"),
+    ("fdisk", "partition tables of test disks"),
     ("procps", "tests look at running programs"),
     ("strace", "tests kill programs and cut their power at chosen calls"),
     ("libfaketime", "tests let the clocks of the lab's hosts differ"),

@@ -5,10 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use domain::{
-    Compression, Epoch, Frequency, HostId, Phase, Relationship, RelationshipId, Settings, Thresholds,
-    Timestamp, VmId,
-};
+use domain::{Phase, Relationship, RelationshipId, Timestamp, VmId, fixture};
 use store::Store;
 use uuid::Uuid;
 
@@ -26,23 +23,7 @@ fn host(path: &Path, phases: &[Phase]) -> Store {
             id: RelationshipId(id(100 + number)),
             vm: VmId(id(number)),
             vm_name: format!("vm {number}"),
-            peer: HostId(id(50)),
-            epoch: Epoch::FIRST,
-            phase: phase.clone(),
-            paused_since: None,
-            settings: Settings {
-                frequency: Frequency::DEFAULT,
-                compression: Compression::Adaptive,
-                disks: Vec::new(),
-                rate_limit_bytes_per_second: None,
-                network_map: Vec::new(),
-                thresholds: Thresholds::default(),
-                drill_every: None,
-                retention: domain::Retention::default(),
-                application_consistent_every: None,
-                comparing: domain::Comparing::default(),
-                new_disks: domain::NewDisks::Replicate,
-            },
+            ..fixture::relationship(phase.clone())
         };
         store.insert_relationship(&relationship, None).expect("a relationship");
     }

@@ -84,6 +84,10 @@ pub enum Verb {
     Verify(compare::Verify),
     /// Take the first copies that were carried here in a directory
     Import(compare::Import),
+    /// Put the raw disks of a VM that is off behind wrappers that can track changes; no data is copied
+    WrapRawDisks(protect::OneVm),
+    /// Put a VM that is off, and not replicated any more, back on its raw disks
+    UnwrapRawDisks(protect::OneVm),
     /// Print the completion script of a shell
     Completion(generate::Completion),
     /// Write the man pages into a directory
@@ -130,6 +134,8 @@ async fn dispatch(session: &Session, verb: Verb) -> Ending {
         Verb::Resynchronize(args) => compare::resynchronize(session, args).await,
         Verb::Verify(args) => compare::verify(session, args).await,
         Verb::Import(args) => compare::import(session, args).await,
+        Verb::WrapRawDisks(vm) => protect::wrap(session, vm).await,
+        Verb::UnwrapRawDisks(vm) => protect::unwrap(session, vm).await,
         Verb::Completion(completion) => generate::completion(completion),
         Verb::Man(man) => generate::man(man),
     }

@@ -243,6 +243,20 @@ pub async fn resume(session: &Session, args: OneVm) -> Ending {
     finish(session, carry_out(session, args.consent, &question, call).await?, render::done)
 }
 
+/// Puts raw disks behind wrappers.
+pub async fn wrap(session: &Session, args: OneVm) -> Ending {
+    let question = format!("Put the raw disks of {} behind wrappers?", args.vm);
+    let call = async |dry| session.client.wrap_raw_disks(&args.vm, dry).await;
+    finish(session, carry_out(session, args.consent, &question, call).await?, render::done)
+}
+
+/// Takes raw disks out of their wrappers.
+pub async fn unwrap(session: &Session, args: OneVm) -> Ending {
+    let question = format!("Put {} back on its raw disks?", args.vm);
+    let call = async |dry| session.client.unwrap_raw_disks(&args.vm, dry).await;
+    finish(session, carry_out(session, args.consent, &question, call).await?, render::done)
+}
+
 /// `remove`
 #[derive(Args)]
 pub struct Remove {

@@ -58,6 +58,9 @@ pub struct CompleteFailover {
     consent: Consent,
 }
 
+/// Files of a file system that are shown unless all are asked for.
+const FILES_SHOWN: usize = 20;
+
 /// `diverged …`
 #[derive(Subcommand)]
 pub enum Diverged {
@@ -65,6 +68,9 @@ pub enum Diverged {
     List {
         /// The VM's name, its UUID, or the relationship's id
         vm: String,
+        /// All of the guest's files, not only the first of each file system
+        #[arg(long)]
+        all_files: bool,
     },
     /// Delete what was set aside, for good
     Remove {
@@ -119,9 +125,10 @@ pub async fn complete(session: &Session, args: CompleteFailover) -> Ending {
 /// Lists or removes what was set aside.
 pub async fn diverged(session: &Session, verb: Diverged) -> Ending {
     match verb {
-        Diverged::List { vm } => {
+        Diverged::List { vm, all_files } => {
             let found = session.client.diverged(&vm).await?;
-            session.show(&found, |screen, found| render::diverged(screen, found));
+            let shown = if all_files { usize::MAX } else { FILES_SHOWN };
+            session.show(&found, |screen, found| render::diverged(screen, found, shown));
             Ok(Exit::Ok)
         }
         Diverged::Remove { vm, id, consent } => {

@@ -30,6 +30,7 @@ impl Daemon {
             commit_timer: after(Settlement::Complete, request.complete_after_seconds)
                 .or(after(Settlement::RollBack, request.roll_back_after_seconds)),
             roll_back_unless_boots: request.boots_within_seconds.map(Duration::from_secs),
+            force: request.force,
             ..Options::default()
         };
         let open = self.engine.store().open_operation(record.relationship.id).map_err(failed)?;
@@ -39,13 +40,13 @@ impl Daemon {
         }
         let plan = self.engine.plan_failover_alone(&record, point, request.force).await.map_err(problem)?;
         let lines = sentences(&vm, &host_name(&self.engine, record.relationship.peer), &plan, &options);
-        let plan = shown(lines, &plan.plan, false);
+        let shown = shown(lines, &plan.plan, false);
         if dry_run {
-            return Ok(Answer::Planned(plan));
+            return Ok(Answer::Planned(shown));
         }
-        checks_hold(&plan)?;
+        checks_hold(&shown)?;
         let asker = format!("{who} on {}", self.own.name);
-        self.begun(self.engine.begin_failover_alone(&record, options, request.force, &asker).await)
+        self.begun(self.engine.begin_failover_alone(&record, &plan, options, &asker))
     }
 
     pub(crate) fn begin_cancel_failover(
@@ -55,8 +56,8 @@ impl Daemon {
         request: dto::CancelFailoverRequest,
         dry_run: bool,
     ) -> Result<Answer<dto::OperationView>, Problem> {
-        let record = self.find_idle(&vm)?;
-        if let Some(refusal) = self.engine.cancel_obstacle(&record) {
+        let record = self.find(&vm)?;
+        if let Some(refusal) = self.engine.cancel_obstacle(&record).map_err(problem)? {
             return Err(problem(refusal));
         }
         if dry_run {
@@ -116,7 +117,10 @@ impl Daemon {
     pub(crate) async fn all_diverged(&self, vm: &str) -> Result<Vec<dto::DivergedView>, Problem> {
         let mut views: Vec<dto::DivergedView> = Vec::new();
         for one in self.engine.diverged(&self.find(vm)?).await.map_err(problem)? {
+            let file_systems = one.files.map(|all| all.into_iter().map(file_system).collect());
+            let one = one.aside;
             let disk = dto::DivergedDisk {
+                file_systems,
                 target: one.target.to_string(),
                 path: one.path.display().to_string(),
                 bytes: one.bytes,
@@ -154,11 +158,17 @@ impl Daemon {
 fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Vec<String> {
     let at = units::instant_utc(plan.point.instant.millis());
     let lost = domain::words::duration(plan.lost);
+    let bytes = match plan.pending {
+        Some(pending) => format!(
+            "{} waited on {peer} when it was heard last, at {}.",
+            units::size(pending.bytes),
+            units::instant_utc(pending.at.millis())
+        ),
+        None => "how many bytes that are is not known here.".to_owned(),
+    };
     let mut lines = vec![
         format!("{vm} starts on this host from the recovery point of {at}."),
-        format!(
-            "LOST: everything that it wrote after that, {lost} until now; how many bytes that are is not known here."
-        ),
+        format!("LOST: everything that it wrote after that, {lost} until now; {bytes}"),
     ];
     if plan.newer > 0 {
         lines.push(format!("{} newer recovery points stay until the failover is complete.", plan.newer));
@@ -185,4 +195,18 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         ));
     }
     lines
+}
+
+fn file_system(found: engine::GuestFiles) -> dto::DivergedFileSystem {
+    let file = |file: engine::GuestFile| dto::DivergedFile {
+        path: file.path,
+        bytes: file.bytes,
+        changed_at_ms: u64::try_from(file.changed).unwrap_or(0).saturating_mul(1000),
+        is_new: file.is_new,
+    };
+    dto::DivergedFileSystem {
+        place: found.place,
+        files: found.files.into_iter().map(file).collect(),
+        incomplete: found.incomplete,
+    }
 }

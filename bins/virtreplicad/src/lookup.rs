@@ -2,7 +2,7 @@
 
 use api::Problem;
 use api::dto;
-use domain::{Compression, Frequency, OperationId, Role, Settings, Thresholds, Timestamp};
+use domain::{Compression, Frequency, OperationId, Role, Settings, Timestamp};
 use engine::EnableRequest;
 use store::{Peer, Record};
 use transport::Fingerprint;
@@ -88,29 +88,22 @@ impl Daemon {
         let vms = self.engine.hypervisor(|it| it.vms()).await.map_err(problem)?;
         let vm = vms.into_iter().find(|vm| vm.name == named || vm.id.to_string() == named);
         let vm = vm.ok_or_else(|| Problem::not_found("VM", &named, "virsh list --all"))?;
-        let frequency = match request.frequency_seconds {
-            Some(seconds) => Frequency::from_seconds(seconds).map_err(invalid)?,
-            None => Frequency::DEFAULT,
-        };
-        let settings = Settings {
-            frequency,
+        let disks = choose_disks(vm.disks.iter().map(|disk| disk.target.clone()), &request.disks)?;
+        let mut settings = Settings {
             compression: request.compression.map_or(Compression::Adaptive, Into::into),
-            disks: choose_disks(vm.disks.iter().map(|disk| disk.target.clone()), &request.disks)?,
             rate_limit_bytes_per_second: request.rate_limit_bytes_per_second,
             network_map: request.networks.clone(),
-            thresholds: Thresholds::default(),
-            drill_every: None,
-            retention: match &request.recovery_points {
-                Some(text) => text.parse().map_err(invalid)?,
-                None => domain::Retention::default(),
-            },
-            application_consistent_every: match request.application_consistent_every {
-                Some(every) => freeze_every(every)?,
-                None => None,
-            },
-            comparing: domain::Comparing::default(),
-            new_disks: domain::NewDisks::default(),
+            ..Settings::of(disks)
         };
+        if let Some(seconds) = request.frequency_seconds {
+            settings.frequency = Frequency::from_seconds(seconds).map_err(invalid)?;
+        }
+        if let Some(text) = &request.recovery_points {
+            settings.retention = text.parse().map_err(invalid)?;
+        }
+        if let Some(every) = request.application_consistent_every {
+            settings.application_consistent_every = freeze_every(every)?;
+        }
         let peer = self.peer(&request.peer)?.host;
         let (initial_at, seeds) = (request.initial_at_ms.map(Timestamp), request.seeds.clone());
         let export = request.export.as_ref().map(Into::into);

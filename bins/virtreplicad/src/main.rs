@@ -15,6 +15,7 @@ mod test_failovers;
 mod thaw;
 mod trust;
 mod views;
+mod wrapping;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

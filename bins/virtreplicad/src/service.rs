@@ -310,6 +310,14 @@ impl Service for Daemon {
         Box::pin(async move { self.begin_resynchronization(&who.to_string(), &vm, dry_run) })
     }
 
+    fn wrap_raw_disks(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(self.move_raw_disks(vm, true, dry_run))
+    }
+
+    fn unwrap_raw_disks(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
+        Box::pin(self.move_raw_disks(vm, false, dry_run))
+    }
+
     fn import(&self, _: Caller, request: dto::ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>> {
         Box::pin(self.begin_import(request.directory, dry_run))
     }

@@ -273,6 +273,16 @@ impl Client {
         self.write(&of_vm(vm, "/resynchronize"), &(), dry_run).await
     }
 
+    /// `wrap-raw-disks`
+    pub async fn wrap_raw_disks(&self, vm: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&any_vm(vm, "/wrap-raw-disks"), &(), dry_run).await
+    }
+
+    /// `unwrap-raw-disks`
+    pub async fn unwrap_raw_disks(&self, vm: &str, dry_run: bool) -> Result<Answer<Done>> {
+        self.write(&any_vm(vm, "/unwrap-raw-disks"), &(), dry_run).await
+    }
+
     /// `import`
     pub async fn import(&self, request: &ImportRequest, dry_run: bool) -> Result<Answer<Done>> {
         self.write("import", request, dry_run).await
@@ -373,6 +383,10 @@ impl Client {
 fn not_understood(why: &str) -> Problem {
     Problem::new(Code::Failed, "The daemon's answer was not understood", why)
         .with_cure("install the same version of virt-replica and virtreplicad: virt-replica --version")
+}
+
+fn any_vm(vm: &str, rest: &str) -> String {
+    format!("vms/{}{rest}", escape(vm))
 }
 
 fn of_vm(vm: &str, rest: &str) -> String {

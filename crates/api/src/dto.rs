@@ -13,7 +13,9 @@ mod settings;
 mod test_failover;
 
 pub use event::{Event, EventQuery, Severity};
-pub use failover::{CancelFailoverRequest, DivergedDisk, DivergedView, FailoverRequest};
+pub use failover::{
+    CancelFailoverRequest, DivergedDisk, DivergedFile, DivergedFileSystem, DivergedView, FailoverRequest,
+};
 pub use host::{HostChange, HostView};
 pub use operation::{
     CancelRequest, OperationState, OperationView, PlannedFailoverRequest, Report, StepState, StepView,

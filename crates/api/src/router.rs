@@ -65,6 +65,8 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/relationships/{vm}/points/{point}/remove", post(remove_point))
         .route("/relationships/{vm}/resynchronize", post(resynchronize))
         .route("/relationships/{vm}/verify", post(verify))
+        .route("/vms/{vm}/wrap-raw-disks", post(wrap_raw_disks))
+        .route("/vms/{vm}/unwrap-raw-disks", post(unwrap_raw_disks))
         .route("/import", post(import))
         .route("/events", get(events))
         .fallback(no_such_path)
@@ -372,6 +374,24 @@ async fn remove_point(
     Query(dry): Dry,
 ) -> Answered {
     json(service.remove_point(who, vm, point, dry.dry_run).await?)
+}
+
+async fn wrap_raw_disks(
+    State(service): Shared,
+    Who(who): Who,
+    Path(vm): Path<String>,
+    Query(dry): Dry,
+) -> Answered {
+    json(service.wrap_raw_disks(who, vm, dry.dry_run).await?)
+}
+
+async fn unwrap_raw_disks(
+    State(service): Shared,
+    Who(who): Who,
+    Path(vm): Path<String>,
+    Query(dry): Dry,
+) -> Answered {
+    json(service.unwrap_raw_disks(who, vm, dry.dry_run).await?)
 }
 
 async fn resynchronize(

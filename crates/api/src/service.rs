@@ -190,4 +190,8 @@ pub trait Service: Send + Sync + 'static {
     fn import(&self, who: Caller, request: ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>>;
     /// `verify`
     fn verify(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `wrap-raw-disks`, of any VM of this host that is off.
+    fn wrap_raw_disks(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    /// `unwrap-raw-disks`
+    fn unwrap_raw_disks(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
 }

@@ -210,6 +210,12 @@ impl Service for Recorder {
     fn resynchronize(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
         self.done(format!("resynchronize {vm}"), dry)
     }
+    fn wrap_raw_disks(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
+        self.done(format!("wrap_raw_disks {vm}"), dry)
+    }
+    fn unwrap_raw_disks(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
+        self.done(format!("unwrap_raw_disks {vm}"), dry)
+    }
     fn import(&self, _: Caller, request: ImportRequest, dry: bool) -> Reply<'_, Answer<Done>> {
         self.done(format!("import {request:?}"), dry)
     }
@@ -312,6 +318,8 @@ async fn requests_arrive_whole() {
     client.remove_point("vm 1", "a/point", false).await.expect("done");
     client.resynchronize("vm", true).await.expect("planned");
     client.verify("vm", false).await.expect("done");
+    client.wrap_raw_disks("vm/1", false).await.expect("done");
+    client.unwrap_raw_disks("vm", true).await.expect("planned");
     let import = ImportRequest { directory: "/media".into() };
     client.import(&import, true).await.expect("planned");
     let seen = recorder.seen.lock().expect("not poisoned").clone();
@@ -334,6 +342,8 @@ async fn requests_arrive_whole() {
         "remove_point vm 1 a/point dry=false".to_owned(),
         "resynchronize vm dry=true".to_owned(),
         "verify vm dry=false".to_owned(),
+        "wrap_raw_disks vm/1 dry=false".to_owned(),
+        "unwrap_raw_disks vm dry=true".to_owned(),
         format!("import {import:?} dry=true"),
     ];
     assert_eq!(seen, expected);

@@ -8,7 +8,7 @@ use crate::operation::Outcome;
 use crate::table::Step;
 
 /// What one line of a journal says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Mark {
     /// The step is about to be done. Written before its effect.
     Intent(Step),
@@ -27,7 +27,7 @@ pub enum Mark {
 }
 
 /// One line of a journal.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Entry {
     /// When, by the clock of the host that wrote it.
     pub at: Timestamp,

@@ -1,8 +1,9 @@
 //! The procedures as step tables, and the fold that tells from a journal what is done and what comes next.
 //!
 //! Pure. The daemon, the tests and any model run these same tables: [`table::Procedure::table`] says what each step does,
-//! [`journal::fold`] reads a journal, [`next::next`] decides. What is *not* here: how a step is carried out (`engine`).
+//! [`journal::fold`] reads a journal, [`next::next`] decides what is done, [`authority::Authority`] who may run the VM. What is *not* here: how a step is carried out (`engine`).
 
+pub mod authority;
 pub mod journal;
 pub mod next;
 pub mod operation;

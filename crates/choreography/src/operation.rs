@@ -7,7 +7,7 @@ use domain::{Epoch, HostId, OperationId, PointId, RelationshipId, Settlement, Ti
 use crate::table::Procedure;
 
 /// What the operator chose.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Options {
     /// Reverse the replication direction after failover.
     pub reverse: bool,
@@ -23,6 +23,8 @@ pub struct Options {
     pub commit_timer: Option<(Settlement, Duration)>,
     /// Take a failover back when its guest has not answered after this long.
     pub roll_back_unless_boots: Option<Duration>,
+    /// Fail over although the other host says that the VM runs there: a person vouches.
+    pub force: bool,
 }
 
 impl Options {
@@ -40,12 +42,13 @@ impl Default for Options {
             destroy: false,
             commit_timer: None,
             roll_back_unless_boots: None,
+            force: false,
         }
     }
 }
 
 /// Which part of the table a host carries out in this operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Side {
     /// Primary when the operation began.
     OldPrimary,
@@ -54,7 +57,7 @@ pub enum Side {
 }
 
 /// How an operation ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Outcome {
     /// Every step that was asked for is done.
     Completed,
@@ -63,7 +66,7 @@ pub enum Outcome {
 }
 
 /// The head of an operation's record; its journal hangs below.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Operation {
     /// The same on both hosts.
     pub id: OperationId,

@@ -130,7 +130,7 @@ pub const PLANNED_FAILOVER: [StepSpec; 13] = [
 pub const FAILOVER: [StepSpec; 6] = [
     row(Step::Check,    "check",     Place::Here, "prove that the point can be trusted and that the VM runs nowhere", Undo::Nothing, "refuse before touching anything"),
     row(Step::TakeOver, "take over", Place::Here, "one transaction: role primary, next epoch, from this point", Undo::PointOfNoReturn("authority is changed in one place; cancel-failover gives it back in one more epoch"), "authority before action"),
-    row(Step::Start,    "start",     Place::Here, "define and start the VM, tracked from its first write",     Undo::ForwardOnly, "not one write escapes the reverse"),
+    row(Step::Start,    "start",     Place::Here, "tell the other host; then define and start the VM, tracked from its first write", Undo::ForwardOnly, "a host that can be told starts no stale copy; not one write escapes the reverse"),
     row(Step::Confirm,  "confirm",   Place::Here, "wait for the guest to answer",                              Undo::ForwardOnly, "started is not the same as works"),
     row(Step::Redirect, "redirect",  Place::Here, "run the hooks that send users here",                        Undo::ForwardOnly, "users must find it"),
     row(Step::Report,   "report",    Place::Here, "keep who, when, and what was lost",                         Undo::ForwardOnly, "the runbook's evidence"),

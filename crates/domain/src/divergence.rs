@@ -1,6 +1,7 @@
 //! What an old primary wrote after the recovery point from which its VM was failed over: its disks differ from the common
 //! point there, until the new primary's content has arrived over it.
 
+use crate::Timestamp;
 use crate::ids::{DiskTarget, PointId};
 
 /// Pieces of a disk, as (offset, length) in bytes, in ascending order and apart from each other.
@@ -11,6 +12,8 @@ pub type Pieces = Vec<(u64, u64)>;
 pub struct Divergence {
     /// The common recovery point.
     pub since: PointId,
+    /// When the old primary stepped down, by its own clock; names what it sets aside.
+    pub at: Timestamp,
     /// For each disk where it differs at most; none: that is not known, and only a comparison can tell.
     pub disks: Vec<(DiskTarget, Option<Pieces>)>,
     /// The recovery point whose delta has covered it; none: it still has to.

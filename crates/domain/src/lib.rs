@@ -7,6 +7,8 @@ pub mod attachment;
 pub mod checks;
 pub mod comparing;
 pub mod divergence;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 pub mod health;
 pub mod ids;
 pub mod point;

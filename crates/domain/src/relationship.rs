@@ -22,7 +22,7 @@ use crate::settings::Settings;
 use crate::time::Timestamp;
 
 /// Which side may run the VM. Exactly one side is primary in an epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Role {
     /// Runs the VM and sends.
     Primary,
@@ -31,7 +31,7 @@ pub enum Role {
 }
 
 /// How a failover ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Settlement {
     /// It is final.
     Complete,
@@ -40,7 +40,7 @@ pub enum Settlement {
 }
 
 /// Where this side stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Phase {
     /// Primary: the first copy waits for its time.
     InitialPending {

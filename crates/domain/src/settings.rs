@@ -137,6 +137,24 @@ impl Settings {
     /// The guest cannot write while it is frozen: not with every cycle.
     pub const APPLICATION_CONSISTENT_EVERY_MIN: Duration = Duration::from_secs(10);
 
+    /// The defaults, for these disks.
+    #[must_use]
+    pub fn of(disks: Vec<(DiskTarget, DiskChoice)>) -> Settings {
+        Settings {
+            frequency: Frequency::DEFAULT,
+            compression: Compression::Adaptive,
+            disks,
+            rate_limit_bytes_per_second: None,
+            network_map: Vec::new(),
+            thresholds: Thresholds::default(),
+            drill_every: None,
+            retention: Retention::default(),
+            application_consistent_every: None,
+            comparing: Comparing::default(),
+            new_disks: NewDisks::default(),
+        }
+    }
+
     /// The disks that are copied.
     pub fn replicated_disks(&self) -> impl Iterator<Item = &DiskTarget> {
         self.disks.iter().filter(|(_, choice)| *choice == DiskChoice::Replicated).map(|(target, _)| target)

@@ -98,32 +98,14 @@ pub fn decide(
 
 #[cfg(test)]
 mod tests {
-    use domain::{Consistency, Lineage, Timestamp};
-    use uuid::Uuid;
+    use domain::Lineage;
+    use domain::fixture::{point, point_id};
 
     use super::*;
 
-    fn id(number: u64) -> PointId {
-        PointId(Uuid::from_u128(u128::from(number)))
-    }
-
-    fn point(number: u64) -> RecoveryPoint {
-        RecoveryPoint {
-            id: id(number),
-            parent: (number > 1).then(|| id(number - 1)),
-            ordinal: number,
-            epoch: Epoch::FIRST,
-            instant: Timestamp(number),
-            consistency: Consistency::Crash,
-            lineage: Lineage([number as u8; 32]),
-            delta_bytes: 0,
-            tag: None,
-        }
-    }
-
     fn check(history: &[u64], theirs: Option<u64>, checkpoints: &[u64]) -> Decision {
         let history: Vec<_> = history.iter().map(|it| point(*it)).collect();
-        let checkpoints: Vec<_> = checkpoints.iter().map(|it| id(*it)).collect();
+        let checkpoints: Vec<_> = checkpoints.iter().map(|it| point_id(*it)).collect();
         let theirs = theirs.map(point);
         decide((Epoch::FIRST, Epoch::FIRST), &history, theirs.as_ref(), &checkpoints)
             .expect("no disagreement")
@@ -137,25 +119,28 @@ mod tests {
 
     #[test]
     fn a_common_head_counts_from_its_checkpoint_and_unfinished_attempts_are_ignored() {
-        assert_eq!(check(&[1, 2], Some(2), &[2, 3]), Decision { basis: Basis::Since(id(2)), adopt: None });
+        assert_eq!(
+            check(&[1, 2], Some(2), &[2, 3]),
+            Decision { basis: Basis::Since(point_id(2)), adopt: None }
+        );
     }
 
     #[test]
     fn a_lost_acknowledgement_is_adopted() {
         let decision = check(&[1, 2], Some(3), &[2, 3]);
-        assert_eq!(decision, Decision { basis: Basis::Since(id(3)), adopt: Some(point(3)) });
+        assert_eq!(decision, Decision { basis: Basis::Since(point_id(3)), adopt: Some(point(3)) });
     }
 
     #[test]
     fn an_older_checkpoint_covers_more_and_is_as_good() {
-        assert_eq!(check(&[1, 2], Some(3), &[2]).basis, Basis::Since(id(2)));
-        assert_eq!(check(&[1, 2, 3], Some(3), &[1]).basis, Basis::Since(id(1)));
+        assert_eq!(check(&[1, 2], Some(3), &[2]).basis, Basis::Since(point_id(2)));
+        assert_eq!(check(&[1, 2, 3], Some(3), &[1]).basis, Basis::Since(point_id(1)));
     }
 
     #[test]
     fn a_checkpoint_younger_than_the_replicas_head_is_never_the_base() {
         assert!(matches!(check(&[1, 2, 3], Some(2), &[3]).basis, Basis::Compare { .. }));
-        assert_eq!(check(&[1, 2, 3], Some(2), &[2, 3]).basis, Basis::Since(id(2)));
+        assert_eq!(check(&[1, 2, 3], Some(2), &[2, 3]).basis, Basis::Since(point_id(2)));
     }
 
     #[test]

@@ -339,52 +339,27 @@ pub(crate) async fn wait_until_short(engine: &Engine, record: &Record) -> Result
 
 #[cfg(test)]
 mod tests {
-    use domain::{Compression, Consistency, Epoch, Frequency, Lineage, Settings, Thresholds, Timestamp};
+    use domain::{Settings, fixture};
     use layer::{Backing, FileName, Manifest, ManifestDisk, Storage};
     use uuid::Uuid;
 
     use super::*;
 
     fn record(retention: &str) -> Record {
-        Record::new(Relationship {
-            id: Uuid::from_u128(2).into(),
-            vm: Uuid::from_u128(1).into(),
-            vm_name: "a VM".into(),
-            peer: Uuid::from_u128(3).into(),
-            epoch: Epoch::FIRST,
-            phase: Phase::Receiving,
-            paused_since: None,
-            settings: Settings {
-                frequency: Frequency::DEFAULT,
-                compression: Compression::Adaptive,
-                disks: Vec::new(),
-                rate_limit_bytes_per_second: None,
-                network_map: Vec::new(),
-                thresholds: Thresholds::default(),
-                drill_every: None,
-                retention: retention.parse().expect("a retention"),
-                application_consistent_every: None,
-                comparing: domain::Comparing::default(),
-                new_disks: domain::NewDisks::Replicate,
-            },
-        })
+        let retention = retention.parse().expect("a retention");
+        let settings = Settings { retention, ..Settings::of(Vec::new()) };
+        let vm_name = "a VM".into();
+        Record::new(Relationship { vm_name, settings, ..fixture::relationship(Phase::Receiving) })
     }
 
     fn directory(root: &Path, layers: u64, tags: u64) -> ReplicaDirectory {
         let point = |ordinal: u64| RecoveryPoint {
-            id: PointId(Uuid::from_u128(u128::from(ordinal))),
-            parent: None,
-            ordinal,
-            epoch: Epoch::FIRST,
-            instant: Timestamp(ordinal),
-            consistency: Consistency::Crash,
-            lineage: Lineage::ORIGIN,
-            delta_bytes: 0,
             tag: (ordinal <= tags).then(|| "a tag".to_owned()),
+            ..fixture::point(ordinal)
         };
         let layer = |ordinal: u64| FileName::new(&format!("{ordinal}.qcow2")).expect("a name");
         let disk = ManifestDisk {
-            target: DiskTarget::new("vda").expect("a target"),
+            target: fixture::vda(),
             virtual_size: 1 << 20,
             base: Backing::beside(&ReplicaDirectory::base_name()),
             layers: (1..=layers).map(layer).collect(),

@@ -22,23 +22,20 @@ use domain::{
     DiskTarget, Divergence, Epoch, Health, Notice, Phase, RecoveryPoint, Role, Settings, vm_argument,
 };
 use extent::{Extent, ExtentSet};
-use layer::{LayerSpec, LayerWriter, ReplicaDirectory};
-use nbd::{ALLOCATION, Deadlines, OfflineDisk, OfflineExport};
+use layer::ReplicaDirectory;
 use store::Record;
 use wire::message::form::DivergenceForm;
 
 use crate::basis::Basis;
 use crate::events::Number;
-use crate::frames::{self, CLUSTER};
+use crate::frames::CLUSTER;
 use crate::notice::word;
 use crate::protect::mismatches;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints};
-use crate::{Code, Engine, Refusal, Result, blocking, replica, standing};
+use crate::{Code, Engine, Refusal, Result, blocking, clock, copy, guest_files, replica, standing};
 
 /// Nobody waits longer for what is only shown.
 const ASK_DEADLINE: Duration = Duration::from_millis(1500);
-/// Read at once while old content is set aside.
-const PIECE_BYTES: u64 = 1 << 20;
 
 /// What a survivor shows of the other host, whose copy is stale.
 pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
@@ -73,52 +70,52 @@ pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
     }]
 }
 
-/// Before a failover is made final by a reverse: the other host knows the relationship, and does not run the VM.
-pub(crate) async fn expect_it_can_step_down(engine: &Engine, record: &Record) -> Result<()> {
-    let beliefs = engine.hear_peer(record, ASK_DEADLINE).await?;
-    match standing::is_primary(&beliefs) && beliefs.vm_runs != Some(false) {
-        true => Err(runs_there(&engine.peer_name(record), &engine.config().host_name, record)),
-        false => Ok(()),
-    }
-}
-
-fn runs_there(there: &str, survivor: &str, record: &Record) -> Refusal {
-    let vm = vm_argument(&record.relationship.vm_name);
-    let found = format!("the VM runs on {there}, too: this program never stops it");
-    let cure = format!("on {there}: virsh shutdown {vm}; then on {survivor}: virt-replica reverse {vm}");
-    Refusal::new(Code::Refused, found, cure)
-}
-
-/// This host was primary, and the survivor of a failover makes it the replica. Nothing is changed unless all of it can be.
-pub(crate) async fn step_down(
+/// This host was primary, and the survivor of a failover would make it the replica: why it will not.
+pub(crate) async fn expect_can_step_down(
     engine: &Engine,
     record: &Record,
-    epoch: Epoch,
     common: &RecoveryPoint,
     settings: &Settings,
 ) -> Result<()> {
     let relationship = &record.relationship;
-    let id = relationship.id;
-    let (here, peer) = (&engine.config().host_name, engine.peer_name(record));
     engine.must_be_idle(record)?;
     if let Some(wrong) = mismatches(&relationship.settings, settings).into_iter().next() {
         return Err(Refusal::new(Code::Refused, wrong, "leave the parameter out: the original is filled in"));
     }
     if engine.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active) {
-        return Err(runs_there(here, &peer, record));
+        let (here, peer) = (&engine.config().host_name, engine.peer_name(record));
+        let vm = vm_argument(&relationship.vm_name);
+        let found = format!("the VM runs on {here}, too: this program never stops it");
+        let cure = format!("on {here}: virsh shutdown {vm}; then on {peer}: virt-replica reverse {vm}");
+        return Err(Refusal::new(Code::Refused, found, cure));
     }
-    let points = engine.store().points(id).map_err(Refusal::failed)?;
-    let known = points.iter().find(|point| point.id == common.id);
-    if known.is_some_and(|known| known.lineage != common.lineage) {
+    if known(engine, record, common)?.is_some_and(|known| known.lineage != common.lineage) {
         let found = format!("both hosts have recovery point {}, with different digests", common.id);
         return Err(Refusal::new(Code::InDoubt, found, "virt-replica show, on both hosts"));
     }
+    Ok(())
+}
+
+fn known(engine: &Engine, record: &Record, common: &RecoveryPoint) -> Result<Option<RecoveryPoint>> {
+    let points = engine.store().points(record.relationship.id).map_err(Refusal::failed)?;
+    Ok(points.into_iter().find(|point| point.id == common.id))
+}
+
+/// Makes this host the replica, where [`expect_can_step_down`] has no objection.
+pub(crate) async fn step_down(
+    engine: &Engine,
+    record: &Record,
+    epoch: Epoch,
+    common: &RecoveryPoint,
+) -> Result<()> {
+    let (relationship, peer) = (&record.relationship, engine.peer_name(record));
+    let id = relationship.id;
     engine.give_up_transfer(id).await;
-    let disks = match known {
+    let disks = match known(engine, record, common)? {
         Some(_) => written_since(engine, record, common).await,
         None => unknown(record),
     };
-    let divergence = Divergence { since: common.id, disks, covered_by: None };
+    let divergence = Divergence { since: common.id, at: clock::now(), disks, covered_by: None };
     engine.reach("step down.measured").await;
     let directory = replica::demote(engine, record, common, false).await?;
     engine.store().set_directory(id, &directory).map_err(Refusal::failed)?;
@@ -209,6 +206,9 @@ fn extents(pieces: &Pieces) -> Result<ExtentSet> {
     Ok(set)
 }
 
+/// How far a guest's clock may be behind before what it wrote is missing from the list of files, seconds.
+const CLOCK_SLACK_SECONDS: i64 = 600;
+
 /// Keeps the old content below the delta that covered it, then this is a replica like any other. True when nothing is left to do.
 pub(crate) async fn set_aside(engine: &Engine, record: &Record) -> Result<bool> {
     let relationship = &record.relationship;
@@ -221,24 +221,37 @@ pub(crate) async fn set_aside(engine: &Engine, record: &Record) -> Result<bool> 
     }
     let directory = replica::directory(record)?;
     let listed = directory.manifest().points.iter().find(|listed| listed.point.id == covered_by);
-    if let Some(listed) = listed {
-        let (at, files) = (listed.point.instant, listed.files.clone());
-        let mut bytes = 0;
-        for (target, file) in files {
-            let known = divergence.disks.iter().find(|(known, _)| *known == target);
-            let pieces = known.and_then(|(_, pieces)| pieces.clone());
-            bytes += keep_old_content(engine, &directory, &target, &file, pieces, at).await?;
+    let listed = listed.ok_or_else(|| {
+        Refusal::failed(format!(
+            "what was written here cannot be set aside: recovery point {covered_by}, which lies over it, is gone"
+        ))
+    })?;
+    let mut bytes = 0;
+    // Whose clock counts is the guest's, which is rarely minutes off; what both sides have alike is left out anyway.
+    let points = directory.manifest().points.iter().map(|listed| &listed.point);
+    let common =
+        points.filter(|point| Some(point.id) == listed.point.parent).map(|point| point.instant).next();
+    let since = common.map_or(i64::MIN, |instant| (instant.millis() / 1000) as i64 - CLOCK_SLACK_SECONDS);
+    for (target, file) in &listed.files {
+        let known = divergence.disks.iter().find(|(known, _)| known == target);
+        let pieces = known.and_then(|(_, pieces)| pieces.clone());
+        bytes += keep_old_content(engine, &directory, target, file, pieces, divergence.at).await?;
+        if let Some(below) = directory.file_below(target, file) {
+            let folder = directory.disk_folder(target);
+            let list = folder.join(layer::diverged_list_name(divergence.at).as_str());
+            guest_files::list(engine, &below, &folder.join(file), since, &list).await;
         }
-        let vm = word(&relationship.vm_name);
-        let mib = crate::operation::mib(bytes);
-        let text = match divergence.is_known() {
-            true => format!(
-                "what was written here after the failover is kept: {mib}; virt-replica diverged list {vm}"
-            ),
-            false => format!("what differed here is kept as it was: {mib}; virt-replica diverged list {vm}"),
-        };
-        engine.event(Number::SetAside, &relationship.vm_name, text);
     }
+    let (vm, mib) = (word(&relationship.vm_name), crate::operation::mib(bytes));
+    let text = match divergence.is_known() {
+        true => {
+            format!(
+                "what was written here after the failover is kept: {mib}; virt-replica diverged list {vm}"
+            )
+        }
+        false => format!("what differed here is kept as it was: {mib}; virt-replica diverged list {vm}"),
+    };
+    engine.event(Number::SetAside, &relationship.vm_name, text);
     engine.store().forget_divergence(relationship.id).map_err(Refusal::failed)?;
     Ok(true)
 }
@@ -262,26 +275,6 @@ async fn keep_old_content(
         Some(pieces) => pieces,
         None => blocking(move || layer::own_extents(&delta).map_err(Refusal::failed)).await?,
     };
-    let socket = engine.config().sockets.join(format!("{}-{target}.sock", directory.manifest().vm));
-    let disk = OfflineDisk { file: &below, bitmaps: &[] };
-    let export = OfflineExport::start(disk, &socket).await.map_err(Refusal::failed)?;
-    let client = export.connect(&[ALLOCATION], Deadlines::default()).await.map_err(Refusal::failed)?;
-    let size = client.size();
-    let old = client.allocated().await.map_err(Refusal::failed)?.intersection(&extents(&pieces)?);
-    let old = old.aligned_out(CLUSTER, size);
-    layer::discard(&folder, &name).map_err(Refusal::failed)?;
-    let spec = LayerSpec { virtual_size: size, backing: None };
-    let mut writer = LayerWriter::create(&folder, &name, spec).map_err(Refusal::failed)?;
-    for piece in old.iter().flat_map(|extent| extent.pieces(PIECE_BYTES)) {
-        let bytes = frames::joined(piece, client.read(piece).await.map_err(Refusal::failed)?);
-        writer = blocking(move || {
-            writer.write(piece.offset(), &bytes).map_err(Refusal::failed)?;
-            Ok(writer)
-        })
-        .await?;
-    }
-    client.disconnect().await;
-    export.stop().await;
-    blocking(move || writer.seal().map(drop).map_err(Refusal::failed)).await?;
-    Ok(old.total())
+    let socket = format!("{}-{target}.sock", directory.manifest().vm);
+    copy::copy(engine, &below, Some(&extents(&pieces)?), (&folder, &name), &socket).await
 }

@@ -40,27 +40,29 @@ impl Engine {
         let relationship = &record.relationship;
         let (id, name) = (relationship.id, &relationship.vm_name);
         let peer = self.peer_name(record);
-        if record.superseded_by.is_some_and(|by| by > relationship.epoch) {
-            return Ok(StartWord::Refused(store::stale_copy(name, &peer)));
-        }
         if relationship.role() == Role::Replica {
             return Ok(StartWord::Refused(format!("VM {name} is a replica here and belongs to {peer}")));
         }
+        let superseded =
+            |record: &Record| record.superseded_by.is_some_and(|by| by > record.relationship.epoch);
+        let stale = || Ok(StartWord::Refused(store::stale_copy(name, &peer)));
         let confirmed = record.confirmed_boot.as_deref() == Some(store::boot_id());
-        // While cycles succeed, the other host is heard all the time.
-        if confirmed && record.last_failure.is_none() {
+        // While cycles succeed, the other host is heard all the time; one that this host has overtaken does not overtake it.
+        let hears = relationship.paused_since.is_none() && record.last_failure.is_none();
+        if confirmed && hears && !superseded(record) {
             return Ok(StartWord::Allowed);
         }
+        // The other host is asked also by one that was overtaken: it may have taken its failover back.
         match self.hear_peer(record, DEADLINE).await {
             Ok(_) | Err(Refusal { code: Code::NotFound, .. }) => {
-                let heard = self.record(id)?;
-                if heard.superseded_by.is_some_and(|by| by > heard.relationship.epoch) {
-                    return Ok(StartWord::Refused(store::stale_copy(name, &peer)));
+                if superseded(&self.record(id)?) {
+                    return stale();
                 }
                 // A host that has forgotten the relationship has not overtaken it.
                 self.store().confirm_boot(id, store::boot_id()).map_err(Refusal::failed)?;
                 Ok(StartWord::Allowed)
             }
+            Err(_) if superseded(record) => stale(),
             Err(error) if error.code == Code::Failed => Err(error),
             Err(_) if confirmed => Ok(StartWord::Allowed),
             Err(_) => Ok(StartWord::PeerSilent(format!(
@@ -105,7 +107,10 @@ impl Engine {
             false => Notice {
                 severity,
                 what,
-                cure: format!("on {peer}: virt-replica reverse {vm}; what only this host has is kept aside"),
+                cure: format!(
+                    "on {peer}: virt-replica reverse {vm}; what only this host has is kept aside. If {peer} is lost for good, and \
+                     this copy is to live on: virt-replica remove --this-host-only {vm}"
+                ),
             },
         }
     }

@@ -2,6 +2,7 @@
 //! sealed it let go of what it stood on. If the link breaks, the delta goes on where it stopped (`transfer`); if anything else
 //! fails, the new checkpoint goes and the next cycle covers more.
 
+use choreography::authority::Standing;
 use domain::{
     Consistency, DiskTarget, Divergence, Epoch, Lineage, Notice, Phase, PointId, RecoveryPoint, Timestamp,
 };
@@ -23,9 +24,9 @@ use crate::points;
 use crate::quiesce::Moment;
 use crate::seal::{self, Seal};
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
-use crate::standing::{self, Standing};
+use crate::standing;
 use crate::transfer::{Acknowledged, Transfer};
-use crate::{Code, Engine, Refusal, Result, clock, comeback, life, operation};
+use crate::{Code, Engine, Refusal, Result, boot, clock, comeback, life, operation, scratch};
 
 /// What a cycle achieved.
 #[derive(Clone, Debug)]
@@ -52,6 +53,7 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
     let kept = if slot.unfinished().is_some() { None } else { kept_header(engine, record)? };
     let unfinished = slot.unfinished().as_ref().map(|it| &it.header).or(kept.as_ref()).map(unfinished);
     let beliefs = beliefs(engine, record, unfinished).await?;
+    engine.reach("cycle.agreed").await;
     // It may have said that this host is primary in a higher epoch.
     let record = &engine.record(relationship.id)?;
     let relationship = &record.relationship;
@@ -258,6 +260,7 @@ impl Attempt<'_> {
             Basis::Since(base) => Some(*base),
             _ => None,
         };
+        boot::wait(engine, self.record, &self.facts).await?;
         // A job or a checkpoint of ours that a crash left behind.
         engine.hypervisor(move |it| it.end_backup(vm)).await?;
         self.drop_checkpoints(checkpoints.iter().copied().filter(|it| Some(*it) != base)).await;
@@ -294,7 +297,8 @@ impl Attempt<'_> {
             other => other.clone(),
         };
         let point = PointId(header.point);
-        let source = source::reopen_live(self.engine, self.facts.id, point, &basis).await;
+        let whose = (self.record.relationship.id, self.facts.id);
+        let source = source::reopen_live(self.engine, whose, point, &basis).await;
         let source = source.inspect_err(|error| tracing::info!(%error, "the first copy begins anew")).ok()?;
         let parent = self.their_head.as_ref().map_or(Lineage::ORIGIN, |head| head.lineage);
         Some(Transfer::new(header, basis, parent, source))
@@ -471,7 +475,8 @@ impl Attempt<'_> {
             let header = serde_json::to_string(&transfer.header).map_err(Refusal::failed)?;
             engine.store().keep_unfinished(id, &header).map_err(Refusal::failed)?;
         }
-        let acknowledged = match transfer.send(engine, self.record, from.as_ref()).await {
+        let sent = transfer.send(engine, self.record, from.as_ref()).await;
+        let acknowledged = match sent.map_err(|error| scratch::reason(engine, id).unwrap_or(error)) {
             Ok(acknowledged) => acknowledged,
             Err(error) if transfer.can_go_on(&error) => {
                 *engine.slot(id).unfinished() = Some(transfer);

@@ -93,6 +93,36 @@ impl From<nbd::NbdError> for Refusal {
     }
 }
 
+impl From<layer::LayerError> for Refusal {
+    /// The storage of a replica: whoever reads this may sit at the other host.
+    fn from(error: layer::LayerError) -> Self {
+        use layer::LayerError;
+        let (code, cure) = match &error {
+            full if full.is_disk_full() => (
+                Code::Failed,
+                "on the host that has it: make room in the storage (df -h); replication goes on by itself"
+                    .to_owned(),
+            ),
+            LayerError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => (
+                Code::Failed,
+                format!(
+                    "on the host that has it: is the file system mounted? findmnt --target {}; replication goes on by itself",
+                    domain::shell_word(&path.to_string_lossy())
+                ),
+            ),
+            LayerError::NoStorageMarker(path) => (
+                Code::Failed,
+                format!(
+                    "on that host: mount the file system of {}; replication goes on by itself",
+                    path.display()
+                ),
+            ),
+            _ => (Code::Failed, String::new()),
+        };
+        Refusal::new(code, error.to_string(), cure)
+    }
+}
+
 impl From<wire::message::form::Nonsense> for Refusal {
     fn from(error: wire::message::form::Nonsense) -> Self {
         Refusal::failed(error)

@@ -10,21 +10,26 @@
 
 mod steps;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use choreography::{Mark, Operation, Options, Procedure, Side, Step};
+use choreography::authority::Denied;
+use choreography::{Entry, Mark, Operation, Options, Procedure, Side, Step, fold};
 use domain::{
     Check, CheckName, OperationId, Phase, PointId, RecoveryPoint, Role, Settlement, Timestamp, vm_argument,
 };
-use store::{Record, StoreError};
+use store::{Pending, Record, StoreError};
 use uuid::Uuid;
+use wire::message::Beliefs;
 
 use crate::events::Number;
 use crate::plan::refused;
 use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, standing, survey};
 
 /// How long the other host is waited for: it may be gone, and the VM is off meanwhile.
-const ASK_DEADLINE: Duration = Duration::from_millis(1500);
+const ASK_DEADLINE: Duration = Duration::from_millis(700);
+/// How long it is waited for again, and for how long that holds.
+const ASK_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
+const SILENCE_REMEMBERED: Duration = Duration::from_secs(5);
 /// How long a guest may take to shut down when its failover is rolled back by itself.
 const ROLL_BACK_SHUTDOWN: Duration = Duration::from_secs(60);
 
@@ -50,6 +55,8 @@ pub struct FailoverPlan {
     pub newer: usize,
     /// Everything that the VM wrote in this time before now is lost.
     pub lost: Duration,
+    /// What waited on the primary when it was heard last; none: not known.
+    pub pending: Option<Pending>,
     /// What the other host says.
     pub other: OtherHost,
 }
@@ -74,8 +81,9 @@ impl Engine {
             };
             return Err(Refusal::new(Code::Refused, found, cure));
         }
+        self.expect_covered(record)?;
         let point = replica::point(record, point)?;
-        replica::expect_trusted(self, record, point.id).await?;
+        replica::expect_trusted(self, record).await?;
         let directory = replica::directory(record)?;
         let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > point.ordinal).count();
         let definition = replica::primary_definition(&directory)?;
@@ -106,11 +114,30 @@ impl Engine {
         let plan =
             Plan { checks: crate::plan::in_order(checks), expected_bytes: None, expected_downtime_ms: None };
         let lost = clock::now().since(point.instant);
-        Ok(FailoverPlan { plan, point, newer, lost, other })
+        let pending = self.pending_since(record, point.instant)?;
+        Ok(FailoverPlan { plan, point, newer, lost, pending, other })
+    }
+
+    /// An old primary whose own last content no recovery point covers yet has nothing to fail over to.
+    pub(crate) fn expect_covered(&self, record: &Record) -> Result<()> {
+        let relationship = &record.relationship;
+        let divergence = self.store().divergence(relationship.id).map_err(Refusal::failed)?;
+        if divergence.is_none_or(|divergence| divergence.covered_by.is_some()) {
+            return Ok(());
+        }
+        let (peer, vm) = (self.peer_name(record), vm_argument(&relationship.vm_name));
+        let found = format!(
+            "this host was the old primary, and no recovery point of {peer} has arrived since: what is here is its own last content"
+        );
+        let cure = format!(
+            "wait for the first one: virt-replica wait {vm}; if {peer} is lost for good and what is here is to live on: virt-replica \
+             remove --this-host-only {vm}, then as manifest.json in the replica's directory says"
+        );
+        Err(Refusal::new(Code::Refused, found, cure))
     }
 
     async fn ask_whether_it_runs(&self, record: &Record) -> OtherHost {
-        match self.hear_peer(record, ASK_DEADLINE).await {
+        match self.hear_peer_in_a_hurry(record, ASK_DEADLINE).await {
             // One that is replica itself, or knows nothing of the VM, does not run it.
             Ok(beliefs) if !standing::is_primary(&beliefs) || beliefs.vm_runs == Some(false) => {
                 OtherHost::Off
@@ -121,17 +148,31 @@ impl Engine {
         }
     }
 
-    /// Begins a failover; the VM starts here.
-    pub async fn begin_failover_alone(
+    /// Asks the other host while the VM is off and everybody waits: one that was silent a moment ago is hardly waited for again.
+    pub(crate) async fn hear_peer_in_a_hurry(&self, record: &Record, deadline: Duration) -> Result<Beliefs> {
+        let slot = self.slot(record.relationship.id);
+        let was_silent = slot.silent().is_some_and(|since| since.elapsed() < SILENCE_REMEMBERED);
+        let heard = self.hear_peer(record, if was_silent { ASK_AGAIN_DEADLINE } else { deadline }).await;
+        let silent = heard.as_ref().is_err_and(|error| error.code == Code::Unavailable);
+        *slot.silent() = silent.then(Instant::now);
+        heard
+    }
+
+    /// Begins a failover that was just planned; the VM starts here.
+    pub fn begin_failover_alone(
         &self,
         record: &Record,
+        plan: &FailoverPlan,
         options: Options,
-        force: bool,
         requested_by: &str,
     ) -> Result<OperationId> {
-        let plan = self.plan_failover_alone(record, options.point, force).await?;
         if let Some(check) = plan.plan.checks.iter().find(|check| !check.holds()) {
             return Err(refused(check));
+        }
+        if options.force && plan.other == OtherHost::Runs {
+            let text =
+                format!("{requested_by} failed it over although {} runs it, too", self.peer_name(record));
+            self.event(Number::Forced, &record.relationship.vm_name, text);
         }
         let words = format!(
             "recovery point {}, {} before now; the other host: {}",
@@ -143,14 +184,21 @@ impl Engine {
         self.begin_alone(record, Procedure::Failover, options, words, requested_by)
     }
 
-    /// Why a failover cannot be taken back now; none: it can.
-    pub fn cancel_obstacle(&self, record: &Record) -> Option<Refusal> {
-        not_failed_over(record, "taken back")
+    /// Why a failover cannot be taken back now; none: it can. One that hangs behind its point of no return can.
+    pub fn cancel_obstacle(&self, record: &Record) -> Result<Option<Refusal>> {
+        let open = self.store().open_operation(record.relationship.id).map_err(Refusal::failed)?;
+        let hangs = |(open, entries): &(Operation, Vec<Entry>)| {
+            open.procedure == Procedure::Failover && fold(entries).handed_over()
+        };
+        if !open.as_ref().is_some_and(hangs) {
+            self.must_be_idle(record)?;
+        }
+        Ok(not_failed_over(record, "taken back"))
     }
 
     /// Begins to take a failover back. `turn_off`: the VM is turned off when it does not shut down in time.
     pub fn begin_cancel(&self, record: &Record, options: Options, requested_by: &str) -> Result<OperationId> {
-        if let Some(refusal) = self.cancel_obstacle(record) {
+        if let Some(refusal) = self.cancel_obstacle(record)? {
             return Err(refusal);
         }
         self.begin_alone(record, Procedure::CancelFailover, options, "it is failed over".into(), requested_by)
@@ -203,8 +251,10 @@ impl Engine {
         };
         let entries = [self.entry(Mark::Intent(Step::Check)), self.entry(Mark::Done(Step::Check, checked))];
         self.store().begin_operation(&operation, &entries).map_err(|error| match error {
-            StoreError::Busy(_) => Refusal::new(Code::Busy, error.to_string(), "virt-replica operation list"),
-            StoreError::Tested => Refusal::new(
+            StoreError::Denied(Denied::Busy(_)) => {
+                Refusal::new(Code::Busy, error.to_string(), "virt-replica operation list")
+            }
+            StoreError::Denied(Denied::Tested) => Refusal::new(
                 Code::Busy,
                 error.to_string(),
                 format!("virt-replica stop-test-failover {}", vm_argument(&relationship.vm_name)),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use choreography::{Entry, Mark, Step, StepState, fold};
-use domain::{OperationId, Phase, vm_argument};
+use domain::{OperationId, Phase, RecoveryPoint, vm_argument};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record};
 use wire::message::form::{OperationForm, PointForm, SettingsForm};
@@ -17,8 +17,8 @@ use crate::{Code, Engine, Refusal, Result, chain, clock, cycle, replica};
 
 /// Pause between two looks whether the guest is off: part of the downtime.
 const OFF_POLL: Duration = Duration::from_millis(50);
-/// After this long without effect the power button is pressed as well.
-const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+/// After this long without effect the power button is pressed, also where the agent has heard.
+const BUTTON_PATIENCE: Duration = Duration::from_secs(10);
 /// Rounds of pre-sync; a guest that writes faster than the link gains nothing by more.
 const PRESYNC_ROUNDS: u32 = 4;
 /// What is left may be sent while the guest is off.
@@ -55,15 +55,12 @@ impl Run<'_> {
     pub(crate) async fn shut_down(&self) -> Result<String> {
         let vm = self.record.relationship.vm;
         let begun = Instant::now();
-        let (mut asked_agent, mut asked_acpi) = (false, false);
+        let mut asked: Option<Instant> = None;
         loop {
             match self.state().await? {
                 VmState::ShutOff(ShutoffReason::Shutdown) => {
-                    let words = if asked_agent || asked_acpi {
-                        "the guest shut down"
-                    } else {
-                        "it was shut down before"
-                    };
+                    let words =
+                        if asked.is_some() { "the guest shut down" } else { "it was shut down before" };
                     return Ok(words.into());
                 }
                 VmState::Running => {}
@@ -84,16 +81,15 @@ impl Run<'_> {
                 );
                 return Err(Refusal::new(Code::Refused, found, cure));
             }
-            if !asked_agent {
-                asked_agent = true;
-                // Without an agent this fails, and the power button does it.
-                asked_acpi = self.engine.hypervisor(move |it| it.shut_down(vm, true)).await.is_err();
-                if asked_acpi {
+            // A guest that is just booting misses the first request: the button is pressed again and again.
+            if asked.is_none_or(|asked| asked.elapsed() > BUTTON_PATIENCE) {
+                let by_agent = asked.is_none();
+                let heard =
+                    by_agent && self.engine.hypervisor(move |it| it.shut_down(vm, true)).await.is_ok();
+                if !heard {
                     self.engine.hypervisor(move |it| it.shut_down(vm, false)).await?;
                 }
-            } else if !asked_acpi && begun.elapsed() > AGENT_PATIENCE {
-                asked_acpi = true;
-                self.engine.hypervisor(move |it| it.shut_down(vm, false)).await?;
+                asked = Some(Instant::now());
             }
             tokio::time::sleep(OFF_POLL).await;
         }
@@ -252,33 +248,47 @@ impl Run<'_> {
             Phase::FailedOver { point, .. } => point,
             _ => self.head()?.id,
         };
+        if self.operation.procedure.is_solitary() && !self.state().await?.is_active() {
+            self.tell_of_failover().await?;
+        }
         replica::promote(self.engine, &self.record, point, self.operation.options.start).await
     }
 
     pub(crate) async fn reverse(&self) -> Result<String> {
-        self.engine.turn_round(&self.record).await?;
+        self.engine.turn_round(&self.record, &self.head()?).await?;
         let facts = Report { reverse_bytes: Some(0), ..Report::default() };
         Ok(evidence("the final recovery point is the common base; no disk was copied", &facts))
     }
 }
 
 impl Engine {
-    /// Makes the other host the replica of this one; the head is the common base.
-    pub(crate) async fn turn_round(&self, record: &Record) -> Result<()> {
+    /// Makes the other host the replica of this one; `common` is the point from which both go on.
+    pub(crate) async fn turn_round(&self, record: &Record, common: &RecoveryPoint) -> Result<()> {
         let relationship = &record.relationship;
-        let points = self.store().points(relationship.id).map_err(Refusal::failed)?;
-        let head = points.last().ok_or_else(|| Refusal::failed("there is no recovery point"))?;
+        self.ask_to_reverse(record, common, false).await?;
+        self.store().set_phase(relationship.id, &Phase::Replicating).map_err(Refusal::failed)?;
+        // Whatever was written since then is on this side alone.
+        self.store().set_synchronized(relationship.id, common.instant).map_err(Refusal::failed)?;
+        self.event(Number::Reversed, &relationship.vm_name, "replication was reversed");
+        Ok(())
+    }
+
+    /// `dry_run`: only whether the other host would.
+    pub(crate) async fn ask_to_reverse(
+        &self,
+        record: &Record,
+        common: &RecoveryPoint,
+        dry_run: bool,
+    ) -> Result<()> {
+        let relationship = &record.relationship;
         let request = Request::Reverse {
             relationship: relationship.id.0,
             epoch: relationship.epoch.number(),
-            head: PointForm::from(head),
+            head: PointForm::from(common),
             settings: SettingsForm::from(&relationship.settings),
+            dry_run,
         };
-        self.ask(relationship.peer, &request).await?;
-        self.store().set_phase(relationship.id, &Phase::Replicating).map_err(Refusal::failed)?;
-        self.store().set_synchronized(relationship.id, clock::now()).map_err(Refusal::failed)?;
-        self.event(Number::Reversed, &relationship.vm_name, "replication was reversed");
-        Ok(())
+        self.ask(relationship.peer, &request).await.map(drop)
     }
 
     /// The replica's part of a cancelled operation: the promise, in one transaction.

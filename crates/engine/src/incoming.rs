@@ -99,7 +99,7 @@ impl Incoming {
                 return Err(Refusal::new(Code::Refused, found, cure));
             }
             let spec = LayerSpec { virtual_size: disk.virtual_size, ..spec };
-            directory.prepare_disk(&target).map_err(Refusal::failed)?;
+            directory.prepare_disk(&target).map_err(Refusal::from)?;
             Ok(IncomingDisk { folder: directory.disk_folder(&target), target, name, spec })
         });
         Ok(Incoming { disks: disks.collect::<Result<_>>()?, point: header.point })
@@ -136,7 +136,7 @@ impl Incoming {
                 return Err(error);
             }
         };
-        writers.into_iter().try_for_each(|writer| writer.seal().map(drop)).map_err(Refusal::failed)?;
+        writers.into_iter().try_for_each(|writer| writer.seal().map(drop)).map_err(Refusal::from)?;
         let layers = self.disks.into_iter().map(|disk| (disk.target, disk.name)).collect();
         Ok(Written { layers, digest: so_far.digest, trailer, data_bytes: so_far.data_bytes })
     }
@@ -145,7 +145,7 @@ impl Incoming {
         let begun = from.map_or(0, |partial| usize::from(partial.disk) + 1);
         let open = |(index, disk): (usize, &IncomingDisk)| {
             let writer = if index < begun { disk.go_on() } else { disk.begin() };
-            writer.map_err(Refusal::failed)
+            writer.map_err(Refusal::from)
         };
         self.disks.iter().enumerate().map(open).collect()
     }
@@ -203,7 +203,7 @@ impl SoFar {
             FrameKind::Zero => writer.zero(head.offset, head.length),
             _ => writer.write(head.offset, &content),
         }
-        .map_err(Refusal::failed)?;
+        .map_err(Refusal::from)?;
         self.digest.take(&head);
         self.offset = head.offset + head.length;
         self.data_bytes += content.len() as u64;
@@ -226,14 +226,14 @@ impl SoFar {
     /// What has come so far, without waiting for the disk.
     fn make_durable_soon(&mut self, writers: &mut [LayerWriter]) -> Result<()> {
         let state = self.state()?;
-        writers[usize::from(self.disk)].make_durable_soon(&state).map_err(Refusal::failed)?;
+        writers[usize::from(self.disk)].make_durable_soon(&state).map_err(Refusal::from)?;
         self.durable = (Instant::now(), self.data_bytes);
         Ok(())
     }
 
     fn make_durable(&mut self, writers: &mut [LayerWriter]) -> Result<()> {
         let state = self.state()?;
-        writers[usize::from(self.disk)].make_durable(&state).map_err(Refusal::failed)
+        writers[usize::from(self.disk)].make_durable(&state).map_err(Refusal::from)
     }
 
     fn state(&self) -> Result<Vec<u8>> {

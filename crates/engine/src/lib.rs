@@ -10,12 +10,14 @@
 
 mod attachments;
 pub mod basis;
+mod boot;
 mod certificates;
 mod chain;
 pub mod clock;
 mod comeback;
 mod compare;
 mod confirm;
+mod copy;
 mod cycle;
 mod diverged;
 mod error;
@@ -24,6 +26,7 @@ mod export;
 mod failover;
 mod files;
 mod frames;
+mod guest_files;
 mod handover;
 mod hold;
 mod incoming;
@@ -34,6 +37,7 @@ mod notice;
 mod operation;
 mod owner;
 mod peer;
+mod pending;
 mod plan;
 mod points;
 mod protect;
@@ -41,6 +45,7 @@ mod quiesce;
 mod receive;
 mod replica;
 mod report;
+mod scratch;
 mod seal;
 mod seed;
 mod seen;
@@ -52,11 +57,13 @@ mod test_failover;
 mod transfer;
 mod view;
 mod visible;
+mod wrap;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
@@ -70,8 +77,10 @@ pub use certificates::CERTIFICATE_LOOK;
 pub use compare::ComparisonProgress;
 pub use compare::policy::ComparisonFacts;
 pub use confirm::StartWord;
+pub use diverged::DivergedDisk;
 pub use error::{Code, Refusal, Result};
 pub use failover::{FailoverPlan, OtherHost};
+pub use guest_files::{GuestFile, GuestFiles};
 pub use plan::Plan;
 pub use points::{ChainFacts, PointFacts, WishedPoint};
 pub use protect::{EnableRequest, ReverseRequest};
@@ -79,6 +88,7 @@ pub use quiesce::{DISMISSED, FROZEN_MAX};
 pub use report::{Report, Times, facts, words};
 pub use test_failover::{Finding, TestFacts, TestOptions, TestView};
 pub use view::Progress;
+pub use wrap::DisksToMove;
 
 /// Where things are on this host, and its limits.
 #[derive(Clone, Debug)]
@@ -154,6 +164,12 @@ struct Slot {
     fold_failure: Mutex<Option<String>>,
     /// Why the replica could not follow the VM's disks.
     follow_failure: Mutex<Option<String>>,
+    /// When the other host did not answer in a hurry.
+    silent: Mutex<Option<Instant>>,
+    /// When the VM may have been started, until its agent answers.
+    booted: Mutex<Option<Instant>>,
+    /// Whether the open backup job was ended because the scratch directory filled up.
+    scratch_ended: Arc<AtomicBool>,
     limiter: RateLimiter,
     /// Whether the files of a VM that is off are held, and the bell of somebody who wants to start it.
     files: Arc<let_go::Files>,
@@ -179,6 +195,14 @@ impl Slot {
 
     fn follow_failure(&self) -> MutexGuard<'_, Option<String>> {
         self.follow_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn booted(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.booted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No transfer is under way any more.
@@ -234,6 +258,7 @@ impl Engine {
 
     /// Resumes every relationship where it was.
     pub fn start(&self) -> Result<()> {
+        self.trust_wrappers()?;
         for record in self.store().relationships().map_err(Refusal::failed)? {
             if let Err(error) = replica::catch_up(self, &record) {
                 // Storage that is not mounted is reported by every cycle; the other relationships go on.
@@ -269,6 +294,9 @@ impl Engine {
             Happening::Reconnected => self.store().relationships(),
         };
         for record in concerned.unwrap_or_default() {
+            if matches!(happening, Happening::Lifecycle(_)) {
+                boot::begins(self, record.relationship.id);
+            }
             self.wake(record.relationship.id);
         }
     }
@@ -362,6 +390,9 @@ impl Engine {
                 waiting: Mutex::default(),
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
+                silent: Mutex::default(),
+                booted: Mutex::default(),
+                scratch_ended: Arc::default(),
                 limiter: RateLimiter::new(None),
                 files: Arc::default(),
                 done_bytes: AtomicU64::new(0),

@@ -69,11 +69,8 @@ fn is_configured(facts: &VmFacts, target: &DiskTarget) -> bool {
 
 /// Why an added disk is not replicated by itself; none: it will be.
 pub(crate) fn why_not(facts: &VmFacts, target: &DiskTarget) -> Option<String> {
-    let no_bitmap = facts.obstacles.iter().find_map(|obstacle| match obstacle {
-        Obstacle::NoBitmap { target: there, kind } if there == target.as_str() => Some(kind),
-        _ => None,
-    });
-    if let Some(kind) = no_bitmap {
+    let disks = facts.obstacles.iter().filter_map(Obstacle::disk);
+    if let Some((_, kind)) = disks.into_iter().find(|(there, _)| *there == target.as_str()) {
         return Some(format!("it is a {kind}, which keeps no record of its changes"));
     }
     (!is_configured(facts, target))

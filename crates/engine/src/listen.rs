@@ -2,11 +2,12 @@
 //! where it changes anything.
 
 use bytes::Bytes;
+use choreography::authority::HandOverVerdict;
 use choreography::{Entry, Mark, Step};
-use domain::{Epoch, OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, Settings, VmId};
+use domain::{OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, Settings, VmId};
 use futures_util::future::{BoxFuture, FutureExt};
 use hypervisor::VmState;
-use store::{AbandonVerdict, HandOverVerdict, Record};
+use store::{AbandonVerdict, Record};
 use transport::{DeltaBody, ErrorClass, PeerHandler, PeerRecord};
 use wire::message::form::{CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm};
 use wire::message::{Answer, Beliefs, Request, Requirements, Unfinished};
@@ -16,7 +17,8 @@ use crate::events::Number;
 use crate::plan::refused;
 use crate::protect::mismatches;
 use crate::{
-    Code, Engine, Refusal, Result, chain, clock, comeback, life, owner, receive, replica, seed, survey,
+    Code, Engine, Refusal, Result, chain, clock, comeback, life, owner, receive, replica, seed, standing,
+    survey,
 };
 
 impl PeerHandler for Engine {
@@ -134,8 +136,8 @@ impl Engine {
             Request::HandOver { operation, entries, head } => {
                 self.take_over(peer, operation, entries, head).await
             }
-            Request::Reverse { relationship, epoch, head, settings } => {
-                self.reversed(&self.theirs(peer, relationship)?, epoch, head, settings).await
+            Request::Reverse { relationship, epoch, head, settings, dry_run } => {
+                self.reversed(&self.theirs(peer, relationship)?, epoch, (head, settings), dry_run).await
             }
             Request::News { operation, entries, .. } => self.news(peer, OperationId(operation), entries),
             Request::Remove { relationship, delete_replica, .. } => {
@@ -153,6 +155,10 @@ impl Engine {
             Request::LeftToMerge { relationship, epoch } => {
                 let (layers, failure) = self.left_to_merge(&self.theirs_now(peer, relationship, epoch)?)?;
                 Ok(Answer::LeftToMerge { layers, failure })
+            }
+            Request::Pending { relationship, epoch, bytes } => {
+                self.keep_pending(&self.theirs_now(peer, relationship, epoch)?, bytes)?;
+                Ok(Answer::Done {})
             }
             Request::Digests { relationship, epoch, point, disk, offset, length } => {
                 let record = self.theirs_now(peer, relationship, epoch)?;
@@ -380,6 +386,9 @@ impl Engine {
                 format!("the newest recovery point here is {:?}, there {}", ours.map(|it| it.id), theirs.id);
             return Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"));
         }
+        if record.relationship.role() == Role::Replica {
+            replica::expect_untouched(&record)?;
+        }
         self.reach("hand over.before").await;
         let phase = Phase::Unprotected { since: clock::now() };
         let done = self.entry(Mark::Done(Step::HandOver, "this host is primary now".into()));
@@ -413,17 +422,20 @@ impl Engine {
         &self,
         record: &Record,
         epoch: u64,
-        head: PointForm,
-        settings: SettingsForm,
+        (head, settings): (PointForm, SettingsForm),
+        dry_run: bool,
     ) -> Result<Answer> {
         let relationship = &record.relationship;
         if relationship.phase == Phase::Receiving && relationship.epoch.number() == epoch {
             return Ok(Answer::Done {});
         }
-        let theirs = Epoch::new(epoch).filter(|theirs| *theirs > relationship.epoch);
-        if let (Role::Primary, Some(theirs)) = (relationship.role(), theirs) {
+        let theirs = standing::plausible(relationship.epoch, epoch)?;
+        if relationship.role() == Role::Primary && theirs > relationship.epoch {
             let (common, settings) = (RecoveryPoint::try_from(head)?, Settings::try_from(settings)?);
-            comeback::step_down(self, record, theirs, &common, &settings).await?;
+            comeback::expect_can_step_down(self, record, &common, &settings).await?;
+            if !dry_run {
+                comeback::step_down(self, record, theirs, &common).await?;
+            }
             self.wake(relationship.id);
             return Ok(Answer::Done {});
         }
@@ -452,7 +464,9 @@ impl Engine {
                 "virt-replica show, on both hosts",
             ));
         }
-        self.store().set_phase(relationship.id, &Phase::Receiving).map_err(Refusal::failed)?;
+        if !dry_run {
+            self.store().set_phase(relationship.id, &Phase::Receiving).map_err(Refusal::failed)?;
+        }
         self.wake(relationship.id);
         Ok(Answer::Done {})
     }

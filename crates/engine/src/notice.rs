@@ -19,7 +19,9 @@ use store::Record;
 
 use crate::events::Number;
 use crate::seen::Seen;
-use crate::{Engine, Refusal, Result, comeback, life, quiesce, replica, survey, test_failover, visible};
+use crate::{
+    Engine, Refusal, Result, comeback, life, quiesce, replica, survey, test_failover, visible, wrap,
+};
 
 /// Looks at the VM of a relationship and says what is new. True when the VM has just been turned off: the last changes wait.
 pub(crate) async fn notice(engine: &Engine, record: &Record) -> Result<bool> {
@@ -49,6 +51,10 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     for (number, text) in before.iter().flat_map(|before| changes(before, &seen)) {
         engine.event(number, name, text);
     }
+    if let Some(cause) = before.as_ref().and_then(|before| wrap::grown(before, &seen)) {
+        // No bitmap knows of the new part, and a logical volume that was extended holds what was on the disk before.
+        engine.store().want_resynchronization(id, &cause).map_err(Refusal::failed)?;
+    }
     engine.remember(record, &seen)?;
     if facts.name != *name {
         engine.store().set_vm_name(id, &facts.name).map_err(Refusal::failed)?;
@@ -63,6 +69,7 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     notices.extend(judge(&facts, &relationship.settings, failure.as_ref()));
     notices.extend(life::moved_disks(&seen, &facts, &relationship.settings));
     notices.extend(strayed_disks(record, &facts)?);
+    notices.extend(wrap::grown_below(&facts));
     notices.extend(comeback::notices(engine, record).await);
     notices.extend(quiesce::notices(engine, record)?);
     Ok((notices, !active && before.is_some_and(|before| before.ran)))

@@ -107,7 +107,7 @@ impl Run<'_> {
         self.engine.reach_step(step, Moment::Before).await;
         let carried_out = match step {
             // These may take long, and a person may not want to wait for their end.
-            Step::PreSync | Step::FinalSync => tokio::select! {
+            Step::PreSync | Step::FinalSync | Step::Confirm => tokio::select! {
                 carried_out = self.carry_out(step) => carried_out,
                 () = self.cancelled() => {
                     self.engine.slot(self.operation.relationship).stop_progress();
@@ -147,12 +147,13 @@ impl Run<'_> {
         }
     }
 
-    /// Comes back when a person has cancelled. A cycle that is dropped in its middle is as one that was killed.
+    /// Comes back when a person has cancelled, or began another operation instead. A cycle that is dropped in its middle is as one that was killed.
     async fn cancelled(&self) {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let found = self.engine.store().operation(self.operation.id);
-            if found.is_ok_and(|found| found.is_some_and(|(_, entries)| fold(&entries).cancelled.is_some())) {
+            let progress = found.ok().flatten().map(|(_, entries)| fold(&entries)).unwrap_or_default();
+            if progress.cancelled.is_some() || progress.outcome.is_some() {
                 return;
             }
         }

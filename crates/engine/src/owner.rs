@@ -3,15 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use domain::{CycleOutcome, CycleRecord, Phase, RelationshipId, Role, Timestamp};
+use domain::{CycleOutcome, CycleRecord, Epoch, Phase, RelationshipId, Role, Timestamp};
 use store::Record;
 
 use crate::compare::policy;
 use crate::events::Number;
 use crate::notice::notice;
 use crate::{
-    Code, Engine, Refusal, Result, chain, clock, comeback, cycle, life, operation, points, seed,
-    test_failover,
+    Code, Engine, Refusal, Result, boot, chain, clock, comeback, cycle, life, operation, pending, points,
+    seed, test_failover,
 };
 
 /// Longest sleep: what nobody tells us is noticed after this.
@@ -31,10 +31,14 @@ pub(crate) fn spawn(engine: &Engine, id: RelationshipId) {
     }
 }
 
+/// What an owner knows of the cycles of one epoch: those of a role that has ended say nothing of when the next is due.
 #[derive(Default)]
 struct Memory {
+    epoch: Option<Epoch>,
     last_begun: Option<Instant>,
     failures: u32,
+    /// When the other host was told what waits here.
+    told: Option<Instant>,
 }
 
 async fn own(engine: Engine, id: RelationshipId) {
@@ -57,13 +61,20 @@ async fn own(engine: Engine, id: RelationshipId) {
 }
 
 async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<Duration> {
-    let id = record.relationship.id;
+    let (id, epoch) = (record.relationship.id, Some(record.relationship.epoch));
+    if memory.epoch != epoch {
+        *memory = Memory { epoch, ..Memory::default() };
+    }
     if let Some((operation, _)) = engine.store().open_operation(id).map_err(Refusal::failed)? {
         return operation::drive(engine, &operation).await;
     }
     if notice(engine, record).await? {
         // Turned off: what it wrote last travels at once.
         memory.last_begun = None;
+    }
+    if memory.told.is_none_or(|told| told.elapsed() > pending::TOLD_EVERY) {
+        memory.told = Some(Instant::now());
+        engine.tell_pending(record).await;
     }
     match (record.relationship.role(), &record.relationship.phase) {
         (Role::Replica, Phase::Receiving) => {
@@ -95,7 +106,14 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
 /// An old primary that stepped down keeps what only it has before anything is merged. False: that is not done yet.
 async fn keep_what_differs(engine: &Engine, record: &Record) -> bool {
     let slot = engine.slot(record.relationship.id);
-    let Ok(_alone) = slot.replica.try_lock() else { return false };
+    // A merge under way gives way to whoever reads the chain: not at every look.
+    match engine.store().divergence(record.relationship.id) {
+        Ok(None) => return true,
+        Ok(Some(_)) => {}
+        Err(_) => return false,
+    }
+    // Deltas go on arriving meanwhile; nothing is merged.
+    let _reading = std::sync::Arc::clone(&slot.chain).read().await;
     match comeback::set_aside(engine, record).await {
         Ok(done) => done,
         Err(error) => {
@@ -117,6 +135,10 @@ async fn replicate(engine: &Engine, record: &Record, memory: &mut Memory) -> Res
         || points::is_wished(engine, record);
     if let Some(waited) = waited.filter(|waited| *waited < due_after && !urgent) {
         return Ok(due_after - waited);
+    }
+    if boot::is_under_way(engine, record).await? {
+        memory.last_begun = None;
+        return Ok(boot::LOOK);
     }
     let begun = (clock::now(), Instant::now());
     count_missed(engine, record, memory, frequency)?;

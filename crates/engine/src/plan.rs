@@ -1,5 +1,8 @@
 //! Before the first step of a planned failover: prerequisites by name, the forecast, and the journal's first lines.
 
+use std::time::Duration;
+
+use choreography::authority::Denied;
 use choreography::next::{CannotCancel, may_cancel, resting_state};
 use choreography::{
     FORCED, Mark, Operation, Options, Outcome, Procedure, Progress, RestingState, Side, Step, fold,
@@ -17,6 +20,20 @@ const FIXED_DOWNTIME_MS: u64 = 3_000;
 
 /// How the evidence of the checks ends when the VM ran: undone, it runs again.
 pub(crate) const VM_RAN: &str = "the VM runs";
+
+/// Cycles that carry less tell what a cycle costs, and nothing of the link.
+const MEASURABLE_BYTES: u64 = 4 << 20;
+/// What a link is taken to carry of which nothing is known.
+const ASSUMED_BYTES_PER_MS: u64 = 10 << 10;
+
+/// How long a delta of `expected` bytes takes, by what cycles carried on average and how long they took.
+fn transfer_ms((bytes, latency): (u64, Duration), expected: u64) -> u64 {
+    let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+    match bytes {
+        MEASURABLE_BYTES.. => latency_ms.max(expected.saturating_mul(latency_ms) / bytes),
+        _ => latency_ms.saturating_add(expected / ASSUMED_BYTES_PER_MS),
+    }
+}
 
 /// What would happen, before the question.
 #[derive(Clone, Debug)]
@@ -62,10 +79,7 @@ impl Engine {
         }
         let checks = in_order(checks);
         let speed = statistics.average_bytes.zip(statistics.average_latency);
-        let transfer = speed.zip(expected_bytes).map(|((bytes, latency), expected)| {
-            let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-            latency_ms.max(expected.saturating_mul(latency_ms) / bytes.max(1))
-        });
+        let transfer = speed.zip(expected_bytes).map(|(seen, expected)| transfer_ms(seen, expected));
         Ok(Plan { checks, expected_bytes, expected_downtime_ms: transfer.map(|ms| ms + FIXED_DOWNTIME_MS) })
     }
 
@@ -136,7 +150,7 @@ impl Engine {
         let words = format!("{} prerequisites hold; {power}", plan.checks.len());
         let entries = [self.entry(Mark::Intent(Step::Check)), self.entry(Mark::Done(Step::Check, words))];
         self.store().begin_operation(&operation, &entries).map_err(|error| match error {
-            StoreError::Busy(_) => Refusal::new(Code::Busy, error.to_string(), ""),
+            StoreError::Denied(Denied::Busy(_)) => Refusal::new(Code::Busy, error.to_string(), ""),
             other => Refusal::failed(other),
         })?;
         self.event(
@@ -308,6 +322,16 @@ mod tests {
                 if bad == VmState::Paused { "virsh resume -- '-my VM'" } else { "virsh start -- '-my VM'" };
             assert!(cure.contains(command), "{cure}");
             assert!(!found.contains("ShutOff"), "{found}");
+        }
+    }
+
+    #[test]
+    fn the_forecast_follows_the_link_where_it_was_seen_and_not_the_cost_of_an_empty_cycle() {
+        let second = Duration::from_secs(1);
+        assert_eq!(transfer_ms((8 << 20, second), 16 << 20), 2_000);
+        assert_eq!(transfer_ms((8 << 20, second), 1), 1_000, "no faster than a cycle");
+        for nearly_nothing in [0, 64, 1 << 20] {
+            assert_eq!(transfer_ms((nearly_nothing, second), 256 << 10), 1_025, "{nearly_nothing}");
         }
     }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use choreography::Options;
 use domain::{
-    Check, CheckName, Epoch, HostId, OperationId, Phase, Relationship, RelationshipId, Role, Settings,
-    Timestamp, VmId, vm_argument,
+    Check, CheckName, Epoch, HostId, OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role,
+    Settings, Timestamp, VmId, vm_argument,
 };
 use store::Record;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use wire::message::{Answer, Request};
 use crate::events::Number;
 use crate::export::{self, Export};
 use crate::plan::{in_order, refused};
-use crate::{Code, Engine, Plan, Refusal, Result, clock, comeback, owner, receive, replica, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, receive, replica, survey};
 
 /// Protect a VM.
 #[derive(Clone, Debug)]
@@ -254,16 +254,29 @@ impl Engine {
     /// Turns an unprotected relationship round by hand.
     pub async fn reverse(&self, record: &Record, request: &ReverseRequest) -> Result<()> {
         self.must_be_idle(record)?;
+        self.must_have_no_test(record)?;
         if let Some(refusal) = self.reverse_obstacle(record, request) {
             return Err(refusal);
         }
         self.must_answer(record.relationship.peer).await?;
-        comeback::expect_it_can_step_down(self, record).await?;
+        // Before anything is final here, the other host says whether it would.
+        let common = self.common_point(record)?;
+        self.ask_to_reverse(record, &common, true).await?;
         // Also what a run that was cut has left to do: the points that were given up may still have files.
-        self.settle_failover(record).await?;
-        self.turn_round(&self.record(record.relationship.id)?).await?;
+        self.settle_failover(record, None).await?;
+        self.turn_round(&self.record(record.relationship.id)?, &common).await?;
         self.wake(record.relationship.id);
         Ok(())
+    }
+
+    /// The recovery point from which both hosts go on: that of the failover, or else the newest.
+    fn common_point(&self, record: &Record) -> Result<RecoveryPoint> {
+        let mut points = self.store().points(record.relationship.id).map_err(Refusal::failed)?;
+        let found = match record.relationship.phase {
+            Phase::FailedOver { point, .. } => points.into_iter().find(|known| known.id == point),
+            _ => points.pop(),
+        };
+        found.ok_or_else(|| Refusal::failed("the recovery point that both hosts have is not known here"))
     }
 
     /// Ends a relationship on both hosts.

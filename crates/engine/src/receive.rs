@@ -121,7 +121,7 @@ pub(crate) async fn alone(slot: &Slot) -> Result<tokio::sync::MutexGuard<'_, ()>
 /// Where a transfer goes on that says so; what others left behind goes.
 fn goes_on_from(directory: &ReplicaDirectory, header: &DeltaHeader) -> Result<Option<Partial>> {
     let Some(at) = header.resume_at else {
-        directory.discard_partials().map_err(Refusal::failed)?;
+        directory.discard_partials().map_err(Refusal::from)?;
         return Ok(None);
     };
     let kept = arrived(directory, header.point, header.ordinal)?;
@@ -228,7 +228,7 @@ async fn commit(
         shown.inspect_err(|error| tracing::warn!(%error, "libvirt does not take the replica's definition"));
     blocking(move || {
         if shown.is_ok() {
-            directory.write_definition(&placed).map_err(Refusal::failed)?;
+            directory.write_definition(&placed).map_err(Refusal::from)?;
         }
         replica::keep_primary_definition(&directory, &definition)?;
         attachments::keep(&directory, &files)?;
@@ -246,7 +246,7 @@ async fn commit(
                 disk.virtual_size = now.map_or(disk.virtual_size, |(_, size)| *size);
             }
         };
-        directory.update(grown).map_err(Refusal::failed)
+        directory.update(grown).map_err(Refusal::from)
     })
     .await?;
     engine.reach("delta.listed").await;

@@ -21,7 +21,7 @@ pub(crate) fn directory(record: &Record) -> Result<ReplicaDirectory> {
     let path = record.directory.as_ref().ok_or_else(|| {
         Refusal::new(Code::Failed, "this host has no replica directory for the VM", "virt-replica show")
     })?;
-    ReplicaDirectory::open(path).map_err(Refusal::failed)
+    ReplicaDirectory::open(path).map_err(Refusal::from)
 }
 
 /// Points that the manifest lists and the store does not know become known: they were sealed, and only the last word of a
@@ -67,22 +67,36 @@ pub(crate) fn point(record: &Record, asked: Option<PointId>) -> Result<RecoveryP
     })
 }
 
-/// Makes sure by the headers that every file below a recovery point is what the manifest says, before anything starts from it.
-pub(crate) async fn expect_trusted(engine: &Engine, record: &Record, point: PointId) -> Result<()> {
+/// Makes sure by the headers that every file of a replica is what the manifest says, before anything starts from it.
+pub(crate) async fn expect_trusted(engine: &Engine, record: &Record) -> Result<()> {
     let slot = engine.slot(record.relationship.id);
     // A layer that is merged between two looks is no sign of tampering.
     let _files = slot.chain.hold().await;
     let (directory, vm) = (directory(record)?, vm_argument(&record.relationship.vm_name));
+    expect_untouched(record)?;
     blocking(move || {
         let mut disks = directory.manifest().disks.iter();
         disks.try_for_each(|disk| directory.check_chain(&disk.target)).map_err(|error| {
-            let found = format!("recovery point {point} is not to be trusted: {error}");
+            let found = format!("the recovery points are not to be trusted: {error}");
             let cure =
                 format!("virt-replica remove {vm}, then virt-replica enable {vm} on the primary server");
             Refusal::new(Code::Refused, found, cure)
         })
     })
     .await
+}
+
+/// Nobody has started the VM from the files of this replica: an overlay that lies there would be started from instead of the
+/// recovery point.
+pub(crate) fn expect_untouched(record: &Record) -> Result<()> {
+    directory(record)?.expect_no_active().map_err(|error| {
+        let found = format!("somebody started the VM from the replica's files: {error}");
+        Refusal::new(
+            Code::Refused,
+            found,
+            "keep what was written there under another name: mv FILE FILE.kept",
+        )
+    })
 }
 
 /// The storage of this host; made at the first start, afterwards it must carry its marker.
@@ -135,8 +149,9 @@ async fn place(
     let settings = record.relationship.settings.clone();
     let (definition, local_definition) = (definition.to_owned(), record.home_definition.clone());
     let vm = record.relationship.vm;
-    let nvram = directory.attachment_path(Attachment::Nvram);
-    let has_nvram = nvram.exists();
+    let has_nvram = directory.attachment_path(Attachment::Nvram).exists();
+    // The guest writes to it: that of the recovery points stays as it is.
+    let nvram = directory.active_nvram_path();
     engine
         .hypervisor(move |it| {
             let facts = it.read_definition(&definition)?;
@@ -343,13 +358,31 @@ pub(crate) async fn demote(
         facts.disks.iter().any(|it| it.target == disk.target && it.source == base)
     };
     let bases_changed = directory.manifest().disks.iter().any(wrote_to_base);
+    // A disk may have grown while the VM wrote to it.
+    let mut sizes = Vec::new();
+    for disk in directory.manifest().disks.iter().filter(|disk| wrote_to_base(disk)) {
+        let path = disk.base.resolve(&directory.disk_folder(&disk.target));
+        let size = engine.hypervisor(move |it| it.image_size(&path)).await?;
+        sizes.push((disk.target.clone(), size.virtual_bytes));
+    }
     let (head, epoch) = (head.clone(), record.relationship.epoch);
     let (mut directory, definition) = blocking(move || {
-        if bases_changed {
+        let stays = |listed: &ManifestPoint| match (bases_changed, is_whole) {
             // Whatever point the directory still lists has other content now, unless it is this one.
-            let stays = |listed: &ManifestPoint| is_whole && listed.point.id == head.id;
-            directory.update(|manifest| manifest.points.retain(stays)).map_err(Refusal::failed)?;
-        }
+            (true, true) => listed.point.id == head.id,
+            (true, false) => false,
+            (false, true) => true,
+            // Newer ones are not shared: their content is part of what differs.
+            (false, false) => listed.point.ordinal <= head.ordinal,
+        };
+        let as_it_is = |manifest: &mut Manifest| {
+            manifest.points.retain(stays);
+            for disk in &mut manifest.disks {
+                let now = sizes.iter().find(|(target, _)| *target == disk.target);
+                disk.virtual_size = now.map_or(disk.virtual_size, |(_, size)| *size);
+            }
+        };
+        directory.update(as_it_is).map_err(Refusal::failed)?;
         // What holds more than the point must not be taken for the point's own layer, which may be here already.
         let holds = if is_whole { head.id } else { beside(id, epoch) };
         let layer = ReplicaDirectory::layer_name(head.ordinal, holds);
@@ -377,6 +410,8 @@ pub(crate) async fn demote(
     directory.write_definition(&placed).map_err(Refusal::failed)?;
     directory.update(|manifest| manifest.vm_name.clone_from(&facts.name)).map_err(Refusal::failed)?;
     visible::define(engine, vm, placed).await?;
+    // Its content was kept above.
+    directory.remove_active_nvram().map_err(Refusal::failed)?;
     engine.hypervisor(move |it| it.set_autostart(vm, false)).await?;
     // When the VM comes back, its disks are where the other host had them.
     engine.store().set_seen(id, "").map_err(Refusal::failed)?;

@@ -24,8 +24,15 @@ pub(crate) struct Seal {
 impl Seal {
     /// As it is now.
     pub(crate) fn now(facts: &VmFacts, disks: &[DiskTarget], envelope: &Envelope) -> Result<Seal> {
-        let file = |target| FileIdentity::of(&source_file(facts, target)?).map_err(Refusal::failed);
-        Ok(Seal { files: disks.iter().map(file).collect::<Result<_>>()?, envelope: envelope.digest.clone() })
+        let mut files = Vec::new();
+        for target in disks {
+            let file = source_file(facts, target)?;
+            files.push(FileIdentity::of(&file).map_err(Refusal::failed)?);
+            if let Some(wrapper) = layer::wrapper(&file) {
+                files.push(FileIdentity::of(&wrapper.data).map_err(Refusal::failed)?);
+            }
+        }
+        Ok(Seal { files, envelope: envelope.digest.clone() })
     }
 
     /// As it was when the last delta of the VM while off was acknowledged; none: it ran since.
@@ -43,6 +50,7 @@ impl Seal {
 pub(crate) async fn expect_one_bitmap(facts: &VmFacts, disks: &[DiskTarget]) -> Result<()> {
     for target in disks {
         let file = source_file(facts, target)?;
+        expect_no_bypass(target, &file)?;
         let split = blocking(move || split_below(&file)).await?;
         if split {
             let found =
@@ -51,6 +59,16 @@ pub(crate) async fn expect_one_bitmap(facts: &VmFacts, disks: &[DiskTarget]) -> 
         }
     }
     Ok(())
+}
+
+/// What was written to a raw file past its wrapper is in no bitmap.
+fn expect_no_bypass(target: &DiskTarget, file: &Path) -> Result<()> {
+    let Some(wrapper) = layer::wrapper(file) else { return Ok(()) };
+    if !wrapper.is_bypassed().map_err(Refusal::failed)? {
+        return Ok(());
+    }
+    let found = format!("{} behind disk {target} was written to past its wrapper", wrapper.data.display());
+    Err(Refusal::new(Code::TrackingLost, found, ""))
 }
 
 fn split_below(file: &Path) -> Result<bool> {

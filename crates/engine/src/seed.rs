@@ -7,21 +7,17 @@
 use std::path::{Path, PathBuf};
 
 use domain::DiskTarget;
-use layer::{Gate, LayerSpec, LayerWriter, ReplicaDirectory};
-use nbd::{ALLOCATION, Deadlines, OfflineDisk, OfflineExport};
+use layer::{Gate, ReplicaDirectory};
 use store::Record;
 use wire::message::Requirements;
 
 use crate::events::Number;
-use crate::frames::{self, CLUSTER};
-use crate::{Code, Engine, Refusal, Result, blocking, replica};
+use crate::{Code, Engine, Refusal, Result, copy, replica};
 
 /// The folder of the storage where existing copies lie.
 const SEEDS: &str = "seeds";
 /// What is to be taken, in the replica's directory until it has been.
 const WANTED: &str = "seeds.json";
-/// Read at once.
-const PIECE_BYTES: u64 = 1 << 20;
 
 /// A copy that is to become the base of a disk.
 pub(crate) type Seed = (DiskTarget, PathBuf);
@@ -128,24 +124,6 @@ pub(crate) async fn mind(engine: &Engine, record: &Record) -> Result<()> {
 async fn take(engine: &Engine, record: &Record, folder: &Path, file: &Path) -> Result<()> {
     // It may have been exchanged since it was asked for.
     layer::inspect(file, Gate::Foreign).map_err(Refusal::failed)?;
-    let socket = engine.config().sockets.join(format!("seed-{}.sock", record.relationship.id));
-    let export = OfflineExport::start(OfflineDisk { file, bitmaps: &[] }, &socket).await?;
-    let client = export.connect(&[ALLOCATION], Deadlines::default()).await?;
-    let size = client.size();
-    let data = client.allocated().await?.aligned_out(CLUSTER, size);
-    let name = ReplicaDirectory::seed_name();
-    layer::discard(folder, &name).map_err(Refusal::failed)?;
-    let spec = LayerSpec { virtual_size: size, backing: None };
-    let mut writer = LayerWriter::create(folder, &name, spec).map_err(Refusal::failed)?;
-    for piece in data.iter().flat_map(|extent| extent.pieces(PIECE_BYTES)) {
-        let bytes = frames::joined(piece, client.read(piece).await?);
-        writer = blocking(move || {
-            writer.write(piece.offset(), &bytes).map_err(Refusal::failed)?;
-            Ok(writer)
-        })
-        .await?;
-    }
-    client.disconnect().await;
-    export.stop().await;
-    blocking(move || writer.seal().map(drop).map_err(Refusal::failed)).await
+    let socket = format!("seed-{}.sock", record.relationship.id);
+    copy::copy(engine, file, None, (folder, &ReplicaDirectory::seed_name()), &socket).await.map(drop)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use domain::{DiskTarget, PointId, VmId};
+use domain::{DiskTarget, PointId, RelationshipId, VmId};
 use extent::ExtentSet;
 use hypervisor::{BackupRequest, CHECKPOINT_PREFIX, OpenBackup, VmFacts};
 use nbd::{ALLOCATION, Client, Deadlines, OfflineDisk, OfflineExport};
@@ -12,7 +12,7 @@ use crate::basis::Basis;
 use crate::frames::CLUSTER;
 use crate::let_go::Held;
 use crate::quiesce::{self, Begun, Moment};
-use crate::{Code, Engine, Refusal, Result};
+use crate::{Code, Engine, Refusal, Result, scratch};
 
 /// A source that is open.
 pub(crate) struct Source {
@@ -22,6 +22,8 @@ pub(crate) struct Source {
     job: Option<VmId>,
     /// Of a VM that is off; after the exports, which have the files open.
     _held: Option<Held>,
+    /// Of a VM that runs.
+    _room: Option<scratch::Watch>,
 }
 
 /// One disk of it.
@@ -76,24 +78,38 @@ pub(crate) async fn open_live(
         scratch_dir: config.scratch.clone(),
         socket: socket(engine, point),
     };
+    scratch::expect_room(engine)?;
     let Begun { open, moment } = quiesce::begin(engine, record, facts, request, freeze).await?;
-    Ok((connect(engine, facts.id, &open, basis).await?, moment))
+    let whose = (record.relationship.id, facts.id);
+    Ok((connect(engine, whose, &open, basis).await?, moment))
 }
 
 /// Connects again to the job of a first copy that outlived this daemon; fails when the job is not open any more.
-pub(crate) async fn reopen_live(engine: &Engine, vm: VmId, point: PointId, basis: &Basis) -> Result<Source> {
+pub(crate) async fn reopen_live(
+    engine: &Engine,
+    (id, vm): (RelationshipId, VmId),
+    point: PointId,
+    basis: &Basis,
+) -> Result<Source> {
     let open = engine.hypervisor(move |it| it.open_backup(vm)).await?;
     let open = open.filter(|open| open.socket == socket(engine, point));
     let open = open.ok_or_else(|| Refusal::failed("its backup job is not open any more"))?;
-    connect(engine, vm, &open, basis).await
+    connect(engine, (id, vm), &open, basis).await
 }
 
 fn socket(engine: &Engine, point: PointId) -> PathBuf {
     engine.config().sockets.join(format!("{point}.sock"))
 }
 
-async fn connect(engine: &Engine, vm: VmId, open: &OpenBackup, basis: &Basis) -> Result<Source> {
-    let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: Some(vm), _held: None };
+async fn connect(
+    engine: &Engine,
+    (id, vm): (RelationshipId, VmId),
+    open: &OpenBackup,
+    basis: &Basis,
+) -> Result<Source> {
+    let room = Some(scratch::Watch::over(engine, id, vm));
+    let mut source =
+        Source { disks: Vec::new(), exports: Vec::new(), job: Some(vm), _held: None, _room: room };
     for disk in &open.disks {
         let contexts: Vec<&str> = std::iter::once(ALLOCATION).chain(disk.dirty_context.as_deref()).collect();
         let client = Client::connect_unix(&open.socket, &disk.export, &contexts, Deadlines::default()).await;
@@ -121,7 +137,8 @@ pub(crate) async fn open_offline(
     bitmaps: &[String],
     basis: &Basis,
 ) -> Result<Source> {
-    let mut source = Source { disks: Vec::new(), exports: Vec::new(), job: None, _held: Some(held) };
+    let mut source =
+        Source { disks: Vec::new(), exports: Vec::new(), job: None, _held: Some(held), _room: None };
     let contexts: Vec<String> = bitmaps.iter().map(|bitmap| nbd::dirty_context(bitmap)).collect();
     let contexts: Vec<&str> =
         std::iter::once(ALLOCATION).chain(contexts.iter().map(String::as_str)).collect();

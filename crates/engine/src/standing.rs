@@ -3,31 +3,24 @@
 
 use std::time::Duration;
 
+use choreography::authority::Standing;
 use domain::{Epoch, Role};
 use store::Record;
 use wire::message::{Answer, Beliefs, Request};
 
 use crate::events::Number;
-use crate::{Engine, Refusal, Result};
+use crate::{Code, Engine, Refusal, Result};
 
-/// What the other host's epoch means for this one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Standing {
-    /// Nothing new.
-    Agreed,
-    /// The other host is primary in a higher epoch: what is here is a stale copy.
-    Overtaken(Epoch),
-    /// The other host is the replica in a higher epoch: it took a failover back, and this host is primary in that epoch.
-    AskedBack(Epoch),
-}
+/// Epochs rise by one at each failover: a leap beyond this is no word of a host that can be believed.
+const EPOCHS_MISSED_MAX: u64 = 1000;
 
-/// Judges; pure.
-fn judge(ours: (Role, Epoch), (they_are_primary, theirs): (bool, Epoch)) -> Standing {
-    match ours {
-        (Role::Primary, epoch) if theirs > epoch && they_are_primary => Standing::Overtaken(theirs),
-        (Role::Primary, epoch) if theirs > epoch => Standing::AskedBack(theirs),
-        _ => Standing::Agreed,
-    }
+/// An epoch that the other host speaks of, if failovers that this host has missed can explain it.
+pub(crate) fn plausible(ours: Epoch, theirs: u64) -> Result<Epoch> {
+    let epoch = Epoch::new(theirs).filter(|_| theirs <= ours.number().saturating_add(EPOCHS_MISSED_MAX));
+    epoch.ok_or_else(|| {
+        let found = format!("the other host speaks of epoch {theirs}, and this host is in epoch {ours}: no failovers explain that");
+        Refusal::new(Code::InDoubt, found, "virt-replica show, on both hosts")
+    })
 }
 
 /// Whether the beliefs are those of a primary. A daemon of before does not say; its replica is one that receives.
@@ -58,19 +51,12 @@ impl Engine {
     /// Acts on what the other host says of its role and epoch: one transaction, and an event when it changed something.
     pub(crate) fn heed(&self, record: &Record, (primary, epoch): (bool, u64)) -> Result<Standing> {
         let relationship = &record.relationship;
-        let theirs = Epoch::new(epoch).ok_or_else(|| Refusal::failed("the other host sent epoch 0"))?;
-        let standing = judge((relationship.role(), relationship.epoch), (primary, theirs));
-        match standing {
-            Standing::Agreed => {}
-            Standing::Overtaken(by) => {
-                self.store().supersede(relationship.id, by).map_err(Refusal::failed)?;
-            }
-            Standing::AskedBack(epoch) => {
-                self.store().adopt_epoch(relationship.id, epoch).map_err(Refusal::failed)?;
-                let peer = self.peer_name(record);
-                let text = format!("{peer} took its failover back: this host is primary in epoch {epoch}");
-                self.event(Number::EpochAdopted, &relationship.vm_name, text);
-            }
+        let theirs = plausible(relationship.epoch, epoch)?;
+        let standing = self.store().hear(relationship.id, primary, theirs).map_err(Refusal::failed)?;
+        if let Standing::AskedBack(epoch) = standing {
+            let peer = self.peer_name(record);
+            let text = format!("{peer} took its failover back: this host is primary in epoch {epoch}");
+            self.event(Number::EpochAdopted, &relationship.vm_name, text);
         }
         Ok(standing)
     }
@@ -81,16 +67,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_primary_listens_and_only_to_a_higher_epoch() {
-        let [first, second] = [Epoch::FIRST, Epoch::FIRST.next()];
-        for they_are_primary in [true, false] {
-            for role in [Role::Primary, Role::Replica] {
-                assert_eq!(judge((role, second), (they_are_primary, first)), Standing::Agreed);
-                assert_eq!(judge((role, first), (they_are_primary, first)), Standing::Agreed);
-            }
-            assert_eq!(judge((Role::Replica, first), (they_are_primary, second)), Standing::Agreed);
+    fn an_epoch_that_no_failovers_explain_is_not_believed() {
+        let ours = Epoch::FIRST;
+        assert_eq!(plausible(ours, 1001).expect("many failovers"), Epoch::new(1001).expect("an epoch"));
+        for wrong in [0, 1002, u64::MAX] {
+            assert_eq!(plausible(ours, wrong).expect_err("refused").code, Code::InDoubt, "{wrong}");
         }
-        assert_eq!(judge((Role::Primary, first), (true, second)), Standing::Overtaken(second));
-        assert_eq!(judge((Role::Primary, first), (false, second)), Standing::AskedBack(second));
     }
 }

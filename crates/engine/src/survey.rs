@@ -4,15 +4,16 @@ mod judge;
 
 use std::os::unix::fs::PermissionsExt;
 
-use domain::{Check, CheckName, DiskTarget, HostId, VmId, shell_word, vm_argument};
+use domain::{Check, CheckName, DiskTarget, HostId, Phase, VmId, shell_word, vm_argument};
 use hypervisor::{Firmware, Hypervisor, HypervisorError, NicKind, Placement, VmFacts};
+use store::Record;
 use transport::TransportError;
 use wire::message::{Answer, Request, Requirements};
 
 pub(crate) use judge::own_vm;
 
 use crate::peer::reach_cure;
-use crate::{Engine, Refusal, Result, clock, replica};
+use crate::{Code, Engine, Refusal, Result, clock, replica};
 
 /// Clocks that differ by more make schedules and reports misleading.
 const CLOCK_SKEW_MS_MAX: u64 = 5_000;
@@ -26,8 +27,37 @@ pub(crate) async fn here(engine: &Engine, requirements: Requirements) -> Result<
     checks.push(hook(engine));
     if let Some(id) = requirements.relationship {
         checks.push(no_test(engine, id.into(), &requirements.name)?);
+        if let Ok(record) = engine.record(id.into()) {
+            checks.push(trusted(engine, &record).await?);
+        }
     }
     Ok(checks)
+}
+
+/// Whether the VM can start from this replica's files, and would start from the newest recovery point.
+async fn trusted(engine: &Engine, record: &Record) -> Result<Check> {
+    let (name, here) = (CheckName::RecoveryPointTrusted, &engine.config().host_name);
+    if record.relationship.phase != Phase::Receiving || record.directory.is_none() {
+        return Ok(Check::pass(name));
+    }
+    let differs = engine.store().divergence(record.relationship.id).map_err(Refusal::failed)?.is_some();
+    let untrusted = match differs {
+        true => Err(Refusal::new(
+            Code::Busy,
+            "what it wrote as the old primary is not set aside yet",
+            format!(
+                "wait until it is, after the next cycle: virt-replica show {}",
+                vm_argument(&record.relationship.vm_name)
+            ),
+        )),
+        false => replica::expect_trusted(engine, record).await,
+    };
+    Ok(match untrusted {
+        Ok(()) => Check::pass(name),
+        Err(error) => {
+            Check::fail(name, format!("{here}: {}", error.detail), format!("on {here}: {}", error.cure))
+        }
+    })
 }
 
 /// A copy that is tried out stands on the files that a handover would write to.

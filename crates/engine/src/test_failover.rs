@@ -19,6 +19,7 @@ mod report;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use choreography::authority::Denied;
 use domain::{Check, CheckName, Phase, PointId, RelationshipId, TestId, Timestamp, VmId, vm_argument};
 use hypervisor::NicKind;
 use layer::FileName;
@@ -175,11 +176,11 @@ impl Engine {
 
     /// Every prerequisite of a test failover. What makes it impossible whatever a person does is refused at once.
     pub async fn plan_test(&self, record: &Record, options: &TestOptions) -> Result<Plan> {
-        let point = self.point_to_test(record, options.point)?;
+        self.point_to_test(record, options.point)?;
         let directory = replica::directory(record)?;
         let sizes: u64 = directory.manifest().disks.iter().map(|disk| disk.virtual_size).sum();
         let definition = replica::primary_definition(&directory)?;
-        replica::expect_trusted(self, record, point).await?;
+        replica::expect_trusted(self, record).await?;
         let (host, facts) =
             self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
         let checks = vec![
@@ -290,7 +291,7 @@ impl Engine {
             form: serde_json::to_string(&facts).map_err(Refusal::failed)?,
         };
         self.store().begin_test(&row).map_err(|error| match error {
-            StoreError::Busy(_) => Refusal::new(Code::Busy, error.to_string(), ""),
+            StoreError::Denied(Denied::Busy(_)) => Refusal::new(Code::Busy, error.to_string(), ""),
             other => Refusal::failed(other),
         })?;
         let text = format!("test failover {id} from recovery point {point}: VM {:?}", facts.name);

@@ -29,7 +29,7 @@ use crate::frames::{Ready, frames_of, zeroes};
 use crate::peer::refusal_of;
 use crate::source::Source;
 use crate::spool::{END, Position, SpoolReader, SpoolWriter, spool};
-use crate::{Code, Engine, Refusal, Result, Slot, clock};
+use crate::{Code, Engine, Refusal, Result, Slot, clock, scratch};
 
 /// Reads in flight; more than four of 1 MiB gain nothing on a local socket.
 const READS_IN_FLIGHT: usize = 4;
@@ -260,7 +260,7 @@ impl Transfer {
             self.source.take().ok_or_else(|| Refusal::failed("the source of the delta is closed"))?;
         let keeps = self.basis != Basis::Initial && !self.verifies;
         // A first copy is as long as its transfer, whatever is spooled.
-        let file_bytes_max = if keeps { engine.config().spool_bytes_max } else { 0 };
+        let file_bytes_max = if keeps { scratch::spool_bytes_max(engine) } else { 0 };
         let (writer, reader) =
             spool(&engine.config().scratch, file_bytes_max, keeps).map_err(Refusal::failed)?;
         let start = position(from);

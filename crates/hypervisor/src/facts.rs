@@ -63,17 +63,37 @@ pub enum Obstacle {
     Passthrough(String),
     /// A directory of the host is shared with the guest.
     SharedDirectory(String),
-    /// A disk that cannot carry a dirty bitmap.
+    /// A disk that is a raw file or a block device: it cannot carry a dirty bitmap, and a wrapper around it can.
+    Raw {
+        /// Which disk.
+        target: String,
+        /// Whether it is a block device.
+        is_device: bool,
+    },
+    /// A disk that cannot carry a dirty bitmap, and cannot be wrapped either.
     NoBitmap {
         /// Which disk.
         target: String,
-        /// What it is: `raw file`, `block device`, `network disk`, …
+        /// What it is: `vmdk file`, `disk shared between VMs`, …
         kind: String,
     },
     /// A part of the definition that would silently be missing on another host; the text names it.
     Unsupported(String),
     /// The VM is transient: libvirt forgets it when it stops.
     NotPersistent,
+}
+
+impl Obstacle {
+    /// The disk that cannot carry a dirty bitmap, and what it is.
+    #[must_use]
+    pub fn disk(&self) -> Option<(&str, &str)> {
+        match self {
+            Obstacle::Raw { target, is_device: true } => Some((target, "block device")),
+            Obstacle::Raw { target, is_device: false } => Some((target, "raw file")),
+            Obstacle::NoBitmap { target, kind } => Some((target, kind)),
+            _ => None,
+        }
+    }
 }
 
 /// One disk of a VM.
@@ -87,6 +107,19 @@ pub struct DiskFacts {
     pub format: String,
     /// The bus of its controller: `virtio`, `scsi`, `sata`, …
     pub bus: String,
+}
+
+/// A qcow2 file around a raw disk, as a definition names both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskWrapper {
+    /// Which disk.
+    pub target: DiskTarget,
+    /// The qcow2 file that has the bitmaps.
+    pub file: PathBuf,
+    /// The raw file or block device that has the data.
+    pub data: PathBuf,
+    /// Whether that is a block device.
+    pub is_device: bool,
 }
 
 /// What a network card is plugged into.

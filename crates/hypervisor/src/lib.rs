@@ -14,7 +14,7 @@ use domain::{DiskTarget, VmId};
 
 pub use error::{ErrorClass, HypervisorError};
 pub use facts::{
-    DiskFacts, Firmware, HostFacts, NicFacts, NicKind, Obstacle, ShutoffReason, VmFacts, VmState,
+    DiskFacts, DiskWrapper, Firmware, HostFacts, NicFacts, NicKind, Obstacle, ShutoffReason, VmFacts, VmState,
 };
 
 /// The prefix of every checkpoint and bitmap that is ours; others belong to somebody else and are never touched.
@@ -197,6 +197,12 @@ pub trait Hypervisor: Send + Sync {
 
     /// Virtual size and allocated bytes of a disk image, also of one that a VM or a cycle has open.
     fn image_size(&self, path: &Path) -> Result<ImageSize>;
+
+    /// The definition with the disk, which is raw in it, on its wrapper; everything else is as it was.
+    fn wrap_disk(&self, definition: &str, wrapper: &DiskWrapper) -> Result<String>;
+
+    /// The definition with the disk, which is on its wrapper in it, on the raw disk again.
+    fn unwrap_disk(&self, definition: &str, wrapper: &DiskWrapper) -> Result<String>;
 
     /// Gives a definition of this host another identity. What could reach another VM or be mistaken for the original (UUID,
     /// MAC addresses, generation id, every network) is made anew.

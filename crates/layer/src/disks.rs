@@ -31,7 +31,9 @@ impl Manifest {
     /// The disks that the newest point lacks: what is replicated of them must travel whole.
     #[must_use]
     pub fn head_lacks(&self, target: &DiskTarget) -> bool {
-        self.points.last().is_some_and(|head| !head.files.contains_key(target))
+        // An old primary has its disks, and none of its points may be left.
+        let Some(head) = self.points.last() else { return self.disk(target).is_none() };
+        !head.files.contains_key(target)
     }
 
     /// From now on the VM has these disks. One that it did not have before, or has again, is part of the points from here on.

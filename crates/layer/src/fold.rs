@@ -240,7 +240,7 @@ impl Fold<'_> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use domain::{Consistency, Epoch, Lineage, RecoveryPoint, Timestamp};
+    use domain::{RecoveryPoint, fixture};
     use uuid::Uuid;
 
     use super::*;
@@ -264,17 +264,7 @@ mod tests {
             retired: false,
         };
         let point = |number: &u32| ManifestPoint {
-            point: RecoveryPoint {
-                id: id(*number),
-                parent: None,
-                ordinal: u64::from(*number),
-                epoch: Epoch::FIRST,
-                instant: Timestamp(0),
-                consistency: Consistency::Crash,
-                lineage: Lineage::ORIGIN,
-                delta_bytes: 0,
-                tag: None,
-            },
+            point: RecoveryPoint { id: id(*number), ..fixture::point(u64::from(*number)) },
             files: BTreeMap::from([(target.clone(), format!("{number}.qcow2"))]),
         };
         let manifest = Manifest {

@@ -2,7 +2,9 @@
 //!
 //! It looks at the header alone. It does not verify tables or data; `qemu-img check` does.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -14,6 +16,7 @@ use crate::qcow2::{
     BackingFormatName, CLUSTER_BITS, FEATURE_COMPRESSION, FEATURE_CORRUPT, FEATURE_DATA_FILE, FEATURE_DIRTY,
     FEATURE_EXTENDED_L2, Header, HeaderError,
 };
+use crate::wrapper::wrapper;
 
 /// The header and the backing name are within the first cluster, and clusters have at most 2 MiB; QEMU puts both
 /// in its first few hundred bytes, so this much is always enough for an honest image.
@@ -59,7 +62,10 @@ pub enum GateRefusal {
     #[error(transparent)]
     Header(#[from] HeaderError),
     /// Guest data in another file: such an image can name any file of the host.
-    #[error("it keeps its data in another file (data_file); convert it with: qemu-img convert -O qcow2")]
+    #[error(
+        "it keeps its data in another file (data_file), and is no wrapper that was made here; convert it with: qemu-img \
+         convert -O qcow2"
+    )]
     DataFile,
     /// Encrypted images cannot be read without a secret.
     #[error("it is encrypted; encrypted images are not supported")]
@@ -104,7 +110,8 @@ pub fn inspect(path: &Path, gate: Gate<'_>) -> Result<LayerInfo, LayerError> {
     let file_bytes = file.metadata().map_err(LayerError::io("look at", path))?.size();
     let refused = |refusal| LayerError::Gate { path: path.to_owned(), refusal };
     let header = Header::parse(&head).map_err(|error| refused(error.into()))?;
-    judge(&header, gate).map_err(refused)?;
+    let trusted = wrapper(path).map(|wrapper| wrapper.data);
+    judge(&header, gate, trusted.as_deref()).map_err(refused)?;
     let backing_format = match header.backing_format {
         Some(BackingFormatName::Known(format)) => Some(format),
         _ => None,
@@ -121,9 +128,14 @@ pub fn inspect(path: &Path, gate: Gate<'_>) -> Result<LayerInfo, LayerError> {
     })
 }
 
-/// Decides about a header; pure.
-fn judge(header: &Header, gate: Gate<'_>) -> Result<(), GateRefusal> {
-    if header.incompatible & FEATURE_DATA_FILE != 0 || header.data_file_named {
+/// Decides about a header, of an image that may have its data in `trusted`; pure.
+fn judge(header: &Header, gate: Gate<'_>, trusted: Option<&Path>) -> Result<(), GateRefusal> {
+    let wraps = header.incompatible & FEATURE_DATA_FILE != 0 || header.data_file.is_some();
+    let trusted = trusted.filter(|_| gate == Gate::Foreign && header.data_is_raw);
+    if wraps
+        && (trusted.is_none()
+            || header.data_file.as_deref() != trusted.map(Path::as_os_str).map(OsStr::as_bytes))
+    {
         return Err(GateRefusal::DataFile);
     }
     if header.encrypted {
@@ -134,6 +146,7 @@ fn judge(header: &Header, gate: Gate<'_>) -> Result<(), GateRefusal> {
     }
     let allowed = match gate {
         Gate::Ours(_) => 0,
+        Gate::Foreign if wraps => FEATURE_DIRTY | FEATURE_DATA_FILE,
         Gate::Foreign => FEATURE_DIRTY | FEATURE_COMPRESSION | FEATURE_EXTENDED_L2,
     };
     if header.incompatible & !allowed != 0 {

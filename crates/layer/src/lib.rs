@@ -29,6 +29,7 @@ mod replica_directory;
 mod storage;
 mod survivor;
 mod throwaway;
+mod wrapper;
 mod writeback;
 mod writer;
 
@@ -46,7 +47,8 @@ pub use progress::CALLER_STATE_BYTES_MAX;
 pub use qcow2::{CLUSTER_BYTES, HeaderError};
 pub use replica_directory::ReplicaDirectory;
 pub use storage::{Storage, directory_name};
-pub use survivor::{Diverged, diverged_name};
+pub use survivor::{Diverged, diverged_list_name, diverged_name};
+pub use wrapper::{Wrapper, wrapper};
 pub use writer::{
     LayerSpec, LayerWriter, Resumed, Sealed, VIRTUAL_SIZE_MAX, create_overlay, discard, remove_sealed,
 };

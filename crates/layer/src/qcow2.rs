@@ -56,6 +56,9 @@ pub(crate) const FEATURE_COMPRESSION: u64 = 1 << 3;
 /// Incompatible feature: subclusters.
 pub(crate) const FEATURE_EXTENDED_L2: u64 = 1 << 4;
 
+/// Autoclear feature: the data file is raw. A program that does not know it clears it when it writes.
+const AUTOCLEAR_DATA_RAW: u64 = 1 << 1;
+
 /// Where the tables of a finished layer are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tables {
@@ -116,7 +119,10 @@ pub(crate) struct Header {
     pub(crate) backing_format: Option<BackingFormatName>,
     pub(crate) backing_format_first: bool,
     pub(crate) bitmaps: u32,
-    pub(crate) data_file_named: bool,
+    /// The file that guest data is in; none: this one.
+    pub(crate) data_file: Option<Vec<u8>>,
+    /// Whether that file is byte for byte what the guest sees.
+    pub(crate) data_is_raw: bool,
 }
 
 /// A backing format as the file has it: one that we know, or not.
@@ -175,7 +181,8 @@ impl Header {
             backing_format: None,
             backing_format_first: false,
             bitmaps: 0,
-            data_file_named: false,
+            data_file: None,
+            data_is_raw: version == 3 && u64_at(bytes, 88)? & AUTOCLEAR_DATA_RAW != 0,
         };
         header.read_extensions(first_cluster, header_bytes)?;
         Ok(header)
@@ -211,7 +218,7 @@ impl Header {
                     self.backing_format_first = at == HEADER_V3_BYTES;
                 }
                 EXTENSION_BITMAPS => self.bitmaps = u32_at(value, 0)?,
-                EXTENSION_DATA_FILE => self.data_file_named = true,
+                EXTENSION_DATA_FILE => self.data_file = Some(value.to_vec()),
                 EXTENSION_CRYPTO => self.encrypted = true,
                 _ => {}
             }

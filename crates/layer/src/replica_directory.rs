@@ -20,12 +20,14 @@ use crate::inspect::{Gate, inspect};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestDisk};
 use crate::name::FileName;
 use crate::storage::{Storage, directory_name};
-use crate::writer::{LayerSpec, create_overlay, discard, remove_sealed};
+use crate::writer::{LayerSpec, create_overlay, discard};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 const DEFINITION: &str = "domain.xml";
 /// The overlay that exists only while this side is primary.
 pub(crate) const ACTIVE: &str = "active.qcow2";
+/// The UEFI variables that the VM writes to while this side is primary: those of the recovery points stay as they are.
+const ACTIVE_NVRAM: &str = "active-nvram.fd";
 
 /// An open replica directory and its manifest.
 #[derive(Debug)]
@@ -152,6 +154,18 @@ impl ReplicaDirectory {
         self.path().join(attachment_name(kind))
     }
 
+    /// The VM's own UEFI variables while this side is primary away from the VM's home. They may not exist.
+    #[must_use]
+    pub fn active_nvram_path(&self) -> PathBuf {
+        self.path().join(ACTIVE_NVRAM)
+    }
+
+    /// Removes the VM's own UEFI variables, when this side is the replica again. Repeating it is harmless.
+    pub fn remove_active_nvram(&self) -> Result<(), LayerError> {
+        self.folder.remove(ACTIVE_NVRAM)?;
+        self.folder.sync()
+    }
+
     /// The overlay that the VM writes to while this side is primary. It may not exist.
     #[must_use]
     pub fn active_path(&self, target: &DiskTarget) -> PathBuf {
@@ -170,10 +184,10 @@ impl ReplicaDirectory {
         Ok(self.active_path(target))
     }
 
-    /// Removes the overlay of a disk with what the VM wrote to it; a missing one is fine.
-    pub fn remove_active(&self, target: &DiskTarget) -> Result<(), LayerError> {
-        self.disk(target)?;
-        remove_sealed(&self.disk_folder(target), &FileName::new(ACTIVE).expect("a constant name"))
+    /// Refused while a disk of a replica has an overlay: the VM would start from what somebody else wrote.
+    pub fn expect_no_active(&self) -> Result<(), LayerError> {
+        let mut paths = self.manifest.disks.iter().map(|disk| self.active_path(&disk.target));
+        paths.find(|path| path.exists()).map_or(Ok(()), |path| Err(LayerError::Active(path)))
     }
 
     /// Keeps the overlay of a VM that is off as the newest layer, under the name `layer`. Repeating it is harmless.
@@ -255,7 +269,7 @@ impl ReplicaDirectory {
         self.manifest.disks.iter().try_for_each(|disk| self.remove_disk(disk))?;
         // The manifest goes last: until then a repetition knows what to delete.
         let attachments = Attachment::ALL.map(attachment_name);
-        for file in attachments.into_iter().chain([DEFINITION, MANIFEST]) {
+        for file in attachments.into_iter().chain([ACTIVE_NVRAM, DEFINITION, MANIFEST]) {
             self.folder.remove(file)?;
         }
         self.folder.sync()?;

@@ -49,6 +49,13 @@ pub fn diverged_name(at: Timestamp) -> FileName {
         .expect("letters, digits and a suffix are a name")
 }
 
+/// The name of the list of files in what is set aside at this time.
+#[must_use]
+pub fn diverged_list_name(at: Timestamp) -> FileName {
+    FileName::new(&format!("{DIVERGED}{}.files.json", at.millis()))
+        .expect("letters, digits and a suffix are a name")
+}
+
 fn diverged_at(name: &str) -> Option<Timestamp> {
     name.strip_prefix(DIVERGED)?.strip_suffix(".qcow2")?.parse().ok().map(Timestamp)
 }
@@ -149,6 +156,17 @@ impl ReplicaDirectory {
         self.update(|manifest| manifest.disks.iter_mut().for_each(|disk| disk.folded.clear()))
     }
 
+    /// The file on which the overlay of a disk stands; none: there is no overlay.
+    pub fn file_below_active(&self, target: &DiskTarget) -> Result<Option<PathBuf>, LayerError> {
+        let (folder, path) = (self.disk_folder(target), self.active_path(target));
+        if !path.exists() {
+            return Ok(None);
+        }
+        let info = inspect(&path, Gate::Foreign)?;
+        let Some((name, format)) = info.backing.zip(info.backing_format) else { return Ok(None) };
+        Ok(Some(Backing::new(&name, format)?.resolve(&folder)))
+    }
+
     /// Keeps what the VM wrote to its overlay apart: the file stands on nothing from now on. The VM is off. No overlay: done.
     pub fn set_active_aside(&self, target: &DiskTarget, at: Timestamp) -> Result<(), LayerError> {
         let folder = Folder::open(&self.disk_folder(target))?;
@@ -195,8 +213,9 @@ impl ReplicaDirectory {
         let mut removed = 0;
         for disk in &self.manifest().disks {
             let folder = Folder::open(&self.disk_folder(&disk.target))?;
-            let name = diverged_name(at);
+            let (name, list) = (diverged_name(at), diverged_list_name(at));
             if folder.exists(name.as_str())? {
+                folder.remove(list.as_str())?;
                 folder.remove(name.as_str())?;
                 folder.sync()?;
                 removed += 1;

@@ -10,11 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{CLUSTER, assert_content, keep_newest, pattern};
-use domain::{Consistency, DiskTarget, Epoch, Lineage, RecoveryPoint, Timestamp};
-use layer::{
-    Backing, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Scope, Storage,
-    check_image, discard,
-};
+use domain::fixture::{point, vda};
+use layer::{LayerError, LayerSpec, LayerWriter, ReplicaDirectory, Scope, Storage, check_image, discard};
 
 const SIZE: u64 = 8 * CLUSTER;
 /// The last point.
@@ -22,24 +19,6 @@ const NEWEST: u64 = 4;
 const FOLDER_VARIABLE: &str = "LAYER_TEST_VICTIM_FOLDER";
 /// The work makes far fewer calls of one kind; without a limit a mistake here would never end.
 const CALLS_MAX: usize = 300;
-
-fn vda() -> DiskTarget {
-    DiskTarget::new("vda").expect("a target")
-}
-
-fn point(ordinal: u64) -> RecoveryPoint {
-    RecoveryPoint {
-        id: uuid::Uuid::from_u128(u128::from(ordinal) + 1).into(),
-        parent: None,
-        ordinal,
-        epoch: Epoch::FIRST,
-        instant: Timestamp(0),
-        consistency: Consistency::Crash,
-        lineage: Lineage::ORIGIN,
-        delta_bytes: 1,
-        tag: None,
-    }
-}
 
 /// The disk after each point.
 fn content(ordinal: u64) -> Vec<u8> {
@@ -92,26 +71,7 @@ fn receive(directory: &ReplicaDirectory, ordinal: u64) {
 
 /// The whole life of a replica: made, points received, one in the middle dropped, folded to its base.
 fn work(root: &Path) {
-    let storage = Storage::initialise(root).expect("storage");
-    let base = Backing::beside(&ReplicaDirectory::base_name());
-    let disk = ManifestDisk {
-        target: vda(),
-        virtual_size: SIZE,
-        base,
-        layers: Vec::new(),
-        folded: Vec::new(),
-        retired: false,
-    };
-    let (vm, relationship) = (uuid::Uuid::from_u128(1).into(), uuid::Uuid::from_u128(2).into());
-    let manifest = Manifest {
-        vm_name: "vm".to_owned(),
-        vm,
-        relationship,
-        disks: vec![disk],
-        points: Vec::new(),
-        autostart: false,
-    };
-    let mut directory = ReplicaDirectory::create(&storage, manifest).expect("a directory");
+    let mut directory = common::directory(root, SIZE);
     let newest = directory.manifest().points.last().map(|point| point.point.ordinal);
     for ordinal in newest.map_or(0, |newest| newest + 1)..=NEWEST {
         if ordinal == NEWEST {

@@ -11,34 +11,15 @@ use std::process::{Command, Stdio};
 
 use common::disk_log::{CORNERS, DiskLog, record};
 use common::{CLUSTER, assert_content, keep_newest, pattern, run, text};
-use domain::{Consistency, DiskTarget, Epoch, Lineage, RecoveryPoint, Timestamp};
+use domain::fixture::{point, vda};
 use layer::{
-    Backing, FileName, LayerError, LayerSpec, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory, Scope,
-    Storage, check_image, discard,
+    FileName, LayerError, LayerSpec, LayerWriter, ReplicaDirectory, Scope, Storage, check_image, discard,
 };
 
 const SIZE: u64 = 4 * CLUSTER;
 /// The points that are received; the one after them is what a VM wrote that ran here.
 const RECEIVED: u64 = 3;
 const FOLDER_VARIABLE: &str = "LAYER_TEST_POWER_FOLDER";
-
-fn vda() -> DiskTarget {
-    DiskTarget::new("vda").expect("a target")
-}
-
-fn point(ordinal: u64) -> RecoveryPoint {
-    RecoveryPoint {
-        id: uuid::Uuid::from_u128(u128::from(ordinal) + 1).into(),
-        parent: None,
-        ordinal,
-        epoch: Epoch::FIRST,
-        instant: Timestamp(0),
-        consistency: Consistency::Crash,
-        lineage: Lineage::ORIGIN,
-        delta_bytes: 1,
-        tag: None,
-    }
-}
 
 fn layer_of(ordinal: u64) -> FileName {
     match ordinal {
@@ -116,26 +97,7 @@ fn acknowledged(root: &Path, ordinal: u64) -> PathBuf {
 
 /// The whole life of a replica: made, filled, merged, promoted, demoted, merged to its base.
 fn work(root: &Path) {
-    let storage = Storage::initialise(root).expect("storage");
-    let base = Backing::beside(&ReplicaDirectory::base_name());
-    let disk = ManifestDisk {
-        target: vda(),
-        virtual_size: SIZE,
-        base,
-        layers: Vec::new(),
-        folded: Vec::new(),
-        retired: false,
-    };
-    let (vm, relationship) = (uuid::Uuid::from_u128(1).into(), uuid::Uuid::from_u128(2).into());
-    let manifest = Manifest {
-        vm_name: "vm".to_owned(),
-        vm,
-        relationship,
-        disks: vec![disk],
-        points: Vec::new(),
-        autostart: false,
-    };
-    let mut directory = ReplicaDirectory::create(&storage, manifest).expect("a directory");
+    let mut directory = common::directory(root, SIZE);
     let newest = directory.manifest().points.last().map(|point| point.point.ordinal);
     for ordinal in newest.map_or(0, |newest| newest + 1)..=RECEIVED + 1 {
         if ordinal <= RECEIVED {

@@ -8,31 +8,14 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{CLUSTER, assert_content, assert_reads_as, foreign_base, keep_newest, name, pattern, run, text};
-use domain::{Consistency, DiskTarget, Epoch, Lineage, PointId, RecoveryPoint, Timestamp};
+use domain::fixture::{point, vda};
+use domain::{PointId, Timestamp};
 use layer::{
     Backing, BackingFormat, FoldStep, LayerError, LayerWriter, Manifest, ManifestDisk, ReplicaDirectory,
     Scope, Storage, chain_check, check_image, commit_into_base, list_bitmaps, remove_bitmap, set_backing,
 };
 
 const SIZE: u64 = 20 * CLUSTER + 1024;
-
-fn vda() -> DiskTarget {
-    DiskTarget::new("vda").expect("a target")
-}
-
-fn point(ordinal: u64) -> RecoveryPoint {
-    RecoveryPoint {
-        id: PointId(uuid::Uuid::from_u128(u128::from(ordinal) + 1)),
-        parent: ordinal.checked_sub(1).map(|below| PointId(uuid::Uuid::from_u128(u128::from(below) + 1))),
-        ordinal,
-        epoch: Epoch::FIRST,
-        instant: Timestamp(1_700_000_000_000 + ordinal),
-        consistency: Consistency::Crash,
-        lineage: Lineage([ordinal as u8; 32]),
-        delta_bytes: 1,
-        tag: None,
-    }
-}
 
 fn manifest(base: Backing) -> Manifest {
     Manifest {
@@ -288,10 +271,12 @@ fn a_fold_grows_the_base_with_the_disk() {
 #[test]
 fn layers_are_not_folded_below_an_active_overlay() {
     let mut world = world(1, false);
-    world.directory.create_active(&vda()).expect("an overlay");
+    world.directory.expect_no_active().expect("untouched");
+    let active = world.directory.create_active(&vda()).expect("an overlay");
     world.directory.create_active(&vda()).expect("a repetition is harmless");
+    assert!(matches!(world.directory.expect_no_active(), Err(LayerError::Active(found)) if found == active));
     assert!(matches!(keep_newest(&mut world.directory, &vda(), Scope::All), Err(LayerError::Active(_))));
-    world.directory.remove_active(&vda()).expect("removed");
+    std::fs::remove_file(active).expect("removed");
     keep_newest(&mut world.directory, &vda(), Scope::All).expect("folded");
 }
 

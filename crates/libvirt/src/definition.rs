@@ -13,10 +13,12 @@ mod rules;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tree;
+mod wrap;
 
 pub(crate) use disguise::disguise;
 pub(crate) use facts::{disks_of, read};
 pub(crate) use place::place;
+pub(crate) use wrap::{unwrap, wrap};
 
 use std::path::{Component, Path};
 
@@ -54,6 +56,11 @@ pub(crate) fn is_firmware(path: &Path) -> bool {
 fn lies_in(path: &Path, folders: &[&str]) -> bool {
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     plain && folders.iter().any(|folder| path.starts_with(folder) && path != Path::new(folder))
+}
+
+/// The file or device of a disk.
+fn place_of(disk: &tree::Element) -> Option<&str> {
+    disk.child("source").and_then(|source| source.get("file").or(source.get("dev")))
 }
 
 /// A definition that is not accepted.

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -12,6 +13,8 @@ use serde_json::Value;
 
 /// First bytes of a qcow2 file.
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+/// Unit of the blocks of a file, whatever the file system's are.
+const SECTOR: u64 = 512;
 /// Longest complaint of `qemu-img` that is passed on, in characters.
 const COMPLAINT_MAX: usize = 500;
 
@@ -20,9 +23,20 @@ pub(crate) fn size(path: &Path) -> Result<ImageSize> {
     let info = info(path, true)?;
     let number = |name: &str| info.get(name).and_then(Value::as_u64);
     match (number("virtual-size"), number("actual-size")) {
-        (Some(virtual_bytes), Some(allocated_bytes)) => Ok(ImageSize { virtual_bytes, allocated_bytes }),
+        (Some(virtual_bytes), Some(own)) => {
+            let data = info.pointer("/format-specific/data/data-file").and_then(Value::as_str);
+            let elsewhere = data.map_or(Ok(0), |data| data_bytes(Path::new(data), virtual_bytes))?;
+            Ok(ImageSize { virtual_bytes, allocated_bytes: own + elsewhere })
+        }
         _ => Err(unreadable(path, "qemu-img told no size")),
     }
+}
+
+/// Bytes that the raw disk behind a wrapper takes, which has none itself. A block device is full, as far as anybody knows.
+fn data_bytes(data: &Path, virtual_bytes: u64) -> Result<u64> {
+    let metadata = std::fs::metadata(data).map_err(|error| unreadable(data, &error.to_string()))?;
+    let is_device = metadata.file_type().is_block_device();
+    Ok(if is_device { virtual_bytes } else { metadata.blocks() * SECTOR })
 }
 
 /// Adds a persistent bitmap to a qcow2 file that nobody has open. It is there already: done.

@@ -13,6 +13,7 @@ mod host;
 mod image;
 mod raw;
 mod screen;
+mod turns;
 mod vm;
 
 use std::path::Path;
@@ -21,25 +22,27 @@ use std::time::Duration;
 
 use domain::{DiskTarget, VmId};
 use hypervisor::{
-    BackupRequest, GuestAddress, Happening, HostFacts, Hypervisor, HypervisorError, Identity, ImageSize,
-    OpenBackup, Placement, Result, VmFacts, VmState,
+    BackupRequest, CHECKPOINT_PREFIX, DiskWrapper, GuestAddress, Happening, HostFacts, Hypervisor,
+    HypervisorError, Identity, ImageSize, OpenBackup, Placement, Result, VmFacts, VmState,
 };
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
 
 use connection::Connection;
 use error::{is, of_host, of_vm};
+use turns::Turns;
 
 /// The libvirt of this host.
 pub struct Libvirt {
     connection: Arc<Connection>,
+    turns: Turns,
 }
 
 impl Libvirt {
     /// For this URI, usually [`Libvirt::SYSTEM`]. Connects when it is first used.
     #[must_use]
     pub fn new(uri: &str) -> Libvirt {
-        Libvirt { connection: Connection::new(uri) }
+        Libvirt { connection: Connection::new(uri), turns: Turns::default() }
     }
 
     /// The URI of the host's own QEMU.
@@ -137,7 +140,8 @@ impl Hypervisor for Libvirt {
         let flags = virt_sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
             | virt_sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM
             | virt_sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
-        let undefined = found.undefine_flags(flags).map(drop).map_err(|error| of_vm("undefine", id, &error));
+        let undefined = self.turns.change(id, || found.undefine_flags(flags));
+        let undefined = undefined.map(drop).map_err(|error| of_vm("undefine", id, &error));
         if_there(undefined).map(drop)
     }
 
@@ -147,7 +151,8 @@ impl Hypervisor for Libvirt {
     }
 
     fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup> {
-        backup::begin(&self.need(id)?, id, request)
+        let found = self.need(id)?;
+        self.turns.change(id, || backup::begin(&found, id, request))
     }
 
     fn open_backup(&self, id: VmId) -> Result<Option<OpenBackup>> {
@@ -161,12 +166,14 @@ impl Hypervisor for Libvirt {
     }
 
     fn create_checkpoint(&self, id: VmId, name: &str, disks: &[DiskTarget]) -> Result<()> {
-        checkpoint::create(&self.need(id)?, id, name, disks)
+        let found = self.need(id)?;
+        self.turns.change(id, || checkpoint::create(&found, id, name, disks))
     }
 
     fn create_checkpoint_offline(&self, id: VmId, name: &str, disks: &[DiskTarget]) -> Result<()> {
         let found = self.need(id)?;
-        checkpoint::create_offline(&found, &vm::facts(&found)?, name, disks)
+        let facts = vm::facts(&found)?;
+        self.turns.change(id, || checkpoint::create_offline(&found, &facts, name, disks))
     }
 
     fn checkpoints(&self, id: VmId) -> Result<Vec<String>> {
@@ -175,7 +182,8 @@ impl Hypervisor for Libvirt {
 
     fn delete_checkpoint(&self, id: VmId, name: &str) -> Result<()> {
         let found = self.need(id)?;
-        checkpoint::delete(&found, &vm::facts(&found)?, name)
+        let facts = vm::facts(&found)?;
+        self.turns.change(id, || checkpoint::delete(&found, &facts, name))
     }
 
     fn changed_bytes(&self, id: VmId, checkpoint: &str) -> Result<Option<u64>> {
@@ -183,7 +191,11 @@ impl Hypervisor for Libvirt {
         if !vm::state(&found, id)?.is_active() {
             return Ok(None);
         }
-        checkpoint::changed_bytes(&found, id, checkpoint)
+        // Another program's hands do not wait for their turn.
+        if checkpoint::names(&found, id)?.iter().any(|name| !name.starts_with(CHECKPOINT_PREFIX)) {
+            return Ok(None);
+        }
+        self.turns.look(id, || checkpoint::changed_bytes(&found, id, checkpoint)).unwrap_or(Ok(None))
     }
 
     fn freeze(&self, id: VmId, deadline: Duration) -> Result<u32> {
@@ -235,9 +247,11 @@ impl Hypervisor for Libvirt {
         if self.merging(id, disk)?.is_some() {
             return Ok(());
         }
+        // The overlay names its new base as it named the layer: without a folder, so that the directory may move. The user's own
+        // disk at the bottom lies elsewhere, and is named by its whole path.
+        let beside = top.parent() == base.parent();
+        let flags = if beside { virt_sys::VIR_DOMAIN_BLOCK_COMMIT_RELATIVE } else { 0 };
         let (top, base) = (top.to_string_lossy(), base.to_string_lossy());
-        // The overlay names its new base as it named the layer: without a folder, so that the directory may move.
-        let flags = virt_sys::VIR_DOMAIN_BLOCK_COMMIT_RELATIVE;
         let begun = raw::block_commit(&found, disk.as_str(), &base, &top, flags);
         begun.map_err(|error| of_vm("blockcommit", id, &error))
     }
@@ -247,13 +261,21 @@ impl Hypervisor for Libvirt {
         job.map_err(|error| of_vm("blockjob", id, &error))
     }
 
+    fn wrap_disk(&self, definition: &str, wrapper: &DiskWrapper) -> Result<String> {
+        definition::wrap(definition, wrapper)
+    }
+
+    fn unwrap_disk(&self, definition: &str, wrapper: &DiskWrapper) -> Result<String> {
+        definition::unwrap(definition, wrapper)
+    }
+
     fn disguise_definition(&self, definition: &str, identity: &Identity) -> Result<String> {
         definition::disguise(definition, identity)
     }
 
     fn discard(&self, id: VmId) -> Result<()> {
         let Some(found) = self.find(id)? else { return Ok(()) };
-        if_there(vm::discard(&found, id)).map(drop)
+        if_there(self.turns.change(id, || vm::discard(&found, id))).map(drop)
     }
 
     fn screen(&self, id: VmId) -> Result<Option<Vec<u8>>> {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use domain::{Epoch, OperationId, RelationshipId};
+use choreography::authority::Denied;
+use domain::RelationshipId;
 
 /// A failed method; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -42,45 +43,15 @@ pub enum StoreError {
         /// What.
         what: String,
     },
-    /// A copy that is tried out stands on the files that the operation would change.
-    #[error("a test failover of the VM stands on this host; to end it: virt-replica stop-test-failover")]
-    Tested,
     /// The VM or the relationship exists already.
     #[error("this VM is already replicated; see: virt-replica list")]
     Duplicate,
     /// There is no such relationship on this host.
     #[error("there is no relationship {0} here; see: virt-replica list")]
     NoRelationship(RelationshipId),
-    /// A phase may not take or give authority.
-    #[error(
-        "the state may not go from \"{from}\" to \"{to}\" here: which side may run the VM changes in a handover only; \
-         see: virt-replica operation list"
-    )]
-    Authority {
-        /// The phase before, in words.
-        from: &'static str,
-        /// The phase that was asked for, in words.
-        to: &'static str,
-    },
-    /// The word of an epoch that has passed, or has not come.
-    #[error(
-        "operation {operation} is for epoch {proposed}, this host is in epoch {known}: it comes too late or too early; \
-         see: virt-replica show, on both hosts"
-    )]
-    Epoch {
-        /// Whose word.
-        operation: OperationId,
-        /// The epoch that it would begin.
-        proposed: Epoch,
-        /// The epoch that this host is in.
-        known: Epoch,
-    },
-    /// This host promised to refuse the operation.
-    #[error("operation {0} was cancelled; start another: virt-replica planned-failover")]
-    Abandoned(OperationId),
-    /// Another operation of the relationship has not ended.
-    #[error("operation {0} is under way; see: virt-replica operation show {0}")]
-    Busy(OperationId),
+    /// A rule of [`choreography::authority`].
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// A peer that is still needed.
     #[error("the peer is used by a relationship; end it first: virt-replica remove VM")]
     PeerInUse,

@@ -101,8 +101,9 @@ impl Guard {
 pub fn stale_copy(name: &str, peer: &str) -> String {
     one_line(&format!(
         "VM {name} belongs to {peer}, which took it over later than this host knows; starting the old copy here would make \
-         two writers. To see it, on {peer}: virt-replica show {}",
-        script::quoted(name)
+         two writers. To see it, on {peer}: virt-replica show {vm}; if {peer} is lost for good, here: virt-replica remove \
+         --this-host-only {vm}",
+        vm = script::quoted(name)
     ))
 }
 

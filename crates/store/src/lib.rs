@@ -14,11 +14,13 @@ mod freezes;
 mod guard;
 mod operations;
 mod peers;
+mod pending;
 mod points;
 mod relationships;
 mod schema;
 mod test_failovers;
 mod unfinished;
+mod wrappers;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,7 +31,7 @@ use domain::HostId;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use uuid::Uuid;
 
-pub use authority::{AbandonVerdict, HandOverVerdict};
+pub use authority::AbandonVerdict;
 pub use boot::boot_id;
 pub use comparisons::Comparisons;
 pub use error::StoreError;
@@ -37,8 +39,10 @@ pub use events::{Event, EventSeverity};
 pub use freezes::Freeze;
 pub use guard::{Guard, GuardVerdict, HookSettings, hook_script, stale_copy};
 pub use peers::{InviteVerdict, Peer};
+pub use pending::Pending;
 pub use relationships::Record;
 pub use test_failovers::{TestFailover, TestState};
+pub use wrappers::WrappedDisk;
 
 /// The state of one host. A cheap handle.
 #[derive(Clone)]

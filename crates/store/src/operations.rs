@@ -1,14 +1,13 @@
 //! Operations and their journals. What a journal means is `choreography`'s to say; here its lines are kept.
 
-use choreography::{Entry, Operation, Procedure, Side};
+use choreography::{Entry, Mark, Operation, Outcome, Side, fold};
 use domain::{OperationId, RelationshipId};
 use rusqlite::{OptionalExtension, Transaction, params};
 use wire::message::form::{EntryForm, OperationForm};
 
-use crate::authority::is_abandoned;
-use crate::error::{StoreError, row};
+use crate::authority::{asked, authority};
+use crate::error::row;
 use crate::forms::to_json;
-use crate::test_failovers::expect_no_test;
 use crate::{Result, Store};
 
 /// Lines in a journal beyond which the other host adds none; an operation of a week, retried all the time, has a few hundred.
@@ -17,17 +16,15 @@ const PEERS_ENTRIES_MAX: u64 = 4096;
 impl Store {
     /// A new operation with its first lines. Repeating is fine.
     ///
-    /// Refused while another one of the relationship is open or a test failover stands, and when this host promised to refuse it: an announcement that
-    /// comes after its own cancellation would wait for ever.
+    /// Refused where the state is not one that the procedure begins from, while another one of the relationship is open or a
+    /// test failover stands, and when this host promised to refuse it: an announcement that comes after its own cancellation
+    /// would wait for ever.
     pub fn begin_operation(&self, operation: &Operation, entries: &[Entry]) -> Result<()> {
         self.write(|transaction| {
-            expect_alone(transaction, operation)?;
-            if is_abandoned(transaction, operation.id)? {
-                return Err(StoreError::Abandoned(operation.id));
-            }
-            // A copy reads what a failover leaves as it is; a disaster does not wait for it.
-            if operation.procedure != Procedure::Failover {
-                expect_no_test(transaction, operation.relationship)?;
+            if read_operation(transaction, &operation.id.to_string())?.is_none() {
+                let authority = authority(transaction, operation.relationship)?;
+                let left = authority.begin(operation, asked(transaction, operation.id)?)?;
+                left.map(|left| leave(transaction, left, entries)).transpose()?;
             }
             insert_operation(transaction, operation)?;
             append(transaction, operation.id, entries)
@@ -83,11 +80,7 @@ impl Store {
 
     /// This host's part of the operation has ended: its own word, which the other host's end does not stand for.
     pub fn end_operation(&self, id: OperationId, ended: &Entry) -> Result<()> {
-        self.write(|transaction| {
-            append(transaction, id, std::slice::from_ref(ended))?;
-            transaction.execute("UPDATE operation SET ended = 1 WHERE id = ?1", [id.to_string()])?;
-            Ok(())
-        })
+        self.write(|transaction| end(transaction, id, ended))
     }
 
     /// Whether this host's part has ended.
@@ -98,20 +91,31 @@ impl Store {
     }
 }
 
+/// An operation that hangs behind its point of no return ends where it is, in favour of the one that begins with these lines.
+fn leave(transaction: &Transaction<'_>, id: OperationId, entries: &[Entry]) -> Result<()> {
+    let found = read_operation(transaction, &id.to_string())?;
+    let (Some((operation, journal)), Some(Entry { at, host, .. })) = (found, entries.first().cloned()) else {
+        return Ok(());
+    };
+    let (progress, line) = (fold(&journal), |mark| Entry { at, host, mark });
+    let left = operation.procedure.steps().filter(|step| !progress.is_settled(*step));
+    let skipped = left.map(|step| line(Mark::Skipped(step, "the failover is taken back".to_owned())));
+    append(transaction, id, &skipped.collect::<Vec<_>>())?;
+    end(transaction, id, &line(Mark::Ended(Outcome::Completed)))
+}
+
+fn end(transaction: &Transaction<'_>, id: OperationId, ended: &Entry) -> Result<()> {
+    append(transaction, id, std::slice::from_ref(ended))?;
+    transaction.execute("UPDATE operation SET ended = 1 WHERE id = ?1", [id.to_string()])?;
+    Ok(())
+}
+
 pub(crate) fn open_operation_id(
     transaction: &Transaction<'_>,
     relationship: RelationshipId,
 ) -> Result<Option<String>> {
     let query = "SELECT id FROM operation WHERE relationship = ?1 AND ended = 0";
     Ok(transaction.query_row(query, [relationship.to_string()], |row| row.get(0)).optional()?)
-}
-
-/// One operation at a time: refused while another one of the relationship is open.
-pub(crate) fn expect_alone(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
-    match open_operation_id(transaction, operation.relationship)? {
-        Some(open) if open != operation.id.to_string() => Err(StoreError::Busy(open.parse().map_err(row)?)),
-        _ => Ok(()),
-    }
 }
 
 pub(crate) fn insert_operation(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {

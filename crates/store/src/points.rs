@@ -1,9 +1,10 @@
 //! Recovery points: adding one moves the head, and those that the replica dropped are forgotten.
 
-use domain::{Divergence, PointId, RecoveryPoint, RelationshipId, Timestamp};
+use domain::{Divergence, Phase, RecoveryPoint, RelationshipId, Timestamp};
 use rusqlite::{OptionalExtension, Transaction, params};
 use wire::message::form::{DivergenceForm, PointForm};
 
+use crate::authority::authority;
 use crate::error::row;
 use crate::forms::to_json;
 use crate::{Result, Store};
@@ -19,7 +20,7 @@ impl Store {
             let update =
                 "UPDATE relationship SET last_synchronized_ms = ?2, last_failure = NULL WHERE id = ?1";
             transaction.execute(update, params![id.to_string(), now.millis()])?;
-            cover_divergence(transaction, id, point.id)
+            cover_divergence(transaction, id, point)
         })
     }
 
@@ -90,7 +91,10 @@ pub(crate) fn write_divergence(
     Ok(())
 }
 
-fn read_divergence(transaction: &Transaction<'_>, id: RelationshipId) -> Result<Option<Divergence>> {
+pub(crate) fn read_divergence(
+    transaction: &Transaction<'_>,
+    id: RelationshipId,
+) -> Result<Option<Divergence>> {
     let query = "SELECT form FROM divergence WHERE relationship = ?1";
     let form: Option<String> = transaction.query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
     let read = |form: String| {
@@ -100,11 +104,16 @@ fn read_divergence(transaction: &Transaction<'_>, id: RelationshipId) -> Result<
     form.map(read).transpose()
 }
 
-/// A delta that stands on the common point carries all that differed.
-fn cover_divergence(transaction: &Transaction<'_>, id: RelationshipId, by: PointId) -> Result<()> {
+/// The first delta that the other side sends in the epoch of the divergence carries all that differed. No other point tells
+/// anything of it.
+fn cover_divergence(transaction: &Transaction<'_>, id: RelationshipId, by: &RecoveryPoint) -> Result<()> {
+    let authority = authority(transaction, id)?;
+    if authority.phase != Phase::Receiving || by.epoch != authority.epoch {
+        return Ok(());
+    }
     match read_divergence(transaction, id)? {
-        Some(divergence) if divergence.covered_by.is_none() && divergence.since != by => {
-            write_divergence(transaction, id, &Divergence { covered_by: Some(by), ..divergence })
+        Some(divergence) if divergence.covered_by.is_none() && divergence.since != by.id => {
+            write_divergence(transaction, id, &Divergence { covered_by: Some(by.id), ..divergence })
         }
         _ => Ok(()),
     }

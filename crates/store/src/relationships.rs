@@ -4,8 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::{Epoch, HostId, Notice, Phase, Relationship, RelationshipId, Settings, Timestamp, VmId};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use choreography::authority::Denied;
+use domain::{Epoch, HostId, Notice, Relationship, RelationshipId, Settings, Timestamp, VmId};
+use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 use wire::message::form::SettingsForm;
 
@@ -60,26 +61,6 @@ impl Record {
             superseded_by: None,
         }
     }
-}
-
-/// Writes the phase and what the start hook reads; whether it may change is the caller's word.
-pub(crate) fn write_phase(transaction: &Transaction<'_>, id: RelationshipId, phase: &Phase) -> Result<()> {
-    let update = "UPDATE relationship SET phase = ?2,
-                  may_run = ?3 AND coalesce(superseded_by, 0) <= epoch WHERE id = ?1";
-    let values = params![id.to_string(), phase_to_text(phase), phase.may_run()];
-    changed_one(transaction.execute(update, values)?, id)
-}
-
-/// Epoch and phase of a relationship, inside the transaction that is about to change them.
-pub(crate) fn standing(transaction: &Transaction<'_>, id: RelationshipId) -> Result<(Epoch, Phase)> {
-    let query = "SELECT epoch, phase FROM relationship WHERE id = ?1";
-    let found = transaction
-        .query_row(query, [id.to_string()], |columns| {
-            Ok((columns.get::<_, u64>(0)?, columns.get::<_, String>(1)?))
-        })
-        .optional()?;
-    let (epoch, phase) = found.ok_or(StoreError::NoRelationship(id))?;
-    Ok((Epoch::new(epoch).ok_or_else(|| row("epoch 0"))?, phase_from_text(&phase)?))
 }
 
 /// An intent about a relationship that is not there was not kept, and must not look as if it were.
@@ -142,25 +123,10 @@ impl Store {
     pub fn remove_relationship(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
             if let Some(open) = open_operation_id(transaction, id)? {
-                return Err(StoreError::Busy(open.parse().map_err(row)?));
+                return Err(Denied::Busy(open.parse().map_err(row)?).into());
             }
             transaction.execute("DELETE FROM relationship WHERE id = ?1", [id.to_string()])?;
             Ok(())
-        })
-    }
-
-    /// Where this side stands from now on, within its role.
-    ///
-    /// Refused where it would make a replica a primary or the other way round, or where it would set or lift the lock of a
-    /// handover: those happen in [`Store::hand_over`], [`Store::demote`], [`Store::lock`] and [`Store::unlock`] alone.
-    pub fn set_phase(&self, id: RelationshipId, phase: &Phase) -> Result<()> {
-        self.write(|transaction| {
-            let (_, before) = standing(transaction, id)?;
-            let is_lock = (before == Phase::Yielding) != (*phase == Phase::Yielding);
-            if before.role() != phase.role() || is_lock {
-                return Err(StoreError::Authority { from: before.words(), to: phase.words() });
-            }
-            write_phase(transaction, id, phase)
         })
     }
 

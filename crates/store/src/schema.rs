@@ -65,6 +65,14 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE comparison (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, resynchronize TEXT,
         verify_since_ms INTEGER, verified_ms INTEGER, mismatch TEXT, export TEXT) STRICT;
+", "
+    CREATE TABLE pending (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, bytes INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL) STRICT;
+", "
+    CREATE TABLE wrapper (
+        vm TEXT NOT NULL, target TEXT NOT NULL, file TEXT NOT NULL, data TEXT NOT NULL, is_device INTEGER NOT NULL,
+        PRIMARY KEY (vm, target)) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

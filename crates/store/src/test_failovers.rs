@@ -1,10 +1,11 @@
 //! Test failovers: each is written here before anything of it is made, so that whatever a crash leaves has a name and an
 //! owner. The recovery points on which they stand are pinned: a file that a copy reads must not change.
 
+use choreography::authority::Denied;
 use domain::{PointId, RelationshipId, TestId, Timestamp, VmId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use crate::error::{StoreError, row};
+use crate::error::row;
 use crate::operations::open_operation_id;
 use crate::{Result, Store};
 
@@ -58,7 +59,7 @@ impl Store {
     pub fn begin_test(&self, test: &TestFailover) -> Result<()> {
         self.write(|transaction| {
             if let Some(open) = open_operation_id(transaction, test.relationship)? {
-                return Err(StoreError::Busy(open.parse().map_err(row)?));
+                return Err(Denied::Busy(open.parse().map_err(row)?).into());
             }
             let insert = "INSERT INTO test_failover (id, relationship, vm, point, state, begun_ms, form)
                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -137,11 +138,10 @@ impl Store {
     }
 }
 
-/// No operation begins while a copy stands on the replica's files; in the same transaction, so that neither overtakes the other.
-pub(crate) fn expect_no_test(transaction: &Transaction<'_>, relationship: RelationshipId) -> Result<()> {
-    let query = "SELECT count(*) FROM test_failover WHERE relationship = ?1 AND state <> 'ended'";
-    let open: i64 = transaction.query_row(query, [relationship.to_string()], |row| row.get(0))?;
-    if open == 0 { Ok(()) } else { Err(StoreError::Tested) }
+/// Whether a copy stands on the replica's files.
+pub(crate) fn is_tested(transaction: &Transaction<'_>, relationship: RelationshipId) -> Result<bool> {
+    let query = "SELECT EXISTS (SELECT 1 FROM test_failover WHERE relationship = ?1 AND state <> 'ended')";
+    Ok(transaction.query_row(query, [relationship.to_string()], |row| row.get(0))?)
 }
 
 fn test_of(columns: &Row<'_>) -> Result<TestFailover> {

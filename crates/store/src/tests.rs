@@ -2,16 +2,14 @@
 
 mod authority;
 mod comparisons;
+mod failover;
 mod guard;
 mod records;
 mod schema;
 mod test_failovers;
 
 use choreography::{Entry, Mark, Operation, Options, Procedure, Side};
-use domain::{
-    Compression, DiskChoice, DiskTarget, Epoch, Frequency, HostId, OperationId, Phase, Relationship,
-    RelationshipId, Settings, Thresholds, Timestamp, VmId,
-};
+use domain::{Epoch, HostId, OperationId, Phase, Relationship, RelationshipId, Settings, Timestamp, fixture};
 use uuid::Uuid;
 
 use super::Store;
@@ -20,29 +18,18 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
+/// Whatever can be chosen is chosen.
 fn relationship() -> Relationship {
-    Relationship {
-        id: RelationshipId(id(1)),
-        vm: VmId(id(2)),
-        vm_name: "it's a \"VM\"/ü".into(),
-        peer: HostId(id(3)),
-        epoch: Epoch::FIRST,
-        phase: Phase::Receiving,
-        paused_since: None,
-        settings: Settings {
-            frequency: Frequency::DEFAULT,
-            compression: Compression::Adaptive,
-            disks: vec![(DiskTarget::new("vda").expect("a target"), DiskChoice::Replicated)],
-            rate_limit_bytes_per_second: Some(7),
-            network_map: vec![("br0".into(), "br1".into())],
-            thresholds: Thresholds::default(),
-            drill_every: None,
-            retention: "12xall,24x1h,7x1d".parse().expect("a retention"),
-            application_consistent_every: Some(std::time::Duration::from_secs(3600)),
-            comparing: domain::Comparing::default(),
-            new_disks: domain::NewDisks::Warn,
-        },
-    }
+    let of_default = fixture::relationship(Phase::Receiving);
+    let settings = Settings {
+        rate_limit_bytes_per_second: Some(7),
+        network_map: vec![("br0".into(), "br1".into())],
+        retention: "12xall,24x1h,7x1d".parse().expect("a retention"),
+        application_consistent_every: Some(std::time::Duration::from_secs(3600)),
+        new_disks: domain::NewDisks::Warn,
+        ..of_default.settings
+    };
+    Relationship { settings, ..of_default }
 }
 
 fn operation(number: u128) -> Operation {

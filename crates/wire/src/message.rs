@@ -114,6 +114,9 @@ pub enum Request {
         head: PointForm,
         /// All settings; must equal the original ones.
         settings: SettingsForm,
+        /// Only say whether you would.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// My journal of this operation; what does yours say?
     News {
@@ -170,6 +173,15 @@ pub enum Request {
         offset: u64,
         /// Bytes; whole blocks, except at the end of the disk.
         length: u64,
+    },
+    /// So many bytes wait here to be replicated.
+    Pending {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The primary's epoch.
+        epoch: u64,
+        /// Bytes of guest data that changed since the newest recovery point.
+        bytes: u64,
     },
 }
 
@@ -338,6 +350,7 @@ impl Request {
             | Request::Points { relationship, epoch }
             | Request::RemovePoint { relationship, epoch, .. }
             | Request::LeftToMerge { relationship, epoch }
+            | Request::Pending { relationship, epoch, .. }
             | Request::Digests { relationship, epoch, .. } => (relationship, epoch),
             Request::Hello {}
             | Request::Survey { .. }

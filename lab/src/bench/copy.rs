@@ -145,6 +145,6 @@ fn nbdcopy(bench: &Bench, guest: &Subject) -> Result<(f64, f64)> {
     Ok((seconds, cpu_seconds))
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

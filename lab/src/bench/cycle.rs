@@ -29,7 +29,7 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<Vec<CycleFigure>
     run(&["set", name, "--frequency", "5s", "--yes"])?;
     let count = guest.disk_bytes / BLOCK_BYTES / CHANGED_PART + 1;
     // The first takes what the guest wrote since the initial copy, and warms nothing else.
-    next_cycle(bench, guest, &bench.cycles(HOSTS[0], guest)?)?;
+    next_cycle(bench, HOSTS[0], guest, &bench.cycles(HOSTS[0], guest)?)?;
     let mut figures = Vec::new();
     for round in 0..bench.options.rounds.max(2) {
         // Paused, so that no cycle begins in the middle of the writes.
@@ -38,7 +38,7 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<Vec<CycleFigure>
         dirty::prepare(lab.host(HOSTS[0]), name, sizes, count, 42 + round as u64)?.write()?;
         let before = bench.cycles(HOSTS[0], guest)?;
         run(&["resume", name, "--yes"])?;
-        let figure = next_cycle(bench, guest, &before)?;
+        let figure = next_cycle(bench, HOSTS[0], guest, &before)?;
         // Means are whole bytes, so their sum may lack some.
         ensure!(
             figure.bytes + BLOCK_BYTES > count * BLOCK_BYTES,
@@ -52,10 +52,15 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<Vec<CycleFigure>
 }
 
 /// Waits for one more cycle; what it took is the difference of the sums, which means of few cycles give to some milliseconds.
-pub(super) fn next_cycle(bench: &Bench, guest: &Subject, before: &(u64, u64, u64)) -> Result<CycleFigure> {
+pub(super) fn next_cycle(
+    bench: &Bench,
+    host: &str,
+    guest: &Subject,
+    before: &(u64, u64, u64),
+) -> Result<CycleFigure> {
     let begun = Instant::now();
     loop {
-        let now = bench.cycles(HOSTS[0], guest)?;
+        let now = bench.cycles(host, guest)?;
         if now.0 > before.0 {
             ensure!(now.0 == before.0 + 1, "two cycles where one was measured");
             let seconds = now.1.saturating_sub(before.1) as f64 / 1000.0;

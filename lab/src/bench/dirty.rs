@@ -60,9 +60,11 @@ impl Blocks {
     /// Writes them; returns when all of them are on the disk.
     pub(super) fn write(mut self) -> Result<()> {
         let mut stdin = self.virsh.stdin.take().context("virsh takes commands")?;
-        stdin.write_all(self.commands.as_bytes())?;
-        drop(stdin);
+        let commands = self.commands;
+        // Beside reading what it says: neither side waits for the other with a full pipe.
+        let fed = std::thread::spawn(move || stdin.write_all(commands.as_bytes()));
         let output = self.virsh.wait_with_output()?;
+        fed.join().map_err(|_| anyhow::anyhow!("virsh was not fed"))??;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         // qemu-io tells a failure in words only.

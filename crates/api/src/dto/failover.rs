@@ -50,4 +50,30 @@ pub struct DivergedDisk {
     pub bytes: u64,
     /// Pieces in which they lie.
     pub pieces: u64,
+    /// The guest's files that were changed, for each file system of the disk; none: they were not listed.
+    pub file_systems: Option<Vec<DivergedFileSystem>>,
+}
+
+/// What was changed on one file system.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DivergedFileSystem {
+    /// Where it is: `whole disk`, `partition 2`.
+    pub place: String,
+    /// The files, by their paths.
+    pub files: Vec<DivergedFile>,
+    /// Why the list is not whole, or there is none; none: it is whole.
+    pub incomplete: Option<String>,
+}
+
+/// A file of the guest.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DivergedFile {
+    /// Its path in the file system.
+    pub path: String,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// When it was changed last, by the guest's clock.
+    pub changed_at_ms: u64,
+    /// Whether only this host has a file of that path.
+    pub is_new: bool,
 }

@@ -1,23 +1,11 @@
 use proptest::prelude::*;
-use uuid::Uuid;
 
 use super::*;
-use crate::ids::Epoch;
-use crate::point::Lineage;
+use crate::fixture;
 use crate::time::Timestamp;
 
 fn point(ordinal: u64, second: u64, consistency: Consistency) -> RecoveryPoint {
-    RecoveryPoint {
-        id: PointId(Uuid::from_u128(u128::from(ordinal))),
-        parent: None,
-        ordinal,
-        epoch: Epoch::FIRST,
-        instant: Timestamp(second * 1000),
-        consistency,
-        lineage: Lineage::ORIGIN,
-        delta_bytes: 0,
-        tag: None,
-    }
+    RecoveryPoint { instant: Timestamp(second * 1000), consistency, ..fixture::point(ordinal) }
 }
 
 /// `5` is a point at second 5; `5f` one with frozen file systems; `5t` one with a tag; `5p` one that is pinned.

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use choreography::{Mark, Step};
-use domain::{DiskTarget, Phase, PointId, Settlement, Timestamp, vm_argument};
+use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, vm_argument};
 use store::Record;
 
 use crate::compare::serve;
 use crate::operation::Run;
-use crate::{Code, Engine, Refusal, Result, blocking, clock, receive, replica, visible};
+use crate::{
+    Code, Engine, Refusal, Result, blocking, clock, comeback, guest_files, receive, replica, visible,
+};
 
 /// Pause between two looks how far a merge is.
 const MERGE_LOOK: Duration = Duration::from_millis(100);
+/// How long the start waits for the other host to hear of it.
+const TELL_DEADLINE: Duration = Duration::from_millis(300);
 
 impl Run<'_> {
     /// The point of no return: this host is primary. A delta that is arriving ends first; none can come after.
@@ -21,6 +25,10 @@ impl Run<'_> {
         // A merge under way gives way; the point that was chosen may have been merged since.
         let _files = slot.chain.hold().await;
         serve::close(&slot).await;
+        replica::expect_untouched(&self.record)?;
+        // What this host wrote as an old primary is kept before anything can be written over it.
+        self.engine.expect_covered(&self.record)?;
+        comeback::set_aside(self.engine, &self.record).await?;
         let options = &self.operation.options;
         let point = replica::point(&self.record, options.point)?.id;
         let now = clock::now();
@@ -29,6 +37,29 @@ impl Run<'_> {
         let words = format!("this host is primary now, from recovery point {point}");
         let done = self.engine.entry(Mark::Done(Step::TakeOver, words));
         self.engine.store().take_over(self.operation, &phase, &done).map_err(Refusal::failed)
+    }
+
+    /// A copy that is stale now is told so before this one starts: from then on nothing starts it. One that does not answer learns
+    /// it when it does. Refused while the VM runs there: it was off when it was asked, and a handover that is undone, or a person,
+    /// has started it since.
+    pub(crate) async fn tell_of_failover(&self) -> Result<()> {
+        let record = self.engine.record(self.operation.relationship)?;
+        let (peer, vm) = (self.engine.peer_name(&record), vm_argument(&record.relationship.vm_name));
+        match self.engine.hear_peer_in_a_hurry(&record, TELL_DEADLINE).await {
+            Ok(beliefs) if beliefs.vm_runs == Some(true) && !self.operation.options.force => {
+                let found =
+                    format!("the VM was started on {peer} meanwhile, and is not started here as well");
+                let cure = format!(
+                    "on {peer}: virsh shutdown {vm}, and it starts here; or here: virt-replica cancel-failover {vm}"
+                );
+                Err(Refusal::new(Code::Refused, found, cure))
+            }
+            Ok(_) => Ok(()),
+            Err(silent) => {
+                tracing::info!(%silent, "the other host will learn of the failover later");
+                Ok(())
+            }
+        }
     }
 
     /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended.
@@ -82,11 +113,22 @@ impl Run<'_> {
         let (directory, at) = (replica::directory(&self.record)?, self.operation.begun);
         // With the definition go the checkpoints of what is set aside.
         engine.hypervisor(move |it| it.undefine(vm)).await?;
+        for disk in &directory.manifest().disks {
+            let below = directory.file_below_active(&disk.target).map_err(Refusal::failed)?;
+            let list = layer::diverged_list_name(at);
+            let list = directory.disk_folder(&disk.target).join(list.as_str());
+            if let Some(below) = below {
+                // What it stands on is the recovery point itself: whatever differs was written here.
+                guest_files::list(engine, &directory.active_path(&disk.target), &below, i64::MIN, &list)
+                    .await;
+            }
+        }
         let (definition, bytes) = blocking(move || {
             let mut disks = directory.manifest().disks.iter();
             disks
                 .try_for_each(|disk| directory.set_active_aside(&disk.target, at))
                 .map_err(Refusal::failed)?;
+            directory.remove_active_nvram().map_err(Refusal::failed)?;
             let aside = directory.diverged().map_err(Refusal::failed)?;
             let bytes: u64 = aside.iter().filter(|one| one.at == at).map(|one| one.bytes).sum();
             let definition = std::fs::read_to_string(directory.definition_path()).map_err(Refusal::failed)?;
@@ -102,7 +144,7 @@ impl Run<'_> {
 
     /// The point of no return: no other recovery point is offered any more.
     pub(crate) async fn settle(&self) -> Result<String> {
-        let given_up = self.engine.settle_failover(&self.record).await?;
+        let given_up = self.engine.settle_failover(&self.record, Some(self.operation.id)).await?;
         Ok(match given_up {
             0 => "it was the newest recovery point".into(),
             count => format!("{count} newer recovery points are given up"),
@@ -177,11 +219,15 @@ impl crate::Slot {
 impl Engine {
     /// The failover is final: newer points are forgotten here, then their files. Gives how many they were. The files follow the
     /// store, so that a crash between the two is mended by the next call, and nothing leaves this phase without one.
-    pub(crate) async fn settle_failover(&self, record: &Record) -> Result<usize> {
+    pub(crate) async fn settle_failover(
+        &self,
+        record: &Record,
+        within: Option<OperationId>,
+    ) -> Result<usize> {
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);
         let _alone = slot.replica.lock().await;
-        self.store().settle(relationship.id, clock::now()).map_err(Refusal::failed)?;
+        self.store().settle(relationship.id, within, clock::now()).map_err(Refusal::failed)?;
         self.reach("settle.stored").await;
         let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
         let (Some(head), true) = (head, record.directory.is_some()) else { return Ok(0) };

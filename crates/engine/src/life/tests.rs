@@ -1,4 +1,4 @@
-use domain::{Compression, Frequency, Thresholds, VmId};
+use domain::VmId;
 use hypervisor::{DiskFacts, Firmware, ShutoffReason, VmState};
 use uuid::Uuid;
 
@@ -55,19 +55,7 @@ fn settings(text: &str) -> Settings {
         Some(name) => (target(name.trim_end_matches(')')), DiskChoice::Excluded),
         None => (target(word), DiskChoice::Replicated),
     };
-    Settings {
-        frequency: Frequency::DEFAULT,
-        compression: Compression::Adaptive,
-        disks: text.split_whitespace().map(disk).collect(),
-        rate_limit_bytes_per_second: None,
-        network_map: Vec::new(),
-        thresholds: Thresholds::default(),
-        drill_every: None,
-        retention: domain::Retention::default(),
-        application_consistent_every: None,
-        comparing: domain::Comparing::default(),
-        new_disks: NewDisks::Replicate,
-    }
+    Settings::of(text.split_whitespace().map(disk).collect())
 }
 
 fn words(settings: &Settings) -> String {

@@ -162,8 +162,8 @@ pub(super) fn memory(host: &HostFacts, facts: &VmFacts) -> Check {
 
 /// What this host can judge about a VM of its own: nothing of it exists on this host only, and its disks can be tracked.
 pub(crate) fn own_vm(facts: &VmFacts, settings: &Settings) -> Vec<Check> {
-    let is_disk = |obstacle: &&Obstacle| matches!(obstacle, Obstacle::NoBitmap { .. });
-    let (disks, parts): (Vec<&Obstacle>, Vec<&Obstacle>) = facts.obstacles.iter().partition(is_disk);
+    let (disks, parts): (Vec<&Obstacle>, Vec<&Obstacle>) =
+        facts.obstacles.iter().partition(|obstacle| obstacle.disk().is_some());
     // A disk that is left out needs no bitmap; one that nobody has chosen about does.
     let left_out = |disk: &str| {
         settings
@@ -171,15 +171,8 @@ pub(crate) fn own_vm(facts: &VmFacts, settings: &Settings) -> Vec<Check> {
             .iter()
             .any(|(target, choice)| target.as_str() == disk && *choice == DiskChoice::Excluded)
     };
-    let disks: Vec<(&str, &str)> = disks
-        .into_iter()
-        .filter_map(|obstacle| match obstacle {
-            Obstacle::NoBitmap { target, kind } if !left_out(target) => {
-                Some((target.as_str(), kind.as_str()))
-            }
-            _ => None,
-        })
-        .collect();
+    let disks: Vec<&Obstacle> =
+        disks.into_iter().filter(|it| it.disk().is_some_and(|(target, _)| !left_out(target))).collect();
     vec![
         Check::when(CheckName::DefinitionMovable, parts.is_empty(), || {
             let words: Vec<String> = parts.iter().map(|it| obstacle_words(it)).collect();
@@ -191,7 +184,8 @@ pub(crate) fn own_vm(facts: &VmFacts, settings: &Settings) -> Vec<Check> {
     ]
 }
 
-fn bitmaps_missing(facts: &VmFacts, disks: &[(&str, &str)]) -> (String, String) {
+fn bitmaps_missing(facts: &VmFacts, obstacles: &[&Obstacle]) -> (String, String) {
+    let disks: Vec<(&str, &str)> = obstacles.iter().filter_map(|it| it.disk()).collect();
     let words: Vec<String> = disks
         .iter()
         .map(|(target, kind)| {
@@ -200,24 +194,29 @@ fn bitmaps_missing(facts: &VmFacts, disks: &[(&str, &str)]) -> (String, String) 
         .collect();
     let names: Vec<&str> = disks.iter().map(|(target, _)| *target).collect();
     let leave_out = format!("leave it out: virt-replica enable --exclude-disk {}", names.join(","));
-    let convertible =
-        |kind: &str| kind.ends_with("file") || kind == "block device" || kind.starts_with("disk of type");
+    let convertible = |it: &&&Obstacle| matches!(it, Obstacle::NoBitmap { kind, .. } if kind.ends_with("file") || kind.starts_with("disk of type"));
     let source = |target: &str| {
         let known = facts.disks.iter().find(|disk| disk.target.as_str() == target);
         known.map(|disk| shell_word(&disk.source.to_string_lossy())).unwrap_or_else(|| "OLD".to_owned())
     };
     let vm = vm_argument(&facts.name);
-    let convert: Vec<String> = disks
+    let mut ways: Vec<String> = obstacles
         .iter()
-        .filter(|(_, kind)| convertible(kind))
+        .filter(convertible)
+        .filter_map(|it| it.disk())
         .map(|(target, _)| {
             format!("qemu-img convert -O qcow2 {} /var/lib/libvirt/images/NEW.qcow2", source(target))
         })
         .collect();
-    let cure = if convert.is_empty() {
-        leave_out
-    } else {
-        format!("with the VM shut down: {}; virsh edit {vm}; or {leave_out}", convert.join("; "))
+    if !ways.is_empty() {
+        ways.push(format!("virsh edit {vm}"));
+    }
+    if obstacles.iter().any(|it| matches!(it, Obstacle::Raw { .. })) {
+        ways.insert(0, format!("virt-replica wrap-raw-disks {vm}"));
+    }
+    let cure = match ways.is_empty() {
+        true => leave_out,
+        false => format!("with the VM shut down: {}; or {leave_out}", ways.join("; ")),
     };
     (words.join("; "), cure)
 }
@@ -226,9 +225,12 @@ fn obstacle_words(obstacle: &Obstacle) -> String {
     match obstacle {
         Obstacle::Passthrough(what) => format!("{what} of this host is passed through to the VM"),
         Obstacle::SharedDirectory(what) => format!("directory {what} of this host is shared with the VM"),
-        Obstacle::NoBitmap { target, kind } => format!("disk {target} is a {kind}"),
         Obstacle::Unsupported(what) => format!("{what} would be missing on another host"),
         Obstacle::NotPersistent => "the VM is transient: libvirt forgets it when it stops".to_owned(),
+        disk @ (Obstacle::Raw { .. } | Obstacle::NoBitmap { .. }) => {
+            let (target, kind) = disk.disk().unwrap_or_default();
+            format!("disk {target} is a {kind}")
+        }
     }
 }
 

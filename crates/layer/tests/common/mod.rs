@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use domain::DiskTarget;
-use layer::{Backing, BackingFormat, FileName, LayerError, LayerSpec, ReplicaDirectory, Scope};
+use domain::fixture::vda;
+use layer::{
+    Backing, BackingFormat, FileName, LayerError, LayerSpec, Manifest, ManifestDisk, ReplicaDirectory, Scope,
+    Storage,
+};
 
 pub const CLUSTER: u64 = layer::CLUSTER_BYTES;
 
@@ -72,4 +76,19 @@ pub fn keep_newest(
 ) -> Result<(), LayerError> {
     directory.forget_points(|_| false)?;
     directory.fold(target, scope, &Default::default())
+}
+
+/// A replica with one disk: makes the directory in a storage below `root`, or opens it.
+pub fn directory(root: &Path, virtual_size: u64) -> ReplicaDirectory {
+    let storage = Storage::initialise(root).expect("storage");
+    let base = Backing::beside(&ReplicaDirectory::base_name());
+    let manifest = Manifest {
+        vm_name: "vm".to_owned(),
+        vm: uuid::Uuid::from_u128(1).into(),
+        relationship: uuid::Uuid::from_u128(2).into(),
+        disks: vec![ManifestDisk::on(vda(), virtual_size, base)],
+        points: Vec::new(),
+        autostart: false,
+    };
+    ReplicaDirectory::create(&storage, manifest).expect("a directory")
 }

@@ -1,5 +1,6 @@
 //! Coming home: what belongs to a host stays on it while the VM is away, and is put back when it returns.
 
+use super::place_of;
 use super::rules::OF_THE_HOST;
 use super::tree::{Content, Element};
 
@@ -33,20 +34,22 @@ pub(super) fn bring_home(domain: &mut Element, local: &Element) {
         let target = drive.child_attribute("target", "dev");
         let same = |had: &&Element| had.name == "disk" && had.child_attribute("target", "dev") == target;
         let had = was.children().find(same);
-        if let Some(had) = had.filter(|had| is_drive(had) || is_left_out(had, drive)) {
-            *drive = had.clone();
+        match had {
+            Some(had) if is_drive(had) || is_left_out(had, drive) => *drive = had.clone(),
+            // On the file that it had: so is whatever that says of where its data is.
+            Some(had) if is_disk(had) && place_of(had) == place_of(drive) => {
+                drive.remove("source");
+                drive.content.extend(had.child("source").cloned().map(Content::Element));
+            }
+            _ => {}
         }
     }
 }
 
 /// A disk that was not replicated, back on the file or device that it has here, which need not be a qcow2 file.
 fn is_left_out(had: &Element, placed: &Element) -> bool {
-    let source = |disk: &Element| {
-        let source = disk.child("source");
-        source.and_then(|source| source.get("file").or(source.get("dev"))).map(str::to_owned)
-    };
     let qcow2 = had.get("type") == Some("file") && had.child_attribute("driver", "type") == Some("qcow2");
-    is_disk(had) && !qcow2 && source(had) == source(placed)
+    is_disk(had) && !qcow2 && place_of(had) == place_of(placed)
 }
 
 fn is_disk(device: &Element) -> bool {

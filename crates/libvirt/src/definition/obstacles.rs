@@ -95,16 +95,17 @@ fn disk_obstacle(disk: &Element, kind: &str) -> Option<Obstacle> {
     let has = |name: &str| disk.child(name).is_some();
     let encrypted =
         has("encryption") || disk.child("source").is_some_and(|s| s.child("encryption").is_some());
+    let target = disk.child_attribute("target", "dev").unwrap_or_default().to_owned();
     let what = match () {
         () if disk.get("device") == Some("lun") => "SCSI device of the host".to_owned(),
-        () if kind == "block" => "block device".to_owned(),
-        () if kind != "file" => format!("disk of type {kind}"),
-        () if format != "qcow2" => format!("{format} file"),
+        () if !["block", "file"].contains(&kind) => format!("disk of type {kind}"),
         () if has("shareable") => "disk shared between VMs".to_owned(),
         () if has("transient") => "disk that forgets its writes".to_owned(),
-        () if encrypted => "encrypted qcow2".to_owned(),
+        () if encrypted => format!("encrypted {format}"),
+        () if format == "raw" => return Some(Obstacle::Raw { target, is_device: kind == "block" }),
+        () if kind == "block" => format!("block device with {format} in it"),
+        () if format != "qcow2" => format!("{format} file"),
         () => return None,
     };
-    let target = disk.child_attribute("target", "dev").unwrap_or_default().to_owned();
     Some(Obstacle::NoBitmap { target, kind: what })
 }

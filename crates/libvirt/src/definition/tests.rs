@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use domain::DiskTarget;
-use hypervisor::{Firmware, NicKind, Obstacle, Placement};
+use hypervisor::{DiskWrapper, Firmware, NicKind, Obstacle, Placement};
 
 use super::tree::{Element, parse};
-use super::{is_boot_file, is_firmware, place, read, same};
+use super::{is_boot_file, is_firmware, place, read, same, unwrap, wrap};
 
 /// As `virsh dumpxml --inactive` gives it.
 const ORDINARY: &str = include_str!("tests/ordinary.xml");
@@ -102,11 +102,10 @@ fn facts_are_read() {
 #[test]
 fn disks_without_a_bitmap_are_named_as_what_they_are() {
     let kinds = [
-        ("type='qcow2' cache", "type='raw' cache", "raw file"),
         (
             "<disk type='file' device='disk'>\n      <driver name='qemu' type='qcow2' cache",
-            "<disk type='block' device='disk'>\n      <driver name='qemu' type='raw' cache",
-            "block device",
+            "<disk type='block' device='disk'>\n      <driver name='qemu' type='qcow2' cache",
+            "block device with qcow2 in it",
         ),
         ("<target dev='vda'", "<shareable/><target dev='vda'", "disk shared between VMs"),
         ("<target dev='vda'", "<transient/><target dev='vda'", "disk that forgets its writes"),
@@ -253,6 +252,49 @@ fn a_vm_that_comes_home_finds_its_pinning_its_screen_and_its_medium() {
         assert!(returned.contains(word), "{word} is not in {returned}");
     }
     assert_eq!(read(&returned).unwrap().disks, read(ORDINARY).unwrap().disks);
+}
+
+#[test]
+fn a_raw_disk_goes_behind_its_wrapper_comes_home_to_it_and_comes_out_again() {
+    for (kind, attribute, is_device) in [("file", "file", false), ("block", "dev", true)] {
+        let qcow2 = "<disk type='file' device='disk'>\n      <driver name='qemu' type='qcow2' cache";
+        let raw = format!("<disk type='{kind}' device='disk'>\n      <driver name='qemu' type='raw' cache");
+        let had = ORDINARY.replacen(qcow2, &raw, 1);
+        let had =
+            had.replacen("file='/var/lib/libvirt/images/vm.qcow2'", &format!("{attribute}='/dev/vg0/vm'"), 1);
+        let raw = Obstacle::Raw { target: "vda".to_owned(), is_device };
+        assert_eq!(read(&had).unwrap().obstacles, [raw]);
+        let wrapper = DiskWrapper {
+            target: DiskTarget::new("vda").unwrap(),
+            file: "/srv/it's/vda.qcow2".into(),
+            data: "/dev/vg0/vm".into(),
+            is_device,
+        };
+        let wrapped = wrap(&had, &wrapper).unwrap();
+        let facts = read(&wrapped).unwrap();
+        assert!(facts.obstacles.is_empty(), "{:?}", facts.obstacles);
+        assert_eq!((facts.disks[0].source.as_path(), &*facts.disks[0].format), (&*wrapper.file, "qcow2"));
+        assert!(same(&unwrap(&wrapped, &wrapper).unwrap(), &had).unwrap());
+        assert!(
+            wrap(&wrapped, &wrapper).is_err() && unwrap(&had, &wrapper).is_err(),
+            "not where it is said to be"
+        );
+
+        let elsewhere = place(&wrapped, &placement()).unwrap();
+        assert!(!elsewhere.contains("dataStore"), "{elsewhere}");
+        let disks = vec![
+            (DiskTarget::new("vda").unwrap(), wrapper.file.clone()),
+            (DiskTarget::new("sdb").unwrap(), "/var/lib/libvirt/images/data.qcow2".into()),
+        ];
+        let home = Placement { disks, local_definition: Some(wrapped.clone()), ..placement() };
+        let returned = place(&elsewhere, &home).unwrap();
+        assert!(returned.contains("dataStore") && returned.contains("/dev/vg0/vm"), "{returned}");
+        let overlay = Placement {
+            disks: home.disks.iter().map(|(disk, _)| (disk.clone(), "/srv/overlay".into())).collect(),
+            ..home
+        };
+        assert!(!place(&elsewhere, &overlay).unwrap().contains("dataStore"), "an overlay has its own data");
+    }
 }
 
 #[test]

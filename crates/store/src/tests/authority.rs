@@ -1,10 +1,11 @@
 //! Authority changes hands once, in one place, and never backwards.
 
+use choreography::authority::{Denied, HandOverVerdict};
 use choreography::{Mark, Operation, Outcome, Side, Step};
-use domain::{DiskTarget, Divergence, Epoch, OperationId, Phase, PointId, RelationshipId, Timestamp};
+use domain::{Epoch, OperationId, Phase, RelationshipId, Timestamp};
 
 use super::{entry, id, operation, primary, standing, store};
-use crate::{AbandonVerdict, HandOverVerdict, Store, StoreError};
+use crate::{AbandonVerdict, Store, StoreError};
 
 const AT: Timestamp = Timestamp(6);
 
@@ -39,7 +40,10 @@ fn a_promise_is_kept_also_after_a_crash_and_for_an_operation_never_heard_of() {
     let store = store(&dir);
     assert_eq!(take(&store, &operation(7)), HandOverVerdict::Abandoned);
     let late = store.begin_operation(&operation(7), &[]);
-    assert!(matches!(late, Err(StoreError::Abandoned(_))), "an announcement after its cancellation");
+    assert!(
+        matches!(late, Err(StoreError::Denied(Denied::Abandoned(_)))),
+        "an announcement after its cancellation"
+    );
     assert_eq!(standing(&store), (Epoch::FIRST, Phase::Receiving));
 }
 
@@ -100,12 +104,12 @@ fn a_hand_over_waits_for_another_operation_and_asks_a_replica_only() {
     store.begin_operation(&operation(8), &[]).expect("begun");
     let done = entry(Mark::Done(Step::HandOver, String::new()));
     let refused = store.hand_over(&operation(7), &[], &Phase::Unprotected { since: AT }, &done);
-    assert!(matches!(refused, Err(StoreError::Busy(open)) if open == operation(8).id));
+    assert!(matches!(refused, Err(StoreError::Denied(Denied::Busy(open))) if open == operation(8).id));
 
     let dir = tempfile::tempdir().expect("a directory");
     let primary = primary(&dir);
     let refused = primary.hand_over(&operation(7), &[], &Phase::Unprotected { since: AT }, &done);
-    assert!(matches!(refused, Err(StoreError::Authority { .. })));
+    assert!(matches!(refused, Err(StoreError::Denied(Denied::Phase { .. }))));
     assert_eq!(standing(&primary), (Epoch::FIRST, Phase::Replicating));
 }
 
@@ -127,8 +131,8 @@ fn the_old_primary_locks_and_unlocks_until_it_is_demoted_and_never_after() {
     let demoted = entry(Mark::Done(Step::Demote, String::new()));
     let stopped = Phase::Stopped { since: AT };
     store.demote(&operation, &stopped, &demoted).expect("demoted");
-    assert!(matches!(store.unlock(&operation, &undone), Err(StoreError::Epoch { .. })));
-    assert!(matches!(store.lock(&operation, &locked), Err(StoreError::Epoch { .. })));
+    store.unlock(&operation, &undone).expect("nothing is locked any more");
+    assert!(matches!(store.lock(&operation, &locked), Err(StoreError::Denied(Denied::Epoch { .. }))));
     assert_eq!(standing(&store), (Epoch::FIRST.next(), stopped.clone()));
 
     // Reversed meanwhile: a repeated demotion does not take that back.
@@ -180,99 +184,4 @@ fn a_phase_changes_by_the_way_only_within_its_role_and_beside_the_lock() {
             assert_eq!(standing(&store), (Epoch::FIRST, expected.clone()));
         }
     }
-}
-
-fn failed_over(point: PointId) -> Phase {
-    Phase::FailedOver { since: AT, point, timer: None }
-}
-
-#[test]
-fn a_failover_raises_the_epoch_once_and_taking_it_back_raises_it_again() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = store(&dir);
-    let relationship = operation(7).relationship;
-    let done = |step| entry(Mark::Done(step, String::new()));
-    let phase = failed_over(PointId(id(3)));
-    store.begin_operation(&operation(7), &[]).expect("begun");
-    for _ in 0..2 {
-        store.take_over(&operation(7), &phase, &done(Step::TakeOver)).expect("taken");
-        assert_eq!(standing(&store), (Epoch::FIRST.next(), phase.clone()));
-    }
-    let late = store.hand_over(&operation(8), &[], &Phase::Unprotected { since: AT }, &done(Step::HandOver));
-    assert_eq!(late.expect("a verdict"), HandOverVerdict::Epoch(Epoch::FIRST.next()), "a late hand over");
-    let back = Operation { proposed_epoch: Epoch::FIRST.next().next(), ..operation(9) };
-    store.end_operation(operation(7).id, &entry(Mark::Ended(Outcome::Completed))).expect("ended");
-    store.begin_operation(&back, &[]).expect("begun");
-    for _ in 0..2 {
-        store.give_back(&back, &done(Step::GiveBack)).expect("given back");
-        assert_eq!(standing(&store), (Epoch::FIRST.next().next(), Phase::Receiving));
-    }
-    assert!(store.settle(relationship, AT).is_ok(), "nothing to settle any more");
-    assert_eq!(standing(&store).1, Phase::Receiving);
-}
-
-#[test]
-fn a_primary_cannot_fail_over_and_a_replica_cannot_give_back() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let done = entry(Mark::Done(Step::TakeOver, String::new()));
-    let primary = primary(&dir);
-    let refused = primary.take_over(&operation(7), &failed_over(PointId(id(3))), &done);
-    assert!(matches!(refused, Err(StoreError::Authority { .. })), "{refused:?}");
-    let dir = tempfile::tempdir().expect("a directory");
-    let refused = store(&dir).give_back(&operation(7), &done);
-    assert!(matches!(refused, Err(StoreError::Authority { .. })), "{refused:?}");
-}
-
-#[test]
-fn what_is_settled_forgets_newer_points_and_nothing_else() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = store(&dir);
-    let relationship = operation(7).relationship;
-    for ordinal in 1..=4 {
-        store.add_point(relationship, &super::records::point(ordinal), AT).expect("added");
-    }
-    let done = entry(Mark::Done(Step::TakeOver, String::new()));
-    store.begin_operation(&operation(7), &[]).expect("begun");
-    store.take_over(&operation(7), &failed_over(super::records::point(2).id), &done).expect("taken");
-    for _ in 0..2 {
-        store.settle(relationship, AT).expect("settled");
-        let ordinals: Vec<u64> =
-            store.points(relationship).expect("points").iter().map(|point| point.ordinal).collect();
-        assert_eq!((ordinals, standing(&store).1), (vec![1, 2], Phase::Unprotected { since: AT }));
-    }
-}
-
-#[test]
-fn an_overtaken_primary_may_not_run_until_it_steps_down_or_is_asked_back() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = primary(&dir);
-    let relationship = operation(7).relationship;
-    let higher = Epoch::FIRST.next();
-    store.supersede(relationship, higher).expect("superseded");
-    let asked_back = higher.next();
-    store.adopt_epoch(relationship, asked_back).expect("adopted");
-    let record = store.relationship(relationship).expect("read").expect("there");
-    assert_eq!((record.relationship.epoch, record.relationship.phase), (asked_back, Phase::Replicating));
-    store.adopt_epoch(relationship, higher).expect("an epoch that has passed changes nothing");
-    assert_eq!(standing(&store).0, asked_back);
-
-    for ordinal in 1..=3 {
-        store.add_point(relationship, &super::records::point(ordinal), AT).expect("added");
-    }
-    let target = DiskTarget::new("vda").expect("a target");
-    let common = super::records::point(2);
-    let divergence =
-        Divergence { since: common.id, disks: vec![(target, Some(vec![(0, 65536)]))], covered_by: None };
-    let overtaking = asked_back.next();
-    for _ in 0..2 {
-        store.step_down(relationship, overtaking, &common, &divergence).expect("stepped down");
-        assert_eq!(standing(&store), (overtaking, Phase::Receiving));
-        assert_eq!(store.points(relationship).expect("points").last(), Some(&common));
-        assert_eq!(store.divergence(relationship).expect("read"), Some(divergence.clone()));
-    }
-    store.add_point(relationship, &super::records::point(3), AT).expect("added");
-    let covered = store.divergence(relationship).expect("read").expect("there");
-    assert_eq!(covered.covered_by, Some(super::records::point(3).id));
-    store.forget_divergence(relationship).expect("forgotten");
-    assert_eq!(store.divergence(relationship).expect("read"), None);
 }

@@ -88,10 +88,10 @@ fn a_copy_that_was_overtaken_stays_refused_whatever_its_phase_becomes() {
         GuardVerdict::Refused(line) => line.contains("virt-replica show"),
         _ => false,
     };
-    store.supersede(id, Epoch::FIRST).expect("not higher");
+    store.hear(id, true, Epoch::FIRST).expect("not higher");
     assert!(!refused(), "its own epoch overtakes nobody");
-    store.supersede(id, Epoch::FIRST.next()).expect("set");
-    store.supersede(id, Epoch::FIRST).expect("an older word");
+    store.hear(id, true, Epoch::FIRST.next()).expect("set");
+    store.hear(id, true, Epoch::FIRST).expect("an older word");
     assert!(refused());
     store.set_phase(id, &Phase::Unprotected { since: Timestamp(1) }).expect("set");
     store.confirm_boot(id, boot_id()).expect("set");

@@ -1,15 +1,17 @@
 //! Rows come back as they were written, and repeating is fine.
 
+use choreography::authority::Denied;
 use std::time::Duration;
 
 use choreography::{Entry, Mark, Outcome, Step};
+use domain::fixture::point;
 use domain::{
-    Consistency, CycleOutcome, CycleRecord, Epoch, Health, HostId, Lineage, Notice, OperationId, Phase,
-    PointId, RecoveryPoint, Relationship, RelationshipId, Timestamp, VmId,
+    CycleOutcome, CycleRecord, Health, HostId, Notice, OperationId, Phase, RecoveryPoint, Relationship,
+    RelationshipId, Timestamp, VmId,
 };
 
 use super::{entry, id, operation, relationship, store};
-use crate::{Event, EventSeverity, InviteVerdict, Peer, StoreError};
+use crate::{Event, EventSeverity, InviteVerdict, Peer, Pending, StoreError};
 
 const ID: RelationshipId = RelationshipId(uuid::Uuid::from_u128(1));
 
@@ -22,20 +24,6 @@ fn peer(number: u128) -> Peer {
         certificate_der: vec![number as u8; 9],
         next_certificate_der: None,
         paired_at: Timestamp(3),
-    }
-}
-
-pub(super) fn point(ordinal: u64) -> RecoveryPoint {
-    RecoveryPoint {
-        id: PointId(id(1000 + u128::from(ordinal))),
-        parent: (ordinal > 0).then(|| PointId(id(999 + u128::from(ordinal)))),
-        ordinal,
-        epoch: Epoch::FIRST,
-        instant: Timestamp(ordinal),
-        consistency: Consistency::FileSystem,
-        lineage: Lineage([ordinal as u8; 32]),
-        delta_bytes: 1 << 40,
-        tag: None,
     }
 }
 
@@ -150,8 +138,8 @@ fn one_operation_at_a_time_and_lines_are_kept_once() {
     let intent = entry(Mark::Intent(Step::Check));
     store.begin_operation(&operation(7), std::slice::from_ref(&intent)).expect("begun");
     store.begin_operation(&operation(7), std::slice::from_ref(&intent)).expect("repeated");
-    assert!(matches!(store.begin_operation(&operation(8), &[]), Err(StoreError::Busy(_))));
-    assert!(matches!(store.remove_relationship(ID), Err(StoreError::Busy(_))));
+    assert!(matches!(store.begin_operation(&operation(8), &[]), Err(StoreError::Denied(Denied::Busy(_)))));
+    assert!(matches!(store.remove_relationship(ID), Err(StoreError::Denied(Denied::Busy(_)))));
     let found = store.open_operation(ID).expect("a read");
     assert_eq!(found, Some((operation(7), vec![intent])));
     let ended = entry(Mark::Ended(Outcome::Completed));
@@ -255,4 +243,18 @@ fn cycles_and_events_come_back_and_go_when_they_are_old() {
     assert_eq!(numbers(None, 0, 2), [101, 102], "the newest, oldest first");
     assert_eq!(numbers(None, 1, 9), [101, 102]);
     assert_eq!(numbers(Some("one"), 0, 9), [100]);
+}
+
+#[test]
+fn what_waits_is_the_last_word_of_the_primary_and_goes_with_the_relationship() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    assert_eq!(store.pending(ID).expect("a read"), None);
+    for bytes in [7, u64::MAX >> 1] {
+        let pending = Pending { bytes, at: Timestamp(bytes) };
+        store.set_pending(ID, &pending).expect("a write");
+        assert_eq!(store.pending(ID).expect("a read"), Some(pending));
+    }
+    store.remove_relationship(ID).expect("removed");
+    assert_eq!(store.pending(ID).expect("a read"), None);
 }

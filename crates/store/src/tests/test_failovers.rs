@@ -1,5 +1,6 @@
 //! A test failover pins its point until it has ended, and none begins beside an operation.
 
+use choreography::authority::Denied;
 use domain::{PointId, RelationshipId, TestId, Timestamp, VmId};
 
 use super::{id, operation, store};
@@ -50,7 +51,7 @@ fn none_begins_beside_an_operation() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(&dir);
     store.begin_operation(&operation(9), &[]).expect("begun");
-    assert!(matches!(store.begin_test(&test(10, 5)), Err(StoreError::Busy(_))));
+    assert!(matches!(store.begin_test(&test(10, 5)), Err(StoreError::Denied(Denied::Busy(_)))));
     assert!(store.pins(RelationshipId(id(1))).expect("pins").is_empty());
 }
 
@@ -59,7 +60,7 @@ fn no_operation_begins_beside_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(&dir);
     store.begin_test(&test(10, 5)).expect("begun");
-    assert!(matches!(store.begin_operation(&operation(9), &[]), Err(StoreError::Tested)));
+    assert!(matches!(store.begin_operation(&operation(9), &[]), Err(StoreError::Denied(Denied::Tested))));
     for (from, to) in [(TestState::Making, TestState::Removing), (TestState::Removing, TestState::Ended)] {
         store.move_test(TestId(id(10)), from, to).expect("moved");
     }

@@ -153,6 +153,8 @@ impl TryFrom<SettingsForm> for Settings {
 pub struct DivergenceForm {
     /// The common recovery point.
     pub since: Uuid,
+    /// When the old primary stepped down, by its own clock.
+    pub at_ms: u64,
     /// Target and pieces as (offset, length) in bytes; no pieces: not known.
     pub disks: Vec<(String, Option<Pieces>)>,
     /// The point whose delta has covered it.
@@ -170,6 +172,7 @@ impl From<&Divergence> for DivergenceForm {
         let disks = divergence.disks.iter().map(|(target, pieces)| (target.to_string(), pieces.clone()));
         DivergenceForm {
             since: divergence.since.0,
+            at_ms: divergence.at.millis(),
             disks: disks.collect(),
             covered_by: divergence.covered_by.map(|point| point.0),
         }
@@ -192,6 +195,7 @@ impl TryFrom<DivergenceForm> for Divergence {
         };
         Ok(Divergence {
             since: PointId(form.since),
+            at: Timestamp(form.at_ms),
             disks: form.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
             covered_by: form.covered_by.map(PointId),
         })
@@ -294,6 +298,8 @@ pub struct OptionsForm {
     pub roll_back_after_s: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boots_within_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 impl From<&Options> for OptionsForm {
@@ -313,6 +319,7 @@ impl From<&Options> for OptionsForm {
             complete_after_s: after(Settlement::Complete),
             roll_back_after_s: after(Settlement::RollBack),
             boots_within_s: options.roll_back_unless_boots.map(|within| within.as_secs()),
+            force: options.force,
         }
     }
 }
@@ -329,6 +336,7 @@ impl From<OptionsForm> for Options {
             commit_timer: after(Settlement::Complete, form.complete_after_s)
                 .or(after(Settlement::RollBack, form.roll_back_after_s)),
             roll_back_unless_boots: form.boots_within_s.map(Duration::from_secs),
+            force: form.force,
         }
     }
 }

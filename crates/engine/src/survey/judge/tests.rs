@@ -1,6 +1,6 @@
 //! One host, one VM, and one thing wrong at a time.
 
-use domain::{Compression, DiskTarget, Frequency, Thresholds, Verdict, VmId};
+use domain::{DiskTarget, Verdict, VmId};
 use hypervisor::{DiskFacts, NicFacts, ShutoffReason, VmState};
 use uuid::Uuid;
 
@@ -196,24 +196,15 @@ fn what_exists_on_one_host_only_is_refused_each_with_its_own_way_out() {
 
 fn settings(disks: &[(&str, DiskChoice)]) -> Settings {
     let disk = |(target, choice): &(&str, DiskChoice)| (DiskTarget::new(target).expect("a target"), *choice);
-    Settings {
-        frequency: Frequency::DEFAULT,
-        compression: Compression::Adaptive,
-        disks: disks.iter().map(disk).collect(),
-        rate_limit_bytes_per_second: None,
-        network_map: Vec::new(),
-        thresholds: Thresholds::default(),
-        drill_every: None,
-        retention: domain::Retention::default(),
-        application_consistent_every: None,
-        comparing: domain::Comparing::default(),
-        new_disks: domain::NewDisks::Replicate,
-    }
+    Settings::of(disks.iter().map(disk).collect())
 }
 
 #[test]
 fn a_disk_without_a_bitmap_is_refused_unless_it_is_left_out() {
-    let obstacle = |kind: &str| Obstacle::NoBitmap { target: "vdb".into(), kind: kind.into() };
+    let obstacle = |kind: &str| match kind {
+        "raw file" => Obstacle::Raw { target: "vdb".into(), is_device: false },
+        _ => Obstacle::NoBitmap { target: "vdb".into(), kind: kind.into() },
+    };
     let disk = DiskFacts {
         bus: "virtio".into(),
         target: DiskTarget::new("vdb").expect("a target"),
@@ -228,7 +219,13 @@ fn a_disk_without_a_bitmap_is_refused_unless_it_is_left_out() {
         judged("raw file", DiskChoice::Replicated),
         name,
         &["disk vdb is a raw file"],
-        &[convert, "--exclude-disk vdb"],
+        &["shut down: virt-replica wrap-raw-disks", "--exclude-disk vdb"],
+    );
+    refuses(
+        judged("vmdk file", DiskChoice::Replicated),
+        name,
+        &["disk vdb is a vmdk file"],
+        &[convert, "virsh edit", "--exclude-disk vdb"],
     );
     let Verdict::Fail { cure, .. } = judged("disk shared between VMs", DiskChoice::Replicated).verdict else {
         panic!("a shared disk was accepted")

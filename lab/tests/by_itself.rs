@@ -1,0 +1,147 @@
+//! What a failover does by itself when a person said so before, and how a person gets hold of one that hangs, in one lab.
+//!
+//! Property: each ends in the state that was chosen, with the VM on one host and its other host told; what the guest wrote on the
+//! side that does not live on is kept aside; a paused primary hears of it like any other.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use lab::{HOSTS, Hold, Protected, is_normal, protected};
+use serde_json::Value;
+
+const FIRST: &str = HOSTS[0];
+const SECOND: &str = HOSTS[1];
+const VM: &str = "testVM01";
+const LIMIT: Duration = Duration::from_secs(150);
+/// One way in which a failover ends.
+type Scene = fn(&mut Protected);
+
+const STARTS: [&str; 2] = ["start.before", "confirm.before"];
+
+fn is_receiving(shown: &Value) -> bool {
+    shown["state"] == "Receiving" && shown["operation"].is_null()
+}
+
+/// A command that is left to itself.
+fn begin(world: &Protected, words: &[&str]) -> Child {
+    let mut command = world.product.command(&world.lab, SECOND, words).unwrap();
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The first host's VM is off, and the second cannot ask about it.
+fn lose_the_primary(world: &Protected) {
+    world.more_cycles(FIRST, 1);
+    world.lab.cut_link().unwrap();
+    world.shut_down(FIRST);
+}
+
+/// The second host is the replica again, and the first goes on as primary in the same epoch.
+fn is_taken_back(world: &Protected) {
+    world.wait(SECOND, is_receiving);
+    assert!(world.lab.host(SECOND).guest_state(VM).unwrap().starts_with("shut off"));
+    world.lab.heal_link().unwrap();
+    let epoch = world.show(SECOND)["epoch"].clone();
+    world.wait(FIRST, |shown| shown["epoch"] == epoch);
+    world.lab.host(FIRST).virsh(["start", VM]).unwrap();
+    world.wait_agent(FIRST);
+    world.wait(FIRST, |shown| is_normal(shown, 1));
+}
+
+#[test]
+fn a_failover_ends_by_itself_as_was_chosen_and_one_that_hangs_is_taken_back() {
+    let mut world = protected("by-itself").unwrap();
+    let scenes: [(&str, Scene); 5] = [
+        ("it starts while a cycle asks", it_starts_while_a_cycle_asks),
+        ("it does not boot in time", it_does_not_boot),
+        ("it is taken back after a time", it_is_taken_back),
+        ("it hangs", it_hangs),
+        ("it becomes final after a time", it_becomes_final),
+    ];
+    for (name, scene) in scenes {
+        let begun = Instant::now();
+        scene(&mut world);
+        println!("── {name}: {:.1?}", begun.elapsed());
+    }
+    world.lab.down().unwrap();
+}
+
+/// libvirt does not hear of an agent that comes while a backup is open, and so none is opened before it is there.
+fn it_starts_while_a_cycle_asks(world: &mut Protected) {
+    world.shut_down(FIRST);
+    let first = world.lab.host(FIRST);
+    let asks = Hold::arm(first, "cycle.agreed").unwrap();
+    asks.wait(LIMIT).unwrap();
+    first.virsh(["start", VM]).unwrap();
+    let opened = Hold::arm(first, "cycle.frozen").unwrap();
+    drop(asks);
+    opened.wait(LIMIT).unwrap();
+    world.wait_agent(FIRST);
+}
+
+/// No guest boots within a second here.
+fn it_does_not_boot(world: &mut Protected) {
+    lose_the_primary(world);
+    world.say(SECOND, &["failover", VM, "--roll-back-unless-boots", "1s", "--yes"]);
+    is_taken_back(world);
+    let listed = world.product.json(&world.lab, SECOND, &["diverged", "list", VM]).unwrap();
+    assert_eq!(
+        listed.as_array().unwrap().len(),
+        1,
+        "what the guest wrote while it booted is kept: {listed:#}"
+    );
+}
+
+/// The primary is paused: it makes no cycles, and hears of both all the same.
+fn it_is_taken_back(world: &mut Protected) {
+    world.more_cycles(FIRST, 1);
+    world.say(FIRST, &["pause", VM, "--yes"]);
+    world.lab.host(FIRST).guest_sh(VM, "dd if=/dev/urandom of=/data/waits bs=1M count=8 && sync").unwrap();
+    let begun = Instant::now();
+    while !world.attempt(SECOND, &["failover", VM, "--dry-run"]).1.contains("MiB waited on hvhost01") {
+        assert!(begun.elapsed() < LIMIT, "what waits is not told");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    world.shut_down(FIRST);
+    world.say(SECOND, &["failover", VM, "--roll-back-after", "15s", "--yes"]);
+    world.wait(FIRST, |shown| shown["reasons"].to_string().contains("belongs to"));
+    assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
+    world.wait(SECOND, is_receiving);
+    let epoch = world.show(SECOND)["epoch"].clone();
+    world.wait(FIRST, |shown| shown["epoch"] == epoch);
+    world.say(FIRST, &["resume", VM, "--yes"]);
+    is_taken_back(world);
+}
+
+/// Before the VM starts, and while its guest is waited for.
+fn it_hangs(world: &mut Protected) {
+    for place in STARTS {
+        lose_the_primary(world);
+        let hold = Hold::arm(world.lab.host(SECOND), place).unwrap();
+        let mut failover = begin(world, &["failover", VM, "--yes"]);
+        hold.wait(LIMIT).unwrap();
+        let mut cancel =
+            begin(world, &["cancel-failover", VM, "--turn-off", "--shutdown-timeout", "5s", "--yes"]);
+        let begun = Instant::now();
+        while world.product.newest_operation(&world.lab, SECOND).unwrap()["kind"] != "cancel failover" {
+            assert!(begun.elapsed() < LIMIT, "{place}: the cancellation does not begin");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        drop(hold);
+        assert!(cancel.wait().unwrap().success(), "{place}");
+        let _ = failover.kill();
+        failover.wait().unwrap();
+        is_taken_back(world);
+    }
+}
+
+fn it_becomes_final(world: &mut Protected) {
+    lose_the_primary(world);
+    world.say(SECOND, &["failover", VM, "--complete-after", "3s", "--yes"]);
+    world.wait(SECOND, |shown| shown["state"] == "Unprotected" && shown["operation"].is_null());
+    assert_eq!(world.points(SECOND).len(), 1, "the others are given up");
+    world.lab.heal_link().unwrap();
+    world.refused(SECOND, &["cancel-failover", VM, "--yes"], &["no failover"]);
+    world.say(SECOND, &["reverse", VM, "--yes"]);
+    world.wait(SECOND, |shown| is_normal(shown, 1));
+    assert_eq!(world.show(FIRST)["mode"], "replica");
+}

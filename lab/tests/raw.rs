@@ -1,0 +1,196 @@
+//! Raw disks on the primary server, a file and a block device: behind wrappers they are replicated like any other, to qcow2
+//! files on the other host, and come home to the same disks.
+//!
+//! One lab, one story. What is judged: the content of both sides byte by byte, the raw disks themselves, and what is said.
+
+use std::time::Duration;
+
+use lab::{BlockDevice, GuestOptions, HOSTS, Hold, IMAGE_FOLDER, Lab, LabOptions, Product, Protected};
+use lab::{disks_are_equal, is_normal};
+
+const VM: &str = "testVM01";
+const HOME: &str = HOSTS[0];
+const AWAY: &str = HOSTS[1];
+const LIMIT: Duration = Duration::from_secs(120);
+const MIB: u64 = 1 << 20;
+
+/// `vda` is a raw file, `vdb` a block device.
+fn with_raw_disks(lab: &Lab) -> (lab::Guest, BlockDevice) {
+    let options = GuestOptions { second_disk_mib: Some(24), disk_mib: 64, ..GuestOptions::default() };
+    let guest = lab.define_guest(HOME, &options).unwrap();
+    let host = lab.host(HOME);
+    for target in ["vda", "vdb"] {
+        let file = format!("{IMAGE_FOLDER}/{VM}-{target}");
+        host.sh(&format!("qemu-img convert -O raw {file}.qcow2 {file}.img && rm {file}.qcow2")).unwrap();
+    }
+    let device = BlockDevice::of(host, &format!("{IMAGE_FOLDER}/{VM}-vdb.img")).unwrap();
+    let xml = host.virsh(["dumpxml", "--inactive", VM]).unwrap().replace("type='qcow2'", "type='raw'");
+    let of = |target: &str| format!("<source file='{IMAGE_FOLDER}/{VM}-{target}.qcow2'/>");
+    let (vda, vdb) = (of("vda"), of("vdb"));
+    let begins = xml[..xml.find(&vdb).unwrap()].rfind("type='file'").unwrap();
+    let xml = format!("{}type='block'{}", &xml[..begins], &xml[begins + "type='file'".len()..]);
+    let xml = xml
+        .replace(&vda, &vda.replace(".qcow2", ".img"))
+        .replace(&vdb, &format!("<source dev='{}'/>", device.path().display()));
+    std::fs::write(host.path("/run/raw.xml").unwrap(), xml).unwrap();
+    host.virsh(["define", "/run/raw.xml"]).unwrap();
+    (guest, device)
+}
+
+fn digest(world: &Protected, file: &str) -> String {
+    world.lab.host(HOME).sh(&format!("sha256sum <{file}")).unwrap()
+}
+
+fn definition(world: &Protected) -> String {
+    world.lab.host(HOME).virsh(["dumpxml", "--inactive", VM]).unwrap()
+}
+
+fn shut_down_and_compare(world: &Protected, at: &str) {
+    world.shut_down(at);
+    let before = world.show(at)["last_synchronized_at_ms"].as_u64();
+    world.wait(at, |shown| shown["last_synchronized_at_ms"].as_u64() > before && shown["health"] == "normal");
+    disks_are_equal(&world.lab, at, VM).unwrap();
+}
+
+#[test]
+fn raw_disks_are_replicated_behind_wrappers_and_come_home_to_themselves() {
+    let mut lab = Lab::up(LabOptions::named("raw")).unwrap();
+    let product = Product::up(&mut lab).unwrap();
+    let (guest, device) = with_raw_disks(&lab);
+    let mut world = Protected { lab, product, guest };
+    let raw_definition = definition(&world);
+    let wrapped = wrap(&mut world, &device);
+    enable(&world);
+    crossings(&world, &wrapped);
+    grows_below(&world, &device);
+    written_past(&world);
+    unwrap(&world, &raw_definition);
+    drop(device);
+    world.lab.down().unwrap();
+}
+
+/// Refused with the cure until it is done; a crash between the wrappers and the definition is harmless; gives the definition.
+fn wrap(world: &mut Protected, device: &BlockDevice) -> String {
+    let (file, device) = (format!("{IMAGE_FOLDER}/{VM}-vda.img"), device.path().display().to_string());
+    let enable = ["enable", VM, "--peer", AWAY, "--frequency", "5s", "--yes"];
+    let (code, said) = world.attempt(HOME, &enable);
+    assert_eq!(code, Some(3), "{said}");
+    for part in ["vda is a raw file", "vdb is a block device", "virt-replica wrap-raw-disks testVM01"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    world.lab.host(HOME).virsh(["start", VM]).unwrap();
+    let (code, said) = world.attempt(HOME, &["wrap-raw-disks", VM, "--yes"]);
+    assert!(code == Some(3) && said.contains("virsh shutdown testVM01"), "{said}");
+    world.lab.host(HOME).virsh(["destroy", VM]).unwrap();
+
+    let hold = Hold::arm(world.lab.host(HOME), "wrap.made").unwrap();
+    let raw = definition(world);
+    let words = ["wrap-raw-disks", VM, "--yes"];
+    let mut asked = world.product.command(&world.lab, HOME, &words).unwrap().spawn().unwrap();
+    hold.wait(LIMIT).unwrap();
+    world.product.kill(HOME).unwrap();
+    drop(hold);
+    assert!(!asked.wait().unwrap().success());
+    assert_eq!(definition(world), raw, "the definition changes last");
+    world.product.start(world.lab.host(HOME)).unwrap();
+    let (_, planned) = world.attempt(HOME, &["wrap-raw-disks", VM, "--dry-run"]);
+    assert!(planned.contains(&device) && planned.contains("vda.qcow2"), "{planned}");
+    let before = [digest(world, &file), digest(world, &device)];
+    world.say(HOME, &words);
+    assert_eq!([digest(world, &file), digest(world, &device)], before, "the raw disks are as they were");
+    let wrapped = definition(world);
+    assert!(wrapped.contains("<dataStore") && wrapped.contains(&device), "{wrapped}");
+    wrapped
+}
+
+fn enable(world: &Protected) {
+    world.lab.host(HOME).virsh(["start", VM]).unwrap();
+    world.wait_agent(HOME);
+    world.say(HOME, &["enable", VM, "--peer", AWAY, "--frequency", "5s", "--yes"]);
+    world.say(HOME, &["set", VM, "--missed-cycles-max", "100", "--yes"]);
+    world.wait(HOME, |shown| is_normal(shown, 2));
+    world.mark(HOME, "one");
+    world.lab.host(HOME).guest_sh(VM, "dd if=/dev/urandom of=/dev/vdb bs=1M seek=3 count=2 && sync").unwrap();
+    world.more_cycles(HOME, 1);
+}
+
+/// There and back, nothing lost, nothing doubled, nothing copied to turn round; the VM ends on the wrappers it began on.
+fn crossings(world: &Protected, wrapped: &str) {
+    for (round, from) in HOSTS.into_iter().enumerate() {
+        let first = (round as u64 + 1) * 1_000_000;
+        let done = world.product.hand_over(&world.lab, &world.guest, from, first, &[]).unwrap();
+        let judged = (done.lost_writes, done.doubled_writes, done.digests_equal, done.reverse_bytes);
+        assert_eq!(judged, (0, 0, Some(true), Some(0)), "{done:?}");
+        let to = HOSTS[1 - round];
+        world.wait_agent(to);
+        world.mark(to, ["away", "home"][round]);
+        world.wait(to, |shown| is_normal(shown, 2));
+    }
+    assert_eq!(world.marks(HOME), ["away", "home", "one"]);
+    let sources = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter(|line| line.contains("<source ") || line.contains("<dataStore"))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(sources(&definition(world)), sources(wrapped), "home again on what it had");
+    shut_down_and_compare(world, HOME);
+    world.lab.host(HOME).virsh(["start", VM]).unwrap();
+    world.wait_agent(HOME);
+}
+
+/// The device grows, and its new part is not empty, as that of a logical volume.
+fn grows_below(world: &Protected, device: &BlockDevice) {
+    let host = world.lab.host(HOME);
+    let file = format!("{IMAGE_FOLDER}/{VM}-vdb.img");
+    host.sh(&format!("head -c {} /dev/urandom >>{file}", 8 * MIB)).unwrap();
+    device.grow().unwrap();
+    let cure = format!("virsh blockresize {VM} vdb {}B", 32 * MIB);
+    world.wait(HOME, |shown| shown["reasons"].to_string().contains(&cure));
+    let begun = std::time::Instant::now();
+    while let Err(busy) = host.sh(&cure) {
+        assert!(begun.elapsed() < LIMIT && format!("{busy:#}").contains("is busy"), "{busy:#}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let events = || world.product.run(&world.lab, HOME, &["events"]).unwrap();
+    let begun = std::time::Instant::now();
+    while !events().contains("the raw disk vdb grew") {
+        assert!(begun.elapsed() < LIMIT, "{}", events());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    world.wait(HOME, |shown| is_normal(shown, 1) && shown["comparison"]["cause"].is_null());
+    world.more_cycles(HOME, 1);
+    shut_down_and_compare(world, HOME);
+}
+
+/// Somebody writes to the raw file while the VM is off: no bitmap knows, and both sides are compared.
+fn written_past(world: &Protected) {
+    let file = format!("{IMAGE_FOLDER}/{VM}-vda.img");
+    let past = format!("dd if=/dev/urandom of={file} bs=64k count=1 seek=700 conv=notrunc status=none");
+    world.lab.host(HOME).sh(&past).unwrap();
+    let events = || world.product.run(&world.lab, HOME, &["events"]).unwrap();
+    let begun = std::time::Instant::now();
+    while !events().contains("past its wrapper") {
+        assert!(begun.elapsed() < LIMIT, "{}", events());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    world.wait(HOME, |shown| is_normal(shown, 1));
+    world.more_cycles(HOME, 1);
+    disks_are_equal(&world.lab, HOME, VM).unwrap();
+}
+
+fn unwrap(world: &Protected, raw_definition: &str) {
+    world.refused(
+        HOME,
+        &["unwrap-raw-disks", VM, "--yes"],
+        &["is replicated", "virt-replica remove testVM01"],
+    );
+    world.say(HOME, &["remove", VM, "--yes"]);
+    world.say(HOME, &["unwrap-raw-disks", VM, "--yes"]);
+    assert_eq!(definition(world), raw_definition);
+    let left = world.lab.host(HOME).sh("find /var/lib/virt-replica -name '*.qcow2*'").unwrap();
+    assert_eq!(left.trim(), "", "no wrapper is left");
+    world.lab.host(HOME).virsh(["start", VM]).unwrap();
+    world.wait_agent(HOME);
+    assert_eq!(world.marks(HOME), ["away", "home", "one"]);
+}
