@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod install;
 mod lab_commands;
+mod model;
 mod program;
 mod test;
 mod tidy;
@@ -44,6 +45,15 @@ enum Command {
     /// Two libvirt hosts on this machine, to play with
     #[command(subcommand)]
     Lab(lab_commands::Command),
+    /// Checks every history of two hosts, a link and a person in a hurry, within small budgets
+    Model,
+    /// Feeds damaged bytes to every decoder of outside bytes
+    #[command(disable_help_flag = true)]
+    Fuzz {
+        /// --seconds N, --target NAME, --seed N
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Everything that continuous integration checks: format, lints, tidiness, tests, lab cases
     Test {
         /// Leave the lab cases out (they need root)
@@ -72,6 +82,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Install => install::everything()?,
         Command::Bench { quick, copies_only } => bench::run(quick, copies_only)?,
         Command::Demo { keep } => demo::run(keep)?,
+        Command::Fuzz { options } => {
+            let words: Vec<&str> = options.iter().map(String::as_str).collect();
+            program::run(&[&["cargo", "run", "--quiet", "-p", "fuzz", "--"], &words[..]].concat())?;
+        }
+        Command::Model => model::run()?,
         Command::Lab(command) => return lab_commands::run(command),
         Command::Test { no_lab: true, .. } => test::everything(test::LabCases::None)?,
         Command::Test { long: true, .. } => test::everything(test::LabCases::All)?,

@@ -1,0 +1,216 @@
+//! A model of two hosts, the link between them and a person in a hurry, for an exhaustive checker (stateright).
+//!
+//! What decides is the daemon's own: the step tables and [`choreography::next`], the folded journal, and the rules of
+//! [`choreography::authority`]. What is modelled is the rest: disks as numbers of writes, a link that loses, delays and repeats
+//! requests and loses answers, power that fails, and commands that come at any time on either host. Not here: bytes, files, libvirt.
+//!
+//! ```text
+//! World ─ two Hosts (what a store keeps, a VM, a disk) ─ late requests ─ what a person has risked ─ what is left of each budget
+//! ```
+
+mod act;
+mod checked;
+mod host;
+mod steps;
+
+use choreography::authority::Authority;
+use choreography::{Entry, Operation, Outcome, Procedure, fold};
+use domain::{Epoch, Phase, Role};
+use stateright::{Model, Property};
+
+pub use act::{Action, Command, Fate};
+pub use checked::{Searched, never_seen, promises, sabotages};
+pub use host::{Answer, Host, Request};
+
+/// How many of each the checker tries in one history. Every one more multiplies the states.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Budget {
+    /// Commands of a person.
+    pub commands: u8,
+    /// Requests or answers that are lost or late, and steps that are cut before they are noted as done.
+    pub losses: u8,
+    /// Hosts that lose their power.
+    pub power_cuts: u8,
+    /// Writes of the guest.
+    pub writes: u8,
+}
+
+/// Something that is left out of the real thing on purpose: each must be found out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// The start hook allows whatever is asked.
+    HookAllows,
+    /// The primary is not locked before the final delta.
+    NoLock,
+    /// A delta is acknowledged before it is kept.
+    EarlyAcknowledgement,
+    /// What is taken back is not promised by the other host before.
+    NoPromise,
+    /// A delta is taken that does not stand on the newest recovery point.
+    AnyOrder,
+    /// A host whose power failed starts the VM without asking the other.
+    SilenceAllows,
+    /// A host that hears of a higher epoch goes on as it was.
+    EpochUnheeded,
+    /// The old primary becomes the replica before the other has taken over.
+    DemoteFirst,
+}
+
+/// All there is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct World {
+    /// The hosts; the VM begins on the first.
+    pub hosts: [Host; 2],
+    /// Requests that are still on their way, as (to whom, what).
+    pub late: Vec<(usize, Request)>,
+    /// The newest content of which a primary was told that its replica keeps it.
+    pub acknowledged: u8,
+    /// A person did what the program cannot make safe: forced, or failed over without an answer of the other host.
+    pub risked: bool,
+    /// A planned failover has handed over another content than the old primary had.
+    pub lost_in_plan: bool,
+    /// What may still happen.
+    pub left: Budget,
+    /// A host was in a higher epoch before.
+    epoch_went_back: bool,
+    /// Operations so far; names the next.
+    pub operations: u8,
+}
+
+/// The checker's subject.
+#[derive(Clone, Copy, Debug)]
+pub struct Replication {
+    /// How much is tried.
+    pub budget: Budget,
+    /// What is broken on purpose; none: the real thing.
+    pub sabotage: Option<Sabotage>,
+}
+
+impl World {
+    /// The host that is primary in the highest epoch, if one is.
+    fn owner(&self) -> Option<&Host> {
+        let primaries = self.hosts.iter().filter(|host| host.role() == Role::Primary);
+        primaries.max_by_key(|host| host.authority.epoch)
+    }
+}
+
+impl Replication {
+    fn is(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
+    }
+}
+
+impl Model for Replication {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let host = |phase: Phase, runs| Host {
+            authority: Authority {
+                epoch: Epoch::FIRST,
+                phase,
+                superseded_by: None,
+                diverged: false,
+                tested: false,
+                open: None,
+            },
+            journals: Vec::new(),
+            taken: Vec::new(),
+            promised: Vec::new(),
+            runs,
+            confirmed: true,
+            disk: 0,
+        };
+        vec![World {
+            hosts: [host(Phase::Replicating, true), host(Phase::Receiving, false)],
+            late: Vec::new(),
+            acknowledged: 0,
+            risked: false,
+            lost_in_plan: false,
+            epoch_went_back: false,
+            left: self.budget,
+            operations: 0,
+        }]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        act::possible(world, actions);
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        act::perform(self, &mut next, action);
+        let pairs = world.hosts.iter().zip(&next.hosts);
+        next.epoch_went_back |= pairs.into_iter().any(|(old, new)| new.authority.epoch < old.authority.epoch);
+        next.late.sort();
+        next.late.dedup();
+        (next != *world).then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("the VM runs on one host unless a person risked more", |_, world: &World| {
+                world.risked || !world.hosts.iter().all(|host| host.runs)
+            }),
+            Property::always("who owns the VM has all that was acknowledged", |_, world: &World| {
+                world.risked || world.owner().is_none_or(|owner| owner.disk >= world.acknowledged)
+            }),
+            Property::always("a planned failover loses nothing", |_, world: &World| !world.lost_in_plan),
+            Property::always("one host is primary in an epoch", |_, world: &World| {
+                let [one, other] = &world.hosts;
+                let both = one.role() == Role::Primary && other.role() == Role::Primary;
+                !(both && one.authority.epoch == other.authority.epoch)
+            }),
+            Property::always("the epoch of a host never goes back", |_, world: &World| {
+                !world.epoch_went_back
+            }),
+            Property::always("somebody owns the VM", |_, world: &World| world.owner().is_some()),
+            Property::sometimes("a planned failover completes with reverse", |_, world: &World| {
+                completed(world, Procedure::PlannedFailover)
+                    && world.hosts[1].authority.phase == Phase::Replicating
+            }),
+            Property::sometimes(
+                "a planned failover is taken back, and replication goes on",
+                |_, world: &World| {
+                    cancelled(world, Procedure::PlannedFailover)
+                        && world.hosts[0].authority.phase == Phase::Replicating
+                        && world.hosts[0].open().is_none()
+                },
+            ),
+            Property::sometimes("a failover completes", |_, world: &World| {
+                completed(world, Procedure::Failover)
+            }),
+            Property::sometimes("a failover is made final", |_, world: &World| {
+                completed(world, Procedure::CompleteFailover)
+            }),
+            Property::sometimes(
+                "a failover is taken back, and the old primary goes on",
+                |_, world: &World| {
+                    completed(world, Procedure::CancelFailover)
+                        && world.hosts[0].authority.phase == Phase::Replicating
+                        && world.hosts[0].authority.epoch == world.hosts[1].authority.epoch
+                },
+            ),
+            Property::sometimes("an old primary becomes the replica after a failover", |_, world: &World| {
+                world.hosts[0].authority.phase == Phase::Receiving
+                    && world.hosts[1].authority.phase == Phase::Replicating
+                    && completed(world, Procedure::Failover)
+            }),
+        ]
+    }
+}
+
+fn completed(world: &World, procedure: Procedure) -> bool {
+    ended(world, procedure, Outcome::Completed)
+}
+
+fn cancelled(world: &World, procedure: Procedure) -> bool {
+    ended(world, procedure, Outcome::Undone)
+}
+
+fn ended(world: &World, procedure: Procedure, outcome: Outcome) -> bool {
+    let is = |(operation, entries): &(Operation, Vec<Entry>)| {
+        operation.procedure == procedure && fold(entries).outcome == Some(outcome)
+    };
+    world.hosts.iter().any(|host| host.journals.iter().any(is))
+}

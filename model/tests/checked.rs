@@ -1,0 +1,24 @@
+//! The promises hold in every history of a small budget, and each sabotage is found.
+
+use model::Searched;
+
+fn shown(searched: &Searched) {
+    println!("{searched:#?}");
+}
+
+#[test]
+fn the_promises_hold_in_every_history() {
+    let searches: Vec<Searched> = model::promises().inspect(shown).collect();
+    for searched in &searches {
+        assert!(searched.broken.is_empty(), "{}", searched.broken.join("\n"));
+        assert_eq!(Some(searched.states), searched.pinned, "{}", searched.name);
+    }
+    assert_eq!(model::never_seen(&searches), [""; 0], "must be possible");
+}
+
+#[test]
+fn each_sabotage_is_found() {
+    for searched in model::sabotages().inspect(shown) {
+        assert!(searched.is_as_it_must_be(), "{} is not found", searched.name);
+    }
+}
