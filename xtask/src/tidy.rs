@@ -4,6 +4,7 @@
 
 mod edges;
 mod files;
+mod licences;
 mod tests_named;
 
 use anyhow::{Result, ensure};
@@ -15,6 +16,7 @@ pub(crate) fn check() -> Result<()> {
     let repository = repository();
     let mut complaints = edges::check(&repository)?;
     complaints.extend(files::check(&repository)?);
+    complaints.extend(licences::check(&repository)?);
     complaints.extend(tests_named::check(&repository)?);
     for complaint in &complaints {
         eprintln!("{complaint}");
