@@ -26,7 +26,8 @@ pub(crate) fn everything(cases: LabCases) -> Result<()> {
     })?;
     step("tests", || tests(nextest, cases))?;
     if cases != LabCases::None {
-        step("programs for the lab", || run(&["cargo", "build", "--quiet", "--workspace", "--bins"]))?;
+        // With all targets, for then the crates that the tests were built with serve here too: nothing is built twice.
+        step("programs for the lab", || run(&["cargo", "build", "--quiet", "--workspace", "--all-targets"]))?;
         step("lab cases", || lab_cases(nextest, cases))?;
     }
     Ok(())
@@ -49,7 +50,7 @@ fn tests(nextest: bool, cases: LabCases) -> Result<()> {
 
 fn lab_cases(nextest: bool, cases: LabCases) -> Result<()> {
     let (mut words, long): (Vec<&str>, &[&str]) = if nextest {
-        (vec!["cargo", "nextest", "run", "-p", "lab", "--profile", "lab"], &["--run-ignored", "all"])
+        (vec!["cargo", "nextest", "run", "--workspace", "--profile", "lab"], &["--run-ignored", "all"])
     } else {
         (vec!["cargo", "test", "-p", "lab", "--tests", "--", "--test-threads", "1"], &["--include-ignored"])
     };
