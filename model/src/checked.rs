@@ -19,9 +19,12 @@ const DISASTER: Budget = Budget { commands: 2, losses: 1, power_cuts: 1, writes:
 const BUDGETS: [(&str, Budget, usize); 4] = [
     ("commands", COMMANDS, 62_094),
     ("losses", LOSSES, 250_860),
-    ("power cuts", POWER, 165_667),
-    ("a host that returns", RETURN, 163_129),
+    ("power cuts", POWER, 145_300),
+    ("a host that returns", RETURN, 144_163),
 ];
+
+/// A search of minutes, with the memory that it wants: eight GB.
+const LONG: (&str, Budget, usize) = ("a host that returns behind a link that was cut", DISASTER, 5_204_085);
 
 /// Each sabotage with a budget that is enough to find it.
 const SABOTAGES: [(Sabotage, Budget); 8] = [
@@ -63,11 +66,17 @@ impl Searched {
 
 /// Searches every history of every budget.
 pub fn promises() -> impl Iterator<Item = Searched> {
-    BUDGETS.into_iter().map(|(name, budget, pinned)| Searched {
-        name: name.to_owned(),
-        pinned: Some(pinned),
-        ..search(budget, None)
-    })
+    BUDGETS.into_iter().map(promise)
+}
+
+/// Searches every history of the large budget.
+#[must_use]
+pub fn long_promise() -> Searched {
+    promise(LONG)
+}
+
+fn promise((name, budget, pinned): (&str, Budget, usize)) -> Searched {
+    Searched { name: name.to_owned(), pinned: Some(pinned), ..search(budget, None) }
 }
 
 /// What must be possible, and none of these searches has seen.

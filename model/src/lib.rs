@@ -19,7 +19,7 @@ use domain::{Epoch, Phase, Role};
 use stateright::{Model, Property};
 
 pub use act::{Action, Command, Fate};
-pub use checked::{Searched, never_seen, promises, sabotages};
+pub use checked::{Searched, long_promise, never_seen, promises, sabotages};
 pub use host::{Answer, Host, Request};
 
 /// How many of each the checker tries in one history. Every one more multiplies the states.

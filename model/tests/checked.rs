@@ -22,3 +22,10 @@ fn each_sabotage_is_found() {
         assert!(searched.is_as_it_must_be(), "{} is not found", searched.name);
     }
 }
+
+#[test]
+#[ignore = "minutes, and eight GB of memory"]
+fn the_promises_hold_in_every_history_of_a_large_budget() {
+    let searched = model::long_promise();
+    assert!(searched.is_as_it_must_be(), "{searched:#?}");
+}
