@@ -35,6 +35,7 @@ mod product;
 mod protected;
 mod run;
 mod sides;
+mod soak;
 mod workload;
 
 pub use bench::{
@@ -55,4 +56,5 @@ pub use product::{HOSTS, Handover, Product, is_normal};
 pub use protected::{Protected, protected};
 pub use rustix::process::Signal;
 pub use sides::{Sides, disks_are_equal};
+pub use soak::{Soak, Soaked, run as soak};
 pub use workload::{Client, Dump, Who};

@@ -4,10 +4,12 @@
 
 mod bench;
 mod demo;
+mod deny;
 mod install;
 mod lab_commands;
 mod model;
 mod program;
+mod soak;
 mod test;
 mod tidy;
 
@@ -45,14 +47,29 @@ enum Command {
     /// Two libvirt hosts on this machine, to play with
     #[command(subcommand)]
     Lab(lab_commands::Command),
+    /// Checks all dependencies: licences, sources, bans, and known vulnerabilities where their list can be fetched
+    Deny,
     /// Checks every history of two hosts, a link and a person in a hurry, within small budgets
-    Model,
+    Model {
+        /// Also a large budget: some minutes, and eight GB of memory
+        #[arg(long)]
+        long: bool,
+    },
     /// Feeds damaged bytes to every decoder of outside bytes
     #[command(disable_help_flag = true)]
     Fuzz {
         /// --seconds N, --target NAME, --seed N
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
+    },
+    /// Two hosts and two VMs, faults at random instants, and judges at the end
+    Soak {
+        /// How long faults come
+        #[arg(long, default_value_t = 20)]
+        minutes: u64,
+        /// Chooses what happens; otherwise chance does, and it is printed
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Everything that continuous integration checks: format, lints, tidiness, tests, lab cases
     Test {
@@ -82,11 +99,13 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Install => install::everything()?,
         Command::Bench { quick, copies_only } => bench::run(quick, copies_only)?,
         Command::Demo { keep } => demo::run(keep)?,
+        Command::Deny => deny::run()?,
         Command::Fuzz { options } => {
             let words: Vec<&str> = options.iter().map(String::as_str).collect();
             program::run(&[&["cargo", "run", "--quiet", "-p", "fuzz", "--"], &words[..]].concat())?;
         }
-        Command::Model => model::run()?,
+        Command::Model { long } => model::run(long)?,
+        Command::Soak { minutes, seed } => soak::run(minutes, seed)?,
         Command::Lab(command) => return lab_commands::run(command),
         Command::Test { no_lab: true, .. } => test::everything(test::LabCases::None)?,
         Command::Test { long: true, .. } => test::everything(test::LabCases::All)?,

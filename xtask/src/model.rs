@@ -5,9 +5,10 @@ use std::time::Instant;
 use ::model::{self as checked, Searched};
 use anyhow::{Result, ensure};
 
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(long: bool) -> Result<()> {
     let begun = Instant::now();
-    let promises: Vec<Searched> = checked::promises().collect();
+    let large = long.then(checked::long_promise);
+    let promises: Vec<Searched> = checked::promises().chain(large).collect();
     let sabotages: Vec<Searched> = checked::sabotages().collect();
     for wrong in promises.iter().chain(&sabotages).filter(|searched| !searched.is_as_it_must_be()) {
         eprintln!("{wrong:#?}");
