@@ -166,11 +166,13 @@ mod tests {
 
     #[tokio::test]
     async fn sign_ins_beyond_the_queue_are_turned_away_at_once_and_look_ups_are_not_held_up() {
-        let (_folder, accounts) = behaving("cat >/dev/null; sleep 0.3; echo '{\"refused\":\"wrong password\"}'");
+        let (_folder, accounts) =
+            behaving("cat >/dev/null; sleep 0.3; echo '{\"refused\":\"wrong password\"}'");
         let from = IpAddr::from([127, 0, 0, 1]);
         let ask = || accounts.sign_in("alice", "secret", from);
         let begun = Instant::now();
-        let tries = futures_util::future::join_all((0..SIGN_INS_MAX + SIGN_INS_WAITING_MAX + 3).map(|_| ask()));
+        let tries =
+            futures_util::future::join_all((0..SIGN_INS_MAX + SIGN_INS_WAITING_MAX + 3).map(|_| ask()));
         let (tries, looked_up) = tokio::join!(tries, async {
             let verdict = accounts.look_up("alice").await;
             (verdict, begun.elapsed())

@@ -80,7 +80,9 @@ mod tests {
     #[test]
     fn what_c_would_cut_short_or_nobody_has_is_refused_before_pam_is_asked() {
         let long = "x".repeat(TEXT_BYTES_MAX + 1);
-        for (name, password) in [("", "x"), ("root", ""), ("root\0", "x"), ("root", "x\0y"), (&long, "x"), ("root", &long)] {
+        for (name, password) in
+            [("", "x"), ("root", ""), ("root\0", "x"), ("root", "x\0y"), (&long, "x"), ("root", &long)]
+        {
             let verdict = sign_in(name, password);
             assert!(matches!(&verdict, Verdict::Refused(why) if why.contains("overlong")), "{verdict:?}");
         }

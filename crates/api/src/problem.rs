@@ -17,6 +17,7 @@ pub enum Code {
     /// Another operation is under way; nothing was changed.
     Busy,
     /// Nobody is signed in, or no longer.
+    #[serde(rename = "signed-out")]
     NotSignedIn,
     /// The caller may not do this.
     Forbidden,

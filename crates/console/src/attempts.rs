@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ring::digest::{SHA256, digest};
+
 /// Tries before the first wait: a person who mistypes.
 const FREE_TRIES: u32 = 5;
 /// The first wait; each further one is twice as long.
@@ -28,8 +30,11 @@ const REMEMBERED_MAX: usize = 4096;
 #[must_use]
 pub(crate) struct Try {
     address: IpAddr,
-    account: Option<String>,
+    account: Option<NameHash>,
 }
+
+/// Of a name, which may be of any length.
+type NameHash = [u8; 32];
 
 #[derive(Default)]
 pub(crate) struct Attempts(Mutex<Tables>);
@@ -37,13 +42,13 @@ pub(crate) struct Attempts(Mutex<Tables>);
 #[derive(Default)]
 struct Tables {
     addresses: Table<IpAddr>,
-    accounts: Table<String>,
+    accounts: Table<NameHash>,
 }
 
 impl Attempts {
     /// Counts a try, or says how long to wait for the next.
     pub(crate) fn begin(&self, from: IpAddr, account: Option<&str>, now: Instant) -> Result<Try, Duration> {
-        let (address, account) = (network(from), account.map(str::to_owned));
+        let (address, account) = (network(from), account.map(name_hash));
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let by_address = tables.addresses.wait(&address, ADDRESS_WAIT_MAX, now);
         let by_account = account.as_ref().map(|it| tables.accounts.wait(it, ACCOUNT_WAIT_MAX, now));
@@ -77,6 +82,12 @@ impl Attempts {
     }
 }
 
+fn name_hash(name: &str) -> NameHash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, name.as_bytes()).as_ref());
+    hash
+}
+
 /// Whoever has one address of IPv6 has its whole network of 64 bits.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -103,7 +114,9 @@ impl<K> Default for Table<K> {
 
 impl<K: Hash + Eq + Clone> Table<K> {
     fn wait(&self, key: &K, most: Duration, now: Instant) -> Duration {
-        let Some(tries) = self.0.get(key).filter(|tries| tries.failed >= FREE_TRIES) else { return Duration::ZERO };
+        let Some(tries) = self.0.get(key).filter(|tries| tries.failed >= FREE_TRIES) else {
+            return Duration::ZERO;
+        };
         let doublings = (tries.failed - FREE_TRIES).min(16);
         let wait = WAIT_FIRST.saturating_mul(1 << doublings).min(most);
         wait.saturating_sub(now.saturating_duration_since(tries.last))
@@ -210,7 +223,8 @@ mod tests {
         let (attempts, now) = (Attempts::default(), Instant::now());
         for number in 0..REMEMBERED_MAX as u32 + 500 {
             let from = IpAddr::V4(number.into());
-            let _ = attempts.begin(from, Some(&number.to_string()), now + Duration::from_millis(number.into()));
+            let _ =
+                attempts.begin(from, Some(&number.to_string()), now + Duration::from_millis(number.into()));
         }
         let tables = attempts.0.lock().expect("not poisoned");
         assert_eq!((tables.addresses.0.len(), tables.accounts.0.len()), (REMEMBERED_MAX, REMEMBERED_MAX));

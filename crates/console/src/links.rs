@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_and_the_newest_always_opens() {
         let links = Links::default();
-        let make = |second| links.make("root", Role::Viewer, NOW.plus(Duration::from_secs(second))).expect("made").0;
+        let make =
+            |second| links.make("root", Role::Viewer, NOW.plus(Duration::from_secs(second))).expect("made").0;
         let first = make(0);
         let last = (1..=LINKS_MAX as u64).map(make).last().expect("made");
         assert!(links.take(&first, NOW).is_none());

@@ -31,8 +31,11 @@ impl Roles {
     /// The role of whoever is in these groups.
     pub(crate) fn of(&self, groups: &[String]) -> Option<Role> {
         let has = |names: &[String]| groups.iter().any(|group| names.contains(group));
-        let by_role =
-            [(Role::Administrator, &self.administrator), (Role::Operator, &self.operator), (Role::Viewer, &self.viewer)];
+        let by_role = [
+            (Role::Administrator, &self.administrator),
+            (Role::Operator, &self.operator),
+            (Role::Viewer, &self.viewer),
+        ];
         by_role.into_iter().find(|(_, names)| has(names)).map(|(role, _)| role)
     }
 }

@@ -81,15 +81,15 @@ pub trait SessionStore: Send + Sync + 'static {
 pub(crate) struct Sessions {
     store: Arc<dyn SessionStore>,
     live: Mutex<HashMap<TokenHash, Session>>,
-    /// Moves when a session ends; streams of events watch it.
-    ended: watch::Sender<()>,
+    /// Moves when a session ends; true: the daemon stops. Streams of events watch it.
+    ended: watch::Sender<bool>,
 }
 
 impl Sessions {
     /// Those that the store kept, without those whose time is over.
     pub(crate) fn open(store: Arc<dyn SessionStore>, now: Timestamp) -> Result<Sessions, BoxError> {
         let live = store.sessions()?.into_iter().map(|session| (session.hash, session)).collect();
-        let sessions = Sessions { store, live: Mutex::new(live), ended: watch::Sender::new(()) };
+        let sessions = Sessions { store, live: Mutex::new(live), ended: watch::Sender::new(false) };
         sessions.end_those(|session| session.ends() <= now);
         Ok(sessions)
     }
@@ -152,14 +152,19 @@ impl Sessions {
 
     /// Ends all that fit; gives what they were.
     pub(crate) fn end_those(&self, fits: impl Fn(&Session) -> bool) -> Vec<Session> {
-        let ended: Vec<Session> = self.live().extract_if(|_, session| fits(session)).map(|(_, it)| it).collect();
+        let ended: Vec<Session> =
+            self.live().extract_if(|_, session| fits(session)).map(|(_, it)| it).collect();
         for session in &ended {
             if let Err(error) = self.store.forget_session(&session.hash) {
-                tracing::error!(error, user = session.user, "an ended session of the console is still stored");
+                tracing::error!(
+                    error,
+                    user = session.user,
+                    "an ended session of the console is still stored"
+                );
             }
         }
         if !ended.is_empty() {
-            self.ended.send_replace(());
+            self.ended.send_modify(|_| ());
         }
         ended
     }
@@ -172,21 +177,25 @@ impl Sessions {
         all
     }
 
-    /// Returns when the session has ended by somebody's doing; time alone is not noticed here.
+    /// Returns when the session has ended by somebody's doing, or the daemon stops; time alone is not noticed here.
     pub(crate) async fn wait_ended(&self, hash: TokenHash) {
-        let mut ended = self.ended.subscribe();
-        while self.live().contains_key(&hash) {
-            if ended.changed().await.is_err() {
-                return;
-            }
-        }
+        let over = |stopping: &bool| *stopping || !self.live().contains_key(&hash);
+        let _ = self.ended.subscribe().wait_for(over).await;
+    }
+
+    /// Ends no session, but everything that waits for the end of one.
+    pub(crate) fn stop_waiting(&self) {
+        self.ended.send_replace(true);
     }
 
     /// Leaves room for one more among those that fit.
     fn make_room(&self, fits: impl Fn(&Session) -> bool, most: usize) {
         let mut uses: Vec<(Timestamp, TokenHash)> = {
             let live = self.live();
-            live.values().filter(|session| fits(session)).map(|session| (session.used, session.hash)).collect()
+            live.values()
+                .filter(|session| fits(session))
+                .map(|session| (session.used, session.hash))
+                .collect()
         };
         uses.sort_unstable();
         let surplus = (uses.len() + 1).saturating_sub(most);

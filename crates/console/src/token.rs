@@ -75,7 +75,9 @@ mod tests {
     #[test]
     fn what_is_no_token_is_none() {
         let text = Token::random().expect("random").text();
-        for wrong in ["", "x", &text[1..], &format!("{text}A"), &format!("{text}="), &text.replace(&text[..1], "+")] {
+        for wrong in
+            ["", "x", &text[1..], &format!("{text}A"), &format!("{text}="), &text.replace(&text[..1], "+")]
+        {
             assert!(Token::parse(wrong).is_none(), "{wrong}");
         }
     }
