@@ -4,6 +4,7 @@
 //! `/api/v1`, [`client::Client`] speaks to it over a unix socket. What is *not* here: any decision (`engine`), and how
 //! the forms look on a terminal (`virt-replica`).
 
+mod caller;
 pub mod client;
 mod convert;
 pub mod dto;
@@ -13,12 +14,13 @@ mod router;
 pub mod service;
 pub mod units;
 
+pub use caller::{Caller, Person, Role};
 pub use client::Client;
 pub use domain::retention::{BadRetention, Retention};
 pub use domain::{shell_word, vm_argument};
 pub use problem::{Code, Problem};
 pub use router::{router, serve};
-pub use service::{Caller, Reply, Service};
+pub use service::{Reply, Service};
 
 /// Where the daemon listens unless configured otherwise.
 pub const SOCKET_DEFAULT: &str = "/run/virt-replica/control.sock";

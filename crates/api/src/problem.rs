@@ -16,8 +16,19 @@ pub enum Code {
     Refused,
     /// Another operation is under way; nothing was changed.
     Busy,
+    /// Nobody is signed in, or no longer.
+    #[serde(rename = "signed-out")]
+    NotSignedIn,
     /// The caller may not do this.
     Forbidden,
+    /// What was changed is no longer as the caller saw it; nothing was changed.
+    Stale,
+    /// The request is larger than anything that is taken.
+    TooLarge,
+    /// Too many tries; later again.
+    TooMany,
+    /// A paired host does not answer: what it would say is unknown.
+    PeerSilent,
     /// Neither side can go on by itself; a person decides.
     NeedsOperator,
     /// The daemon does not answer (made by the client, never sent).
@@ -33,13 +44,18 @@ impl Code {
     pub fn status(self) -> u16 {
         match self {
             Code::Invalid => 400,
+            Code::NotSignedIn => 401,
             Code::Forbidden => 403,
             Code::NotFound => 404,
             Code::Refused => 409,
             Code::NeedsOperator => 409,
+            Code::Stale => 412,
+            Code::TooLarge => 413,
             Code::Busy => 423,
+            Code::TooMany => 429,
             Code::Failed => 500,
             Code::Unreachable => 503,
+            Code::PeerSilent => 504,
         }
     }
 }

@@ -16,13 +16,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
+use crate::caller::Caller;
 use crate::dto::{
     CancelFailoverRequest, CancelRequest, CreatePointRequest, EnableRequest, EventQuery, FailoverRequest,
     HostChange, ImportRequest, InviteRequest, JoinRequest, PlannedFailoverRequest, RemoveRequest,
     ReverseRequest, SettingsChange, TestFailoverRequest,
 };
 use crate::problem::{Code, Problem};
-use crate::service::{Caller, Service};
+use crate::service::Service;
 
 /// Largest request body, bytes: the longest one lists disks and networks of a VM.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -82,19 +83,23 @@ pub async fn serve(listener: UnixListener, service: Arc<dyn Service>) -> std::io
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Caller { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
+        Caller::of_socket(stream.io().peer_cred().ok().map(|credentials| credentials.uid()))
     }
 }
 
-/// The caller, as far as the listener knows it.
+/// The caller, as the listener knows it: of each request after a sign-in, or of the whole connection.
 struct Who(Caller);
 
 impl<S: Send + Sync> FromRequestParts<S> for Who {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let known = parts.extensions.get::<ConnectInfo<Caller>>();
-        Ok(Who(known.map_or_else(Caller::default, |info| info.0)))
+        let signed_in = parts.extensions.get::<Caller>();
+        let known = signed_in.or_else(|| parts.extensions.get::<ConnectInfo<Caller>>().map(|info| &info.0));
+        known.cloned().map(Who).ok_or_else(|| {
+            Problem::new(Code::NotSignedIn, "Not signed in", "nobody said who asks")
+                .with_cure("sign in: POST /session")
+        })
     }
 }
 

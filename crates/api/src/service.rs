@@ -3,10 +3,10 @@
 //! Every change takes `dry_run`: then nothing is changed and the answer is the plan with its checks (failed checks in a
 //! plan are no error). Without it, a failed check is a [`Problem`] with the code `refused` that carries the checks.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::caller::Caller;
 use crate::dto::{
     Answer, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest, DivergedView, Done,
     EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
@@ -18,23 +18,6 @@ use crate::problem::Problem;
 
 /// A boxed answer: keeps [`Service`] usable as a trait object.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
-
-/// Who asks, as the kernel says (peer credentials of the socket).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Caller {
-    /// The user's number; none: not known.
-    pub uid: Option<u32>,
-}
-
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.uid {
-            Some(0) => f.write_str("root"),
-            Some(uid) => write!(f, "uid {uid}"),
-            None => f.write_str("unknown"),
-        }
-    }
-}
 
 /// The verbs. A `vm` is a name, a UUID or a relationship id; a `peer` is a name or an id.
 #[allow(missing_docs)] // the arguments and answers are documented where they are defined

@@ -273,7 +273,7 @@ async fn the_service_learns_who_asks_and_whether_it_is_meant() {
     let (_folder, recorder, client) = serve().await;
     client.pause("vm", false).await.expect("done");
     let seen = recorder.seen.lock().expect("not poisoned").clone();
-    assert!(seen[0].starts_with("Caller { uid: Some("), "{seen:?}");
+    assert!(seen[0].starts_with("Caller { who: Uid("), "{seen:?}");
     assert!(seen[0].ends_with("dry=false"), "{seen:?}");
 }
 

@@ -6,6 +6,7 @@
 mod authority;
 mod boot;
 mod comparisons;
+mod console_sessions;
 mod cycles;
 mod error;
 mod events;
@@ -34,6 +35,7 @@ use uuid::Uuid;
 pub use authority::AbandonVerdict;
 pub use boot::boot_id;
 pub use comparisons::Comparisons;
+pub use console_sessions::ConsoleSession;
 pub use error::StoreError;
 pub use events::{Event, EventSeverity};
 pub use freezes::Freeze;

@@ -73,6 +73,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE wrapper (
         vm TEXT NOT NULL, target TEXT NOT NULL, file TEXT NOT NULL, data TEXT NOT NULL, is_device INTEGER NOT NULL,
         PRIMARY KEY (vm, target)) STRICT;
+", "
+    CREATE TABLE console_session (
+        token_hash BLOB PRIMARY KEY, user TEXT NOT NULL, role TEXT NOT NULL, by_link INTEGER NOT NULL,
+        address TEXT NOT NULL, begun_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL, role_seen_ms INTEGER NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.
