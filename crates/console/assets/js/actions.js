@@ -1,12 +1,13 @@
 // What can be done with a host and with a VM, in the words and the order of Hyper-V Manager: each with the reason why it
 // cannot be done now, if so. The reasons here spare a click; what is allowed is decided by the daemon, in the plan of each dialog.
 
+import { notice } from "./notices.js";
 import { mayDo, session } from "./session.js";
 import { use } from "./store.js";
 import { isDebt, isEnded } from "./world.js";
 import { address, go } from "./route.js";
 
-/** Each dialog is fetched when it is asked for first. */
+/** Windows are not part of the first page. */
 const dialogs = {
   enable: () => import("./dialogs/enable.js"), planned: () => import("./dialogs/planned-failover.js"), failover: () => import("./dialogs/failover.js"),
   test: () => import("./dialogs/test-failover.js"), reverse: () => import("./dialogs/reverse.js"), verbs: () => import("./dialogs/verbs.js"),
@@ -19,10 +20,19 @@ export function perform(action) {
   if (!action.reason) action.run();
 }
 
-const opens = (dialog, name, ...given) => async () => (await dialogs[dialog]())[name](...given);
+const opens = (dialog, name, ...given) => async () => {
+  try {
+    (await dialogs[dialog]())[name](...given);
+  } catch {
+    notice("This window cannot be loaded now: the daemon does not answer, or was replaced by another version. Load the page again.", "failed");
+  }
+};
+
+/** Fetches the windows while nothing else is done, so that they open at once, and while the daemon restarts. */
+export const fetchWindows = () => Object.values(dialogs).forEach((load) => load().catch(() => {}));
 
 /** Opens the window that follows an operation. */
-export const follow = (id) => opens("follow", "follow")(id);
+export const follow = (id) => opens("follow", "follow", id)();
 
 /** @returns {Action[]} */
 export function hostActions(host) {

@@ -26,11 +26,14 @@ export const serverNow = () => Date.now() + clockAhead;
 /** Forgets every answer: another user may not see them. */
 export const forget = () => known.clear();
 
-/** Reads `path`, all pages of it; an unchanged answer is the same object as before. */
-export async function get(path) {
+/** Reads `path`; an unchanged answer is the same object as before. */
+export const get = async (path) => (await page(path)).body;
+
+/** Reads all pages of a list. */
+export async function getAll(path) {
   const first = await page(path);
   if (!first.next) return first.body;
-  const rest = await get(first.next);
+  const rest = await getAll(first.next);
   if (first.whole?.rest !== rest) first.whole = { rest, body: [...first.body, ...rest] };
   return first.whole.body;
 }
@@ -52,10 +55,9 @@ export async function plan(path, body) {
   return answer.planned ?? { summary: ["This is done already."], checks: [] };
 }
 
-/** Makes a change, on the state that `seen` was read in: when that has changed meanwhile, it is refused. */
-export async function change(path, body, seen) {
-  const tag = seen && known.get(seen)?.tag;
-  const answer = await decoded(await send("POST", BASE + path, body, tag ? { "If-Match": tag } : {}));
+/** Makes a change; with the revision that the user saw, only while the relationship is still that. */
+export async function change(path, body, revision) {
+  const answer = await decoded(await send("POST", BASE + path, body, revision ? { "If-Match": `"${revision}"` } : {}));
   return answer.done ?? answer;
 }
 

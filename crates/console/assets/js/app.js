@@ -1,7 +1,7 @@
 // Where it begins: takes up the session, then shows the page that the address names, whenever anything changes.
 
 import { paint } from "./dom.js";
-import { follow } from "./actions.js";
+import { fetchWindows, follow } from "./actions.js";
 import { overviewPage, overviewPane } from "./pages/overview.js";
 import { settingsPage } from "./pages/settings.js";
 import { signInPage } from "./pages/sign-in.js";
@@ -41,3 +41,4 @@ await resume();
 repaint();
 const operation = new URLSearchParams(location.search).get("operation");
 if (session.who && operation) follow(operation);
+requestIdleCallback(fetchWindows);

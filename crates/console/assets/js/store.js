@@ -1,7 +1,7 @@
 // What is known of both hosts. A view names the answers it shows with `use`; the store fetches them, and again whenever the
 // daemon says that they have changed. Nothing here knows what an answer means.
 
-import { get } from "./api.js";
+import { get, getAll } from "./api.js";
 
 /** @typedef {{path: string, value: *, problem: import("./api.js").Problem|null, loading: boolean, stale: boolean}} Answer */
 
@@ -16,6 +16,8 @@ const TOUCHES = {
   host: /^host/,
   vms: /^vms/,
 };
+/** Lists that are shown whole. Others show their newest page. */
+const WHOLE = /(^|\/)(vms|relationships)$/;
 /** The other hosts tell no changes here; they are asked. */
 const PEERS_EVERY_MS = 5_000;
 /** In case that a change was told to nobody. */
@@ -86,7 +88,7 @@ async function load(answer) {
   answer.loading = true;
   const before = { value: answer.value, problem: answer.problem };
   try {
-    answer.value = await get(answer.path);
+    answer.value = await (WHOLE.test(answer.path) ? getAll : get)(answer.path);
     answer.problem = null;
   } catch (problem) {
     answer.problem = problem; // the last value stays, for whoever shows it as old

@@ -84,6 +84,9 @@ export const isNaked = (vm) => !vm.side && !vm.machine?.test_failover;
 /** A VM of a host by its UUID. */
 export const findVm = (host, key) => vmsOf(host)?.find((vm) => vm.key === key) ?? null;
 
+/** As what a relationship is seen now: a change that was decided upon it is refused when it is no longer that. */
+export const revisionOf = (side) => use("relationships").value?.find((one) => one.id === side.id)?.revision ?? side.revision;
+
 /** All that this host knows of a relationship. */
 export const detail = (side) => use(`relationships/${encodeURIComponent(side.id)}`);
 

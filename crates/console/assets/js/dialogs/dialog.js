@@ -7,6 +7,7 @@ import { notice } from "../notices.js";
 import { button, checks, icon, iconButton, loading, problem } from "../parts.js";
 import { repaint, watch } from "../store.js";
 import { bytes, span } from "../words.js";
+import { revisionOf } from "../world.js";
 
 const REPLAN_AFTER_MS = 350;
 let count = 0;
@@ -49,11 +50,11 @@ export function openDialog(content) {
 /**
  * The window of a change.
  * `path` and `request()`: what is asked for; `fields(again)`: what can be chosen, `again()` when a choice changed;
- * `go`: the word on the button; `danger`: it cannot be taken back; `then(result, dialog)`: instead of closing; `seen`: the answer that the
- * user decided upon.
+ * `go`: the word on the button; `danger`: it cannot be taken back; `then(result, dialog)`: instead of closing; `side`: the relationship that
+ * the user decides upon.
  */
 export function openChange(options) {
-  const it = { plan: null, problem: null, waiting: false, asked: 0 };
+  const it = { plan: null, problem: null, waiting: false, asked: 0, revision: null };
   const dialog = openDialog({
     title: options.title, symbol: options.symbol, wide: options.wide,
     body: () => [options.intro && h("p", { class: "intro" }, options.intro), options.fields?.(again), planView(it, replan)],
@@ -75,6 +76,7 @@ export function openChange(options) {
     const asked = ++it.asked;
     const request = options.request?.();
     if (request === null) return; // a field is not filled in yet
+    it.revision = options.side ? revisionOf(options.side) : null;
     try {
       const answer = await plan(options.path, request);
       if (asked === it.asked) Object.assign(it, { plan: answer, problem: null });
@@ -88,12 +90,13 @@ export function openChange(options) {
     Object.assign(it, { waiting: true, problem: null });
     dialog.update();
     try {
-      const result = await change(options.path, options.request?.(), options.seen);
+      const result = await change(options.path, options.request?.(), it.revision);
       if (options.then) return options.then(result, dialog);
       notice(result.message ? sentence(result.message) : `${options.title}: done`);
       dialog.close();
     } catch (trouble) {
       Object.assign(it, { waiting: false, problem: trouble });
+      if (trouble.code === "stale") it.plan = null; // it says to look again: the button that does so is beneath
       dialog.update();
     }
   }

@@ -19,8 +19,7 @@ export function failover(side, point = null) {
   const choice = { point, force: false, ending: "none", time: "1h" };
   const seconds = () => typedSeconds(choice.time);
   openChange({
-    title: `Failover of ${side.vm}`, symbol: "failover", go: "Fail Over", danger: true, wide: true, path: `relationships/${encodeURIComponent(side.id)}/failover`,
-    seen: `relationships/${encodeURIComponent(side.id)}`,
+    title: `Failover of ${side.vm}`, symbol: "failover", go: "Fail Over", danger: true, wide: true, path: `relationships/${encodeURIComponent(side.id)}/failover`, side,
     intro: h("span", null, "For a disaster: ", h("strong", null, side.primary_server), " is lost. The VM starts here, on ", h("strong", null, side.replica_server), ", from a recovery point. While the other host answers, ", h("strong", null, "Planned Failover"), " loses nothing."),
     request: () => {
       if (choice.ending !== "none" && seconds() === null) return null;

@@ -10,8 +10,7 @@ export function plannedFailover(side) {
   const choice = { reverse: true, start: true, timeout: "5m" };
   const seconds = () => typedSeconds(choice.timeout);
   openChange({
-    title: `Planned Failover of ${side.vm}`, symbol: "planned", go: "Fail Over", wide: true, path: `relationships/${encodeURIComponent(side.id)}/planned-failover`,
-    seen: `relationships/${encodeURIComponent(side.id)}`,
+    title: `Planned Failover of ${side.vm}`, symbol: "planned", go: "Fail Over", wide: true, path: `relationships/${encodeURIComponent(side.id)}/planned-failover`, side,
     intro: h("span", null, "Hands the virtual machine over from ", h("strong", null, side.primary_server), " to ", h("strong", null, side.replica_server), " with nothing lost. The guest is shut down, the last changes travel, and it starts on the other host."),
     request: () => (seconds() === null ? null : { reverse: choice.reverse, start: choice.start, shutdown_timeout_seconds: seconds() }),
     fields: (again) => h("div", { class: "choices" },

@@ -6,7 +6,7 @@ import { radios, text, tick } from "./fields.js";
 import { become } from "./follow.js";
 
 const base = (side) => `relationships/${encodeURIComponent(side.id)}`;
-const simple = (title, symbol, verb, go) => (side) => openChange({ title: `${title} ${side.vm}`, symbol, go, path: `${base(side)}/${verb}`, seen: base(side) });
+const simple = (title, symbol, verb, go) => (side) => openChange({ title: `${title} ${side.vm}`, symbol, go, path: `${base(side)}/${verb}`, side });
 
 export const pause = simple("Pause replication of", "pause", "pause", "Pause");
 export const resume = simple("Resume replication of", "play", "resume", "Resume");
@@ -15,7 +15,7 @@ export const verify = simple("Verify", "verify", "verify", "Verify");
 
 /** Makes a failover final. */
 export const complete = (side) => openChange({
-  title: `Complete the failover of ${side.vm}`, symbol: "complete", go: "Complete", danger: true, path: `${base(side)}/complete-failover`, seen: base(side),
+  title: `Complete the failover of ${side.vm}`, symbol: "complete", go: "Complete", danger: true, path: `${base(side)}/complete-failover`, side,
   intro: "The other recovery points are given up. It cannot be cancelled afterwards.", then: (operation, dialog) => become(dialog, operation.id),
 });
 
@@ -23,7 +23,7 @@ export const complete = (side) => openChange({
 export function cancelFailover(side) {
   const choice = { off: false, timeout: "5m" };
   openChange({
-    title: `Cancel the failover of ${side.vm}`, symbol: "undo", go: "Take Back", danger: true, path: `${base(side)}/cancel-failover`, seen: base(side),
+    title: `Cancel the failover of ${side.vm}`, symbol: "undo", go: "Take Back", danger: true, path: `${base(side)}/cancel-failover`, side,
     intro: "The VM is shut down here, what it wrote since is set aside, and this host is the replica again.",
     request: () => (typedSeconds(choice.timeout) === null ? null : { turn_off: choice.off, shutdown_timeout_seconds: typedSeconds(choice.timeout) }),
     fields: (again) => [
@@ -57,7 +57,7 @@ export const removePoint = (side, point) => openChange({
 export function remove(side) {
   const choice = { replica: "keep", alone: false };
   openChange({
-    title: `Remove the replication of ${side.vm}`, symbol: "remove", go: "Remove", danger: true, path: `${base(side)}/remove`, seen: base(side),
+    title: `Remove the replication of ${side.vm}`, symbol: "remove", go: "Remove", danger: true, path: `${base(side)}/remove`, side,
     request: () => ({ replica: choice.replica, this_host_only: choice.alone }),
     fields: (again) => [
       radios("The replica's files", choice.replica, [["keep", "Stay: they can be started by hand"], ["delete", "Are deleted, for good"]], (value) => { choice.replica = value; again(); }),

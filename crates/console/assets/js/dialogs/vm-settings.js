@@ -17,7 +17,7 @@ export async function vmSettings(side) {
   const it = structuredClone(from);
   Object.assign(it, { namesHere: known.primary_server, namesThere: known.replica_server });
   openChange({
-    title: `Replication Settings of ${side.vm}`, symbol: "settings", go: "Apply", wide: true, path: `relationships/${encodeURIComponent(side.id)}`, seen: `relationships/${encodeURIComponent(side.id)}`,
+    title: `Replication Settings of ${side.vm}`, symbol: "settings", go: "Apply", wide: true, path: `relationships/${encodeURIComponent(side.id)}`, side,
     request: () => (wrong(it) ? null : changes(from, it)),
     fields: (again) => h("div", { class: "groups" },
       group("Replication", frequency(it, again), link(it, again)),

@@ -12,6 +12,8 @@ import { serverNow } from "../api.js";
 /** How much of the course is shown. */
 const WINDOWS = [["Hour", 3_600_000], ["12 hours", 43_200_000], ["Day", 86_400_000], ["Week", 604_800_000]];
 let chosen = 1;
+/** Cycles of one page of the API. */
+const PAGE = 1000;
 
 export function replication(vm, host) {
   if (!vm.mine) return empty("chart", "Not replicated by this host", vm.side ? `Its numbers are at ${vm.host}.` : null);
@@ -21,7 +23,7 @@ export function replication(vm, host) {
     h("div", { class: "chart-bar" }, h("h3", null, "Course"),
       h("div", { class: "chips", role: "group", "aria-label": "Window" }, WINDOWS.map(([name], index) => h("button", { type: "button", class: "chip", "aria-pressed": String(index === chosen), onClick: () => { chosen = index; repaint(); } }, name))),
       h("span", { class: "spring" }),
-      h("a", { class: "button", href: `/api/v1/relationships/${encodeURIComponent(vm.mine.id)}/cycles?format=csv`, download: `${vm.name}-cycles.csv` }, icon("download"), "Save as CSV")),
+      h("a", { class: "button", href: `/api/v1/relationships/${encodeURIComponent(vm.mine.id)}/cycles.csv`, download: `${vm.name}-cycles.csv` }, icon("download"), "Save as CSV")),
     shown(cycles, (list) => charts(known, list), () => refresh()),
   ], () => refresh());
 }
@@ -52,7 +54,8 @@ function settings(vm, host, known) {
 
 function charts(known, list) {
   const until = serverNow();
-  const from = until - WINDOWS[chosen][1];
+  // A page of cycles may not reach back so far: the chart begins where they do.
+  const from = Math.max(until - WINDOWS[chosen][1], list.length < PAGE ? 0 : list.at(-1).begun_at_ms);
   const shownOnes = list.filter((cycle) => cycle.begun_at_ms >= from).sort((one, two) => one.begun_at_ms - two.begun_at_ms);
   if (shownOnes.length === 0) return empty("chart", "No cycle in this time", isDebt(known) ? "Nobody receives." : "The numbers appear with the first one.");
   const done = shownOnes.filter((cycle) => cycle.outcome === "acknowledged");
