@@ -73,6 +73,11 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE wrapper (
         vm TEXT NOT NULL, target TEXT NOT NULL, file TEXT NOT NULL, data TEXT NOT NULL, is_device INTEGER NOT NULL,
         PRIMARY KEY (vm, target)) STRICT;
+", "
+    CREATE TABLE audit (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, who TEXT NOT NULL, address TEXT,
+        role TEXT NOT NULL, verb TEXT NOT NULL, target TEXT, result TEXT, detail TEXT NOT NULL) STRICT;
+    CREATE INDEX operation_by_time ON operation (begun_ms, id);
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.
