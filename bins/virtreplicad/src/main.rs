@@ -1,20 +1,29 @@
 //! The daemon: puts the parts together and runs them. What is *not* here: decisions.
 
 mod allocator;
+mod audit;
+mod changes;
 mod choices;
 mod comparing;
 mod config;
 mod failovers;
+mod handovers;
+mod host;
+mod lists;
 mod lookup;
 mod operations;
+mod peers;
 mod points;
 mod problems;
+mod protecting;
 mod service;
+mod showing;
 mod start_guard;
 mod test_failovers;
 mod thaw;
 mod trust;
 mod views;
+mod vms;
 mod wrapping;
 
 use std::os::unix::fs::PermissionsExt;
@@ -129,13 +138,16 @@ async fn run(config: Config) -> Result<()> {
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660))?;
     tokio::spawn(mind_certificates(engine.clone()));
     let service = service::Daemon {
-        engine,
+        changes: changes::Changes::of(&engine),
+        showing: Arc::default(),
+        engine: engine.clone(),
         identity,
         trust,
         own,
         advertise: config.advertise(),
         listen: config.listen,
     };
+    engine.show_peers(Arc::new(service.clone()));
     let serving = tokio::spawn(api::serve(listener, Arc::new(service)));
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     tracing::info!(host = config.host_name, listen = %server.local_address(), "virtreplicad is ready");
