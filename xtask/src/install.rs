@@ -10,10 +10,11 @@ use anyhow::{Context, Result, ensure};
 use crate::program::{output, run, succeeds};
 
 /// Debian packages, with the reason for each.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 21] = [
     ("gcc", "linker of Rust programs"),
     ("pkg-config", "finds libvirt when building"),
     ("libvirt-dev", "headers that the libvirt crate links against"),
+    ("libpam0g-dev", "library that the accounts crate links against"),
     ("libvirt-daemon", "libvirtd of the lab's hosts"),
     ("libvirt-daemon-driver-qemu", "libvirtd's QEMU driver"),
     ("libvirt-clients", "virsh"),
@@ -27,6 +28,7 @@ const PACKAGES: [(&str, &str); 19] = [
     ("util-linux", "namespaces of the lab"),
     ("e2fsprogs", "file system of the guest's disk"),
     ("fdisk", "partition tables of test disks"),
+    ("curl", "tests sign in to the console as a program would"),
     ("procps", "tests look at running programs"),
     ("strace", "tests kill programs and cut their power at chosen calls"),
     ("libfaketime", "tests let the clocks of the lab's hosts differ"),

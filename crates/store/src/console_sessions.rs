@@ -55,7 +55,8 @@ impl Store {
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
             let ConsoleSession { token_hash, user, role, by_link, address, begun, used, role_seen } = session;
             let (begun, used, seen) = (begun.millis(), used.millis(), role_seen.millis());
-            transaction.execute(insert, params![token_hash, user, role, by_link, address, begun, used, seen])?;
+            transaction
+                .execute(insert, params![token_hash, user, role, by_link, address, begun, used, seen])?;
             Ok(())
         })
     }
