@@ -3,9 +3,12 @@
 //! NOT an installer of the product. No service is started: libvirtd runs only inside the lab's hosts.
 
 mod backports;
+mod browser;
 mod services;
 
 use anyhow::{Context, Result, ensure};
+
+pub(crate) use browser::browser;
 
 use crate::program::{output, run, succeeds};
 
@@ -53,6 +56,7 @@ const NEWER: [&str; 6] = [
 /// Tools for people and continuous integration.
 pub(crate) fn everything() -> Result<()> {
     packages()?;
+    browser()?;
     nextest().map(drop)
 }
 

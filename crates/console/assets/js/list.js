@@ -23,12 +23,14 @@ const lists = new Map();
  */
 export function table(options) {
   const { id, label, columns, rows, words, filters } = options;
-  if (!lists.has(id)) lists.set(id, { by: options.sorted, down: false, typed: "", filter: 0, first: 0, inSight: IN_SIGHT_AT_FIRST });
+  if (!lists.has(id)) lists.set(id, { by: options.sorted, down: false, typed: "", filter: 0, first: 0, inSight: IN_SIGHT_AT_FIRST, place: null, selected: null });
   const own = lists.get(id);
   const wanted = own.typed.toLowerCase().split(/\s+/).filter(Boolean);
   const kept = rows.filter((row) => filters[own.filter][1](row) && (wanted.length === 0 || wanted.every((word) => words(row).includes(word))));
   const column = columns.find((one) => one.id === own.by);
   const sorted = sort(kept, column.sort, own.down);
+  if (own.selected !== options.selected && own.place) comeIntoSight(sorted.findIndex((row) => row.key === options.selected), own);
+  own.selected = options.selected;
   const first = Math.max(0, Math.min(own.first, sorted.length - own.inSight) - BESIDE);
   const last = Math.min(sorted.length, own.first + own.inSight + BESIDE);
   return h("div", { class: "list" },
@@ -39,7 +41,7 @@ export function table(options) {
         h("button", { type: "button", class: "chip", "aria-pressed": String(index === own.filter), onClick: () => { own.filter = index; repaint(); } },
           name, h("span", { class: "count" }, rows.filter(keeps).length)))),
       h("span", { class: "sr", role: "status" }, `${plural(sorted.length, "row")} shown`)),
-    h("div", { class: "scroll", tabindex: "-1", onScroll: (event) => look(event.currentTarget, own), ref: (place) => requestAnimationFrame(() => look(place, own)) },
+    h("div", { class: "scroll", tabindex: "-1", onScroll: (event) => look(event.currentTarget, own), ref: (place) => requestAnimationFrame(() => look(own.place = place, own)) },
       h("table", { role: "grid", "aria-label": label, "aria-rowcount": sorted.length + 1 },
         h("thead", null, h("tr", null, columns.map((one) => head(one, own)), h("th", { class: "menu-cell" }, h("span", { class: "sr" }, "Actions")))),
         h("tbody", { onKeyDown: walk },
@@ -68,6 +70,15 @@ function look(place, own) {
   if (Math.abs(first - own.first) < BESIDE / 2 && inSight === own.inSight) return;
   Object.assign(own, { first, inSight });
   repaint();
+}
+
+/** Once the page is painted: a row that was chosen elsewhere is not looked for. */
+function comeIntoSight(index, own) {
+  requestAnimationFrame(() => {
+    const { scrollTop, clientHeight } = own.place;
+    const top = index * ROW;
+    if (index >= 0 && (top < scrollTop || top + 2 * ROW > scrollTop + clientHeight)) own.place.scrollTop = top - 2 * ROW;
+  });
 }
 
 function describe(row, index, options) {

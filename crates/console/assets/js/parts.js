@@ -95,5 +95,8 @@ export const facts = (pairs) =>
 export const bar = (done, total, label) =>
   h("progress", { max: total ?? null, value: total ? done : null, "aria-label": label, key: total ? "known" : "unknown" });
 
-/** A card with a title. */
-export const card = (title, ...children) => h("section", { class: "card" }, h("h3", null, title), children);
+const titled = (tag) => (title, ...children) => h("section", { class: "card" }, h(tag, null, title), children);
+/** A card with a title, below the name of a virtual machine. */
+export const card = titled("h3");
+/** The same below the title of a page. */
+export const pageCard = titled("h2");

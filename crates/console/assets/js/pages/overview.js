@@ -5,7 +5,7 @@ import { h } from "../dom.js";
 import { follow, hostActions, perform, vmActions } from "../actions.js";
 import { matters } from "../attention.js";
 import { live } from "../operation.js";
-import { bar, button, card, cure, icon, shown } from "../parts.js";
+import { bar, button, cure, icon, pageCard, shown } from "../parts.js";
 import { address, go } from "../route.js";
 import { refresh, use } from "../store.js";
 import { age, ago, bytes, coarse, plural } from "../words.js";
@@ -81,7 +81,7 @@ function naked(all) {
       h("a", { href: address("hosts", host.name, vm.key), class: "grow" }, vm.name, h("small", null, host.name)),
       button("Enable…", () => perform(enable), { disabled: enable.reason !== null, title: enable.reason }));
   });
-  return card("Nobody protects", found.length === 0 ? h("p", { class: "quiet" }, "Every virtual machine of the hosts that answer has a replica.") : h("ul", { class: "rows" }, items),
+  return pageCard("Nobody protects", found.length === 0 ? h("p", { class: "quiet" }, "Every virtual machine of the hosts that answer has a replica.") : h("ul", { class: "rows" }, items),
     found.length > NAKED_SHOWN_MAX && h("p", { class: "quiet" }, `and ${found.length - NAKED_SHOWN_MAX} more`));
 }
 
@@ -89,7 +89,7 @@ function naked(all) {
 function away(sides) {
   const found = sides.map((side) => [side, awaySince(side)]).filter(([, since]) => since !== null);
   if (found.length === 0) return null;
-  return h("section", { class: "card", key: "away" }, h("h3", null, "On the DR side"), h("ul", { class: "rows" }, found.map(([side, since]) =>
+  return h("section", { class: "card", key: "away" }, h("h2", null, "On the DR side"), h("ul", { class: "rows" }, found.map(([side, since]) =>
     h("li", { key: side.id }, icon("vm"), h("span", { class: "grow" }, side.vm, h("small", null, `on ${side.primary_server} for ${coarse(age(since))}`)), 
       button("Fail back…", () => goTo(side))))));
 }
@@ -97,7 +97,7 @@ function away(sides) {
 const goTo = (side) => go(address("hosts", hosts()[0].name, side.vm_uuid));
 
 function hostCards(all) {
-  return h("section", { class: "card", key: "hosts" }, h("h3", null, "Hosts"), h("ul", { class: "rows" }, all.map((host) => h("li", { key: host.name }, icon("host"),
+  return h("section", { class: "card", key: "hosts" }, h("h2", null, "Hosts"), h("ul", { class: "rows" }, all.map((host) => h("li", { key: host.name }, icon("host"),
     h("a", { class: "grow", href: address("hosts", host.name) }, host.name, h("small", null, aboutHost(host))),
     host.known ? h("span", { class: `seen ${host.seen ? "yes" : "no"}` }, host.seen ? (host.own ? "this host" : "answers") : "unknown") : h("span", { class: "seen" }, "…")))),
   all.length === 1 && use("peers").value && h("div", { class: "hint" }, "This host is paired with no other yet. ", h("a", { href: address("settings", "peers") }, "Pair it"), " to replicate."));

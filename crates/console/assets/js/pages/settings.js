@@ -3,7 +3,7 @@
 import { h } from "../dom.js";
 import { perform, hostActions } from "../actions.js";
 import { notice } from "../notices.js";
-import { button, card, checks, empty, facts, icon, loading, problem, shown } from "../parts.js";
+import { button, checks, empty, facts, icon, loading, pageCard, problem, shown } from "../parts.js";
 import { mayDo, session } from "../session.js";
 import { refresh, repaint, use } from "../store.js";
 import { ago, bytes, fullMoment, typedBytes } from "../words.js";
@@ -23,13 +23,13 @@ const host = () => hosts()[0];
 function hostRoom() {
   return shown(use("host"), (view) => [
     h("div", { class: "cards" },
-      card("This host", facts([
+      pageCard("This host", facts([
         ["Name", view.name], ["Version", view.version], ["Hypervisor", view.hypervisor ?? "unknown"], ["Replication listens at", view.listen], ["Primary of", view.primaries], ["Replica of", view.replicas],
         ["Certificate ends", fullMoment(view.certificate_expires_at_ms)], ["Fingerprint", h("code", null, view.fingerprint)], ["Id", h("code", null, view.id)],
       ]), mayDo("administrator") && button("New Certificate…", rotate, { symbol: "key" })),
-      card("Storage and traffic", facts([["Replicas are kept in", h("code", null, view.storage)], ["Free there", bytes(view.storage_free_bytes)],
+      pageCard("Storage and traffic", facts([["Replicas are kept in", h("code", null, view.storage)], ["Free there", bytes(view.storage_free_bytes)],
         ["Limit of all traffic", view.rate_limit_bytes_per_second ? `${bytes(view.rate_limit_bytes_per_second)}/s` : "none"]]), mayDo("administrator") && button("Change the Limit…", () => limit(view), { symbol: "settings" }))),
-    card("Everything that replication needs here", shown(use("host/check"), checks, () => refresh())),
+    pageCard("Everything that replication needs here", shown(use("host/check"), checks, () => refresh())),
   ], () => refresh());
 }
 
@@ -59,7 +59,7 @@ function peersRoom() {
 
 function peerCard(peer) {
   const seen = hosts().find((one) => one.peer?.id === peer.id)?.seen;
-  return h("section", { class: "card", key: peer.id }, h("h3", null, icon("host"), peer.name, h("span", { class: `seen ${seen ? "yes" : "no"}` }, seen ? "answers" : "unknown")),
+  return h("section", { class: "card", key: peer.id }, h("h2", null, icon("host"), peer.name, h("span", { class: `seen ${seen ? "yes" : "no"}` }, seen ? "answers" : "unknown")),
     facts([["Address", peer.address], ["Last answered", peer.last_seen_at_ms ? ago(peer.last_seen_at_ms) : "never since this daemon started"], ["Relationships", peer.relationships], ["Certificate ends", fullMoment(peer.certificate_expires_at_ms)], ["Fingerprint", h("code", null, peer.fingerprint)]]),
     tested.has(peer.name) && testOf(peer),
     h("div", { class: "buttons" }, button("Test connection", () => { tested.add(peer.name); refresh((path) => path === testPath(peer)); repaint(); }, { symbol: "resync" }),
@@ -79,10 +79,10 @@ const ROLES = [
 
 function authorizationRoom() {
   return [
-    card("Roles", h("p", { class: "quiet" }, "A role comes from the groups of a system account, as the host's configuration names them."), h("ul", { class: "rows" }, ROLES.map(([name, words]) =>
+    pageCard("Roles", h("p", { class: "quiet" }, "A role comes from the groups of a system account, as the host's configuration names them."), h("ul", { class: "rows" }, ROLES.map(([name, words]) =>
       h("li", { key: name }, icon("user"), h("span", { class: "grow" }, name, h("small", null, words)), name.toLowerCase() === session.who.role && h("span", { class: "tag" }, "you"))))),
-    card("Who may replicate to this host", h("p", { class: "quiet" }, "Hosts that are paired with this one, and no other. Each may touch only what it is the primary of."), shown(use("peers"), (peers) => (peers.length === 0 ? h("p", null, "None.") : h("ul", { class: "rows" }, peers.map((peer) => h("li", { key: peer.id }, icon("host"), h("span", { class: "grow" }, peer.name, h("small", null, peer.fingerprint)))))))),
-    mayDo("administrator") && card("Audit", shown(use("audit"), audit, () => refresh())),
+    pageCard("Who may replicate to this host", h("p", { class: "quiet" }, "Hosts that are paired with this one, and no other. Each may touch only what it is the primary of."), shown(use("peers"), (peers) => (peers.length === 0 ? h("p", null, "None.") : h("ul", { class: "rows" }, peers.map((peer) => h("li", { key: peer.id }, icon("host"), h("span", { class: "grow" }, peer.name, h("small", null, peer.fingerprint)))))))),
+    mayDo("administrator") && pageCard("Audit", shown(use("audit"), audit, () => refresh())),
   ];
 }
 

@@ -70,4 +70,4 @@ function machine(vm, known) {
 }
 
 const disks = (known) => card(plural(known.disks.length, "Disk"), h("ul", { class: "rows" }, known.disks.map((disk) => h("li", { key: disk.target },
-  icon("host"), h("span", { class: "grow" }, disk.target, h("small", null, bytes(disk.size_bytes))), h("span", { class: disk.replicated ? "good" : "quiet" }, disk.replicated ? "replicated" : "excluded: empty on the replica")))));
+  icon("host"), h("span", { class: "grow" }, disk.target, h("small", null, bytes(disk.size_bytes))), h("span", { class: disk.replicated ? "good" : "quiet" }, disk.replicated ? "replicated" : "excluded")))));
