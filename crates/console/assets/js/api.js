@@ -75,7 +75,10 @@ async function send(method, path, body, headers = {}) {
     response = await fetch(path, {
       method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(WAIT_MS_MAX), cache: "no-store",
     });
-  } catch {
+  } catch (failure) {
+    if (failure.name === "TimeoutError") {
+      throw new Problem({ code: "failed", title: "No answer in time", detail: `${path} was not answered within ${WAIT_MS_MAX / 1000} s.`, cure: "journalctl -u virtreplicad" });
+    }
     listener.silent();
     throw new Problem({
       code: "unreachable", title: "The daemon does not answer", detail: "It may be restarting. This page connects again by itself.",

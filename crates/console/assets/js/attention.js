@@ -1,5 +1,6 @@
 // What needs a person, the worst first, each with its cure. Facts only: pages decide how to show them.
 
+import { serverNow } from "./api.js";
 import { use } from "./store.js";
 import { moment, span } from "./words.js";
 import { detail, hosts, isDebt, openOperations } from "./world.js";
@@ -29,8 +30,8 @@ function ofHost(host) {
     found.push(matter(`unseen ${host.name}`, "unknown", host.name, `The host has not answered ${since}: what it holds is unknown`, { cure: `virt-replica peer test ${host.name}`, since: host.lastSeen }));
   }
   const expires = host.own ? host.view?.certificate_expires_at_ms : host.peer.certificate_expires_at_ms;
-  if (expires && expires - Date.now() < CERTIFICATE_SOON_MS) {
-    const left = expires - Date.now();
+  if (expires && expires - serverNow() < CERTIFICATE_SOON_MS) {
+    const left = expires - serverNow();
     const text = left > 0 ? `The host's certificate ends in ${span(left)}` : "The host's certificate has ended";
     found.push(matter(`certificate ${host.name}`, left > 0 ? "warning" : "critical", host.name, text, { cure: host.own ? "virt-replica peer rotate" : `on ${host.name}: virt-replica peer rotate` }));
   }

@@ -16,12 +16,20 @@ export function begin(signedOut) {
   onSignedOut = signedOut;
   listen({ answered: found, silent: lost, signedOut });
   connect();
+  // A browser has six connections to a host: pages that nobody looks at hold none.
+  document.onvisibilitychange = () => (document.hidden ? end() : connect());
 }
 
-/** Stops to listen: nobody is signed in. */
-export function end() {
+/** Stops to listen. */
+function end() {
   source?.close();
   source = null;
+}
+
+/** Nobody is signed in any more. */
+export function leave() {
+  document.onvisibilitychange = null;
+  end();
 }
 
 function connect() {
@@ -36,8 +44,15 @@ function connect() {
   source.addEventListener("error", () => {
     if (mine !== source) return;
     end();
-    setTimeout(probe, AGAIN_MS);
+    again();
   });
+}
+
+/** Tries again soon, unless somebody has connected, signed out or looked away until then. */
+function again() {
+  setTimeout(() => {
+    if (!source && document.onvisibilitychange && !document.hidden) probe();
+  }, AGAIN_MS);
 }
 
 /** An event stream does not say why it failed; a request does. */
@@ -49,7 +64,7 @@ async function probe() {
     return connect();
   } catch {
     lost();
-    setTimeout(probe, AGAIN_MS);
+    again();
   }
 }
 
@@ -65,7 +80,7 @@ function lost() {
   Object.assign(link, { state: "lost", since: Date.now() });
   if (source) {
     end();
-    setTimeout(probe, AGAIN_MS);
+    again();
   }
   repaint();
 }

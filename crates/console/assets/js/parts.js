@@ -93,7 +93,7 @@ export const facts = (pairs) =>
 
 /** Progress in a bar; `total` null: not known yet. */
 export const bar = (done, total, label) =>
-  h("progress", { max: total ?? null, value: total ? done : null, "aria-label": label, key: total ? "known" : "unknown" });
+  h("progress", { ...(total ? { max: total, value: done } : {}), "aria-label": label, key: total ? "known" : "unknown" });
 
 const titled = (tag) => (title, ...children) => h("section", { class: "card" }, h(tag, null, title), children);
 /** A card with a title, below the name of a virtual machine. */

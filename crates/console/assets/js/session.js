@@ -46,7 +46,7 @@ async function entered(answer) {
 }
 
 function left(why) {
-  live.end();
+  live.leave();
   forget();
   Object.assign(session, { who: null, why });
   clear();

@@ -2,11 +2,11 @@
 // home, and the hosts.
 
 import { h } from "../dom.js";
-import { follow, hostActions, perform, vmActions } from "../actions.js";
+import { actionOf, follow, hostActions, perform, vmActions } from "../actions.js";
 import { matters } from "../attention.js";
 import { live } from "../operation.js";
 import { bar, button, cure, icon, pageCard, shown } from "../parts.js";
-import { address, go } from "../route.js";
+import { address } from "../route.js";
 import { refresh, use } from "../store.js";
 import { age, ago, bytes, coarse, plural } from "../words.js";
 import { awaySince, findVm, hosts, isDebt, isNaked, openOperations, vmsOf } from "../world.js";
@@ -61,7 +61,7 @@ function attention(sides) {
 function matterItem(matter) {
   const host = hosts()[0];
   const vm = matter.side && findVm(host, matter.side.vm_uuid);
-  const verb = vm && suggested(matter.side).map((id) => vmActions(vm, host).find((one) => one.id === id && !one.reason)).find(Boolean);
+  const verb = vm && suggested(matter.side).map((id) => actionOf(vm, host, id)).find(Boolean);
   return h("li", { key: matter.key, class: `matter ${matter.severity}` },
     icon(matter.severity, matter.severity), h("div", { class: "grow" },
       h("p", null, vm ? h("a", { href: address("hosts", host.name, vm.key) }, matter.about) : h("strong", null, matter.about), " ", matter.text, "."),
@@ -89,12 +89,17 @@ function naked(all) {
 function away(sides) {
   const found = sides.map((side) => [side, awaySince(side)]).filter(([, since]) => since !== null);
   if (found.length === 0) return null;
+  const host = hosts()[0];
   return h("section", { class: "card", key: "away" }, h("h2", null, "On the DR side"), h("ul", { class: "rows" }, found.map(([side, since]) =>
-    h("li", { key: side.id }, icon("vm"), h("span", { class: "grow" }, side.vm, h("small", null, `on ${side.primary_server} for ${coarse(age(since))}`)), 
-      button("Fail back…", () => goTo(side))))));
+    h("li", { key: side.id }, icon("vm"), h("a", { class: "grow", href: address("hosts", host.name, side.vm_uuid) }, side.vm, h("small", null, `on ${side.primary_server} for ${coarse(age(since))}`)), failBack(side, host)))));
 }
 
-const goTo = (side) => go(address("hosts", hosts()[0].name, side.vm_uuid));
+/** Failback is a planned failover again. */
+function failBack(side, host) {
+  const vm = findVm(host, side.vm_uuid);
+  const verb = vm && actionOf(vm, host, "planned");
+  return verb && button("Fail back…", () => perform(verb));
+}
 
 function hostCards(all) {
   return h("section", { class: "card", key: "hosts" }, h("h2", null, "Hosts"), h("ul", { class: "rows" }, all.map((host) => h("li", { key: host.name }, icon("host"),
