@@ -44,9 +44,8 @@ pub fn play(lab: &Lab, script: &str, mut answer: impl FnMut(&[&str]) -> String) 
     let (tools, pictures) = (folder.join("node_modules"), folder.join("pictures"));
     ensure!(tools.exists(), "the browser's tools are not there: run `cargo xtask install`");
     std::fs::create_dir_all(&pictures)?;
-    let address = |host: &crate::Host| {
-        (host.name().to_owned(), format!("https://{}:{PORT}", host.address()).into())
-    };
+    let address =
+        |host: &crate::Host| (host.name().to_owned(), format!("https://{}:{PORT}", host.address()).into());
     let addresses: serde_json::Map<_, _> = lab.hosts().iter().map(address).collect();
     let mut command = Command::new("node");
     command

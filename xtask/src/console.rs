@@ -8,8 +8,7 @@ use crate::program::run;
 
 const VMS: usize = 1000;
 /// A VM that libvirt has and nobody starts.
-const DEFINITION: &str =
-    "<domain type='qemu'><name>NAME</name><memory unit='MiB'>64</memory><os><type arch='x86_64'>hvm</type></os></domain>";
+const DEFINITION: &str = "<domain type='qemu'><name>NAME</name><memory unit='MiB'>64</memory><os><type arch='x86_64'>hvm</type></os></domain>";
 
 pub(crate) fn measure() -> Result<()> {
     install::packages()?;
@@ -25,7 +24,9 @@ pub(crate) fn measure() -> Result<()> {
     let mut script = String::new();
     for number in 0..VMS {
         let definition = DEFINITION.replace("NAME", &format!("vm-{number:04}"));
-        script += &format!("cat > /run/vm.xml <<'END'\n{definition}\nEND\nvirsh -q -c qemu:///system define /run/vm.xml\n");
+        script += &format!(
+            "cat > /run/vm.xml <<'END'\n{definition}\nEND\nvirsh -q -c qemu:///system define /run/vm.xml\n"
+        );
     }
     std::fs::write(host.path("/run/define.sh")?, script)?;
     host.exec(["sh", "-e", "/run/define.sh"])?;

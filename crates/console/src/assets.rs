@@ -100,7 +100,8 @@ async fn asset(Path((hash, path)): Path<(String, String)>) -> Response {
         return StatusCode::NOT_FOUND.into_response();
     };
     let extension = file.path().extension().and_then(|it| it.to_str()).unwrap_or_default();
-    ([(header::CONTENT_TYPE, kind(extension)), (header::CACHE_CONTROL, KEPT)], file.contents()).into_response()
+    ([(header::CONTENT_TYPE, kind(extension)), (header::CACHE_CONTROL, KEPT)], file.contents())
+        .into_response()
 }
 
 fn kind(extension: &str) -> HeaderValue {
@@ -158,7 +159,8 @@ mod tests {
 
     #[tokio::test]
     async fn every_file_that_the_document_names_is_there_for_ever_and_only_in_this_version() {
-        let named: Vec<&str> = quoted(&DOCUMENT.html, "href=\"").chain(quoted(&DOCUMENT.html, "src=\"")).collect();
+        let named: Vec<&str> =
+            quoted(&DOCUMENT.html, "href=\"").chain(quoted(&DOCUMENT.html, "src=\"")).collect();
         assert!(named.len() > 20, "{named:?}");
         for path in named {
             let (status, headers, _) = ask(path, None).await;
@@ -192,7 +194,15 @@ mod tests {
     fn nothing_is_asked_of_another_host_and_no_text_becomes_markup() {
         for (path, text) in texts() {
             let outside = text.replace("http://www.w3.org/2000/svg", "");
-            for forbidden in ["http://", "https://", "innerHTML", "insertAdjacentHTML", "document.write", "eval(", " style=\""] {
+            for forbidden in [
+                "http://",
+                "https://",
+                "innerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                " style=\"",
+            ] {
                 assert!(!outside.contains(forbidden), "{} has {forbidden}", path.display());
             }
         }

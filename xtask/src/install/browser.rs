@@ -34,7 +34,16 @@ pub(crate) fn browser() -> Result<()> {
     eprintln!("installing {}: drive the browser, and judge accessibility", names.join(" "));
     std::fs::create_dir_all(&folder)?;
     let folder = folder.to_str().context("path of the repository")?;
-    let mut words = vec!["npm", "install", "--prefix", folder, "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"];
+    let mut words = vec![
+        "npm",
+        "install",
+        "--prefix",
+        folder,
+        "--no-save",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+    ];
     words.extend(names.iter().map(String::as_str));
     run(&words)?;
     ensure!(SCRIPTS.iter().all(there), "npm did not install {}", names.join(" "));
