@@ -4,7 +4,12 @@
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
 
-const { CONSOLE_TOOLS: tools, CONSOLE_PICTURES: pictures, CONSOLE_ADDRESSES, CONSOLE_PASSWORD: password } = process.env;
+const {
+  CONSOLE_TOOLS: tools,
+  CONSOLE_PICTURES: pictures,
+  CONSOLE_ADDRESSES,
+  CONSOLE_PASSWORD: password,
+} = process.env;
 const { chromium } = await import(`${tools}/playwright-core/index.mjs`);
 const axe = readFileSync(`${tools}/axe-core/axe.min.js`, "utf8");
 const addresses = JSON.parse(CONSOLE_ADDRESSES);
@@ -14,7 +19,15 @@ const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator](
 export const LIMIT = 150_000;
 const SIZE = { width: 1440, height: 900 };
 /** Only what is asked for: no request leaves the lab, and no sandbox as root. */
-const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const ARGUMENTS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ARGUMENTS });
 /** What pages complained of; a blocked script or an exception fails the case. */
@@ -23,12 +36,26 @@ const complaints = [];
 /** A browser of its own at a host's console; `theme`, `size` as the person has them. */
 export async function visit(host, { theme = "light", size = SIZE, path = "/" } = {}) {
   // The accessibility check is a script that no page of ours would let in.
-  const context = await browser.newContext({ viewport: size, colorScheme: theme, ignoreHTTPSErrors: true, reducedMotion: "reduce", bypassCSP: false });
+  const context = await browser.newContext({
+    viewport: size,
+    colorScheme: theme,
+    ignoreHTTPSErrors: true,
+    reducedMotion: "reduce",
+    bypassCSP: false,
+  });
   context.setDefaultTimeout(LIMIT);
   const page = await context.newPage();
   page.on("pageerror", (error) => complaints.push(String(error.stack)));
-  page.on("console", (message) => /Content Security Policy|Uncaught/.test(message.text()) && complaints.push(message.text()));
-  page.on("request", (request) => new URL(request.url()).host === new URL(addresses[host]).host || complaints.push(`asked another host: ${request.url()}`));
+  page.on(
+    "console",
+    (message) => /Content Security Policy|Uncaught/.test(message.text()) && complaints.push(message.text()),
+  );
+  page.on(
+    "request",
+    (request) =>
+      new URL(request.url()).host === new URL(addresses[host]).host ||
+      complaints.push(`asked another host: ${request.url()}`),
+  );
   await page.goto(addresses[host] + path);
   return page;
 }
@@ -64,8 +91,12 @@ export async function accessible(page, what) {
   // By the debugger's door, for the page's own policy lets no such script in.
   const inspector = await page.context().newCDPSession(page);
   const run = `${axe}; axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }).then((found) => JSON.stringify(found.violations.map(({ id, nodes }) => [id, nodes.map((node) => node.target.join(" "))])))`;
-  const { result, exceptionDetails } = await inspector.send("Runtime.evaluate", { expression: run, awaitPromise: true });
-  if (exceptionDetails || result.value !== "[]") throw new Error(`${what} is not accessible: ${exceptionDetails?.text ?? result.value}`);
+  const { result, exceptionDetails } = await inspector.send("Runtime.evaluate", {
+    expression: run,
+    awaitPromise: true,
+  });
+  if (exceptionDetails || result.value !== "[]")
+    throw new Error(`${what} is not accessible: ${exceptionDetails?.text ?? result.value}`);
 }
 
 /** Runs chapters in order; the case fails with the first that fails, and with a picture of every page then. */

@@ -9,7 +9,14 @@ const HOST = "hvhost01";
 
 /** Milliseconds from the start of loading to the frame that has rows; noted by the page itself. */
 const watch = () => {
-  const look = () => (document.querySelector("tbody tr[data-key]") ? requestAnimationFrame(() => setTimeout(() => { window.rowsAfter = performance.now(); })) : setTimeout(look, 5));
+  const look = () =>
+    document.querySelector("tbody tr[data-key]")
+      ? requestAnimationFrame(() =>
+          setTimeout(() => {
+            window.rowsAfter = performance.now();
+          }),
+        )
+      : setTimeout(look, 5);
   look();
 };
 
@@ -31,7 +38,9 @@ async function visits() {
     await page.context().close();
   }
   const median = (values) => [...values].sort((one, two) => one - two)[Math.floor(values.length / 2)];
-  console.log(`${figures.vms} VMs on the screen after ${median(figures.first)} ms for the first time, ${median(figures.again)} ms from then on (medians of ${ROUNDS})`);
+  console.log(
+    `${figures.vms} VMs on the screen after ${median(figures.first)} ms for the first time, ${median(figures.again)} ms from then on (medians of ${ROUNDS})`,
+  );
   writeFileSync(`${process.env.CONSOLE_FIGURES}/first-paint.json`, `${JSON.stringify(figures, null, 2)}\n`);
 }
 

@@ -8,7 +8,8 @@ const VM = "testVM01";
 let alice, otto, vera;
 
 const row = (page) => page.getByRole("row", { name: new RegExp(`^${VM}\\b`) });
-const action = (page, name) => page.getByRole("complementary", { name: "Actions" }).getByRole("button", { name, exact: true });
+const action = (page, name) =>
+  page.getByRole("complementary", { name: "Actions" }).getByRole("button", { name, exact: true });
 const dialog = (page) => page.getByRole("dialog");
 const press = (page, name) => dialog(page).getByRole("button", { name, exact: true }).click();
 /** The VM's line in the list says all of this, sooner or later, without a reload. */
@@ -24,7 +25,10 @@ async function chapterSignIn() {
   const page = await visit(FIRST);
   await picture(page, "sign-in");
   await accessible(page, "the sign-in page");
-  for (const [user, password] of [["alice", "wrong"], ["nobody-of-that-name", "wrong"]]) {
+  for (const [user, password] of [
+    ["alice", "wrong"],
+    ["nobody-of-that-name", "wrong"],
+  ]) {
     await signIn(page, user, password);
     await page.getByRole("alert").getByText("name and password do not fit").waitFor();
   }
@@ -37,7 +41,9 @@ async function chapterSignIn() {
 
 async function chapterEnable() {
   await alice.getByRole("listitem").filter({ hasText: VM }).getByRole("button", { name: "Enable…" }).click();
-  await dialog(alice).getByRole("radio", { name: new RegExp(`^${SECOND}`) }).check();
+  await dialog(alice)
+    .getByRole("radio", { name: new RegExp(`^${SECOND}`) })
+    .check();
   await press(alice, "Next");
   await dialog(alice).getByText("Replica server is reachable").waitFor();
   await accessible(alice, "the wizard");
@@ -51,7 +57,9 @@ async function chapterEnable() {
   await press(alice, "Next");
   await press(alice, "Next");
   await dialog(alice).getByText("Prerequisites").waitFor();
-  await dialog(alice).getByText(/all \d+ met/).waitFor();
+  await dialog(alice)
+    .getByText(/all \d+ met/)
+    .waitFor();
   await picture(alice, "enable");
   await press(alice, "Enable Replication");
   await dialog(alice).waitFor({ state: "detached" });
@@ -68,18 +76,24 @@ async function chapterEnable() {
 
 async function chapterRoles() {
   await open(vera, FIRST);
-  const planned = action(vera, "Planned Failover…").or(vera.getByRole("button", { name: /^Planned Failover…/ })).first();
-  if ((await planned.getAttribute("aria-disabled")) !== "true") throw new Error("a viewer may press Planned Failover");
-  if (!/Needs the role operator/.test(await planned.getAttribute("title"))) throw new Error("it does not say why");
+  const planned = action(vera, "Planned Failover…")
+    .or(vera.getByRole("button", { name: /^Planned Failover…/ }))
+    .first();
+  if ((await planned.getAttribute("aria-disabled")) !== "true")
+    throw new Error("a viewer may press Planned Failover");
+  if (!/Needs the role operator/.test(await planned.getAttribute("title")))
+    throw new Error("it does not say why");
   // What the page does not offer, the daemon refuses.
-  const ask = (token) => vera.evaluate(async (csrf) => {
-    const session = await (await fetch("/session")).json();
-    const headers = csrf ? { "X-CSRF-Token": session.csrf } : {};
-    const response = await fetch("/api/v1/relationships/testVM01/pause", { method: "POST", headers });
-    return `${response.status} ${(await response.json()).detail}`;
-  }, token);
+  const ask = (token) =>
+    vera.evaluate(async (csrf) => {
+      const session = await (await fetch("/session")).json();
+      const headers = csrf ? { "X-CSRF-Token": session.csrf } : {};
+      const response = await fetch("/api/v1/relationships/testVM01/pause", { method: "POST", headers });
+      return `${response.status} ${(await response.json()).detail}`;
+    }, token);
   const [viewer, forged] = [await ask(true), await ask(false)];
-  if (!viewer.startsWith("403") || !viewer.includes("operator")) throw new Error(`a viewer's command: ${viewer}`);
+  if (!viewer.startsWith("403") || !viewer.includes("operator"))
+    throw new Error(`a viewer's command: ${viewer}`);
   if (!forged.startsWith("403")) throw new Error(`without the token: ${forged}`);
   await says(alice, "Replicating", "Normal");
 }
@@ -103,11 +117,16 @@ async function failOver(page, { reverse }) {
   await row(page).click({ button: "right" });
   await page.getByRole("menuitem", { name: "Planned Failover…" }).click();
   const box = (name) => dialog(page).getByRole("checkbox", { name });
-  for (const name of ["Reverse the replication direction after failover", "Start the Replica virtual machine after failover"]) {
+  for (const name of [
+    "Reverse the replication direction after failover",
+    "Start the Replica virtual machine after failover",
+  ]) {
     if (!(await box(name).isChecked())) throw new Error(`${name} is not ticked by default`);
   }
   if (!reverse) await box("Reverse the replication direction after failover").uncheck();
-  await dialog(page).getByText(/all \d+ met/).waitFor();
+  await dialog(page)
+    .getByText(/all \d+ met/)
+    .waitFor();
   await dialog(page).getByText("Expected downtime").waitFor();
   await picture(page, "planned-failover");
   await accessible(page, "the window of a planned failover");
@@ -124,7 +143,10 @@ async function chapterWithoutReverse() {
   await press(alice, "Close");
   await says(otto, "Running", "Primary", "Unprotected", "Warning");
   await otto.getByRole("navigation").getByRole("link", { name: "Overview" }).click();
-  await otto.getByText(/The VM is unprotected.*since/).first().waitFor();
+  await otto
+    .getByText(/The VM is unprotected.*since/)
+    .first()
+    .waitFor();
   await picture(otto, "unprotected");
 }
 
@@ -133,9 +155,13 @@ async function chapterReverse() {
   for (const page of ["Replica Server", "Connection Parameters", "Replication Frequency", "Summary"]) {
     await press(otto, "Next");
     await dialog(otto).getByRole("heading", { name: page }).waitFor();
-    if (page === "Replica Server" && (await dialog(otto).getByLabel("Replica server").inputValue()) !== FIRST) throw new Error("it is not filled in");
+    if (page === "Replica Server" && (await dialog(otto).getByLabel("Replica server").inputValue()) !== FIRST)
+      throw new Error("it is not filled in");
   }
-  await dialog(otto).getByText(/all \d+ met|This will|will be/).first().waitFor();
+  await dialog(otto)
+    .getByText(/all \d+ met|This will|will be/)
+    .first()
+    .waitFor();
   await picture(otto, "reverse");
   await press(otto, "Finish");
   await dialog(otto).waitFor({ state: "detached" });
@@ -146,7 +172,11 @@ async function chapterReverse() {
 
 async function chapterFailback() {
   await failOver(otto, { reverse: true });
-  await dialog(otto).getByRole("listitem").filter({ hasText: /^Shut down/ }).and(otto.locator("[aria-current=step]")).waitFor();
+  await dialog(otto)
+    .getByRole("listitem")
+    .filter({ hasText: /^Shut down/ })
+    .and(otto.locator("[aria-current=step]"))
+    .waitFor();
   await lab("kill", SECOND);
   await otto.getByRole("alert").getByText("does not answer").first().waitFor();
   await picture(otto, "restarting");
@@ -166,7 +196,12 @@ async function chapterPages() {
     await accessible(alice, `the tab ${tab}`);
     await picture(alice, tab.toLowerCase().replace(" ", "-"));
   }
-  for (const [name, path] of [["overview", "/"], ["peers", "/settings/peers"], ["host", "/settings/host"], ["authorization", "/settings/authorization"]]) {
+  for (const [name, path] of [
+    ["overview", "/"],
+    ["peers", "/settings/peers"],
+    ["host", "/settings/host"],
+    ["authorization", "/settings/authorization"],
+  ]) {
     await alice.goto(new URL(path, alice.url()).href);
     await alice.getByRole("heading", { level: 1 }).waitFor();
     await accessible(alice, name);
@@ -212,7 +247,14 @@ async function chapterSessionEnds() {
 }
 
 await tell({
-  "sign in": chapterSignIn, enable: chapterEnable, "roles are enforced": chapterRoles, "a stale decision is refused": chapterStale,
-  "planned failover without reverse": chapterWithoutReverse, "reverse by hand": chapterReverse, "failback with reverse, over a restart": chapterFailback,
-  "every page": chapterPages, keyboard: chapterKeyboard, "the session ends": chapterSessionEnds,
+  "sign in": chapterSignIn,
+  enable: chapterEnable,
+  "roles are enforced": chapterRoles,
+  "a stale decision is refused": chapterStale,
+  "planned failover without reverse": chapterWithoutReverse,
+  "reverse by hand": chapterReverse,
+  "failback with reverse, over a restart": chapterFailback,
+  "every page": chapterPages,
+  keyboard: chapterKeyboard,
+  "the session ends": chapterSessionEnds,
 });

@@ -19,8 +19,12 @@ let clockAhead = 0;
 /** Told what every answer says of the link and of the session. */
 let listener = { answered() {}, silent() {}, signedOut() {} };
 
-export const listen = (to) => { listener = to; };
-export const useToken = (token) => { csrf = token; };
+export const listen = (to) => {
+  listener = to;
+};
+export const useToken = (token) => {
+  csrf = token;
+};
 /** The clock of the host that serves this page. */
 export const serverNow = () => Date.now() + clockAhead;
 /** Forgets every answer: another user may not see them. */
@@ -57,7 +61,9 @@ export async function plan(path, body) {
 
 /** Makes a change; with the revision that the user saw, only while the relationship is still that. */
 export async function change(path, body, revision) {
-  const answer = await decoded(await send("POST", BASE + path, body, revision ? { "If-Match": `"${revision}"` } : {}));
+  const answer = await decoded(
+    await send("POST", BASE + path, body, revision ? { "If-Match": `"${revision}"` } : {}),
+  );
   return answer.done ?? answer;
 }
 
@@ -73,15 +79,26 @@ async function send(method, path, body, headers = {}) {
   let response;
   try {
     response = await fetch(path, {
-      method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(WAIT_MS_MAX), cache: "no-store",
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: AbortSignal.timeout(WAIT_MS_MAX),
+      cache: "no-store",
     });
   } catch (failure) {
     if (failure.name === "TimeoutError") {
-      throw new Problem({ code: "failed", title: "No answer in time", detail: `${path} was not answered within ${WAIT_MS_MAX / 1000} s.`, cure: "journalctl -u virtreplicad" });
+      throw new Problem({
+        code: "failed",
+        title: "No answer in time",
+        detail: `${path} was not answered within ${WAIT_MS_MAX / 1000} s.`,
+        cure: "journalctl -u virtreplicad",
+      });
     }
     listener.silent();
     throw new Problem({
-      code: "unreachable", title: "The daemon does not answer", detail: "It may be restarting. This page connects again by itself.",
+      code: "unreachable",
+      title: "The daemon does not answer",
+      detail: "It may be restarting. This page connects again by itself.",
       cure: "systemctl status virtreplicad",
     });
   }

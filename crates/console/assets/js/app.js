@@ -13,7 +13,9 @@ import { keepFresh, repaint, watch } from "./store.js";
 import { applyTheme } from "./theme.js";
 
 const PAGES = {
-  overview: [overviewPage, overviewPane], vms: [vmsPage, vmsPane], settings: [settingsPage, () => []],
+  overview: [overviewPage, overviewPane],
+  vms: [vmsPage, vmsPane],
+  settings: [settingsPage, () => []],
 };
 /** Ages on the page grow. */
 const TICK_MS = 1_000;
@@ -27,7 +29,13 @@ function show() {
   }
   const route = current();
   const [page, pane] = PAGES[route.page];
-  document.title = [route.tab && route.vm ? route.tab : null, route.host ?? route.room ?? "Overview", "virt-replica"].filter(Boolean).join(" · ");
+  document.title = [
+    route.tab && route.vm ? route.tab : null,
+    route.host ?? route.room ?? "Overview",
+    "virt-replica",
+  ]
+    .filter(Boolean)
+    .join(" · ");
   paint(place, shell(route, page(route), pane(route)));
 }
 

@@ -3,7 +3,16 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 /** Set as properties; everything else is an attribute. */
-const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "indeterminate", "hidden", "open", "scrollTop"]);
+const PROPERTIES = new Set([
+  "value",
+  "checked",
+  "disabled",
+  "selected",
+  "indeterminate",
+  "hidden",
+  "open",
+  "scrollTop",
+]);
 /** What `paint` last put into an element. */
 const painted = new WeakMap();
 
@@ -26,10 +35,11 @@ export function paint(parent, ...children) {
   painted.set(parent, after);
 }
 
-const nodes = (children) => children.flat(Infinity).map((child) => {
-  if (child === null || child === undefined || child === false) return null;
-  return typeof child === "object" ? child : { text: String(child) };
-});
+const nodes = (children) =>
+  children.flat(Infinity).map((child) => {
+    if (child === null || child === undefined || child === false) return null;
+    return typeof child === "object" ? child : { text: String(child) };
+  });
 
 const slot = (node, index) => (node.key === undefined ? index : `k${node.key}`);
 

@@ -23,30 +23,108 @@ const lists = new Map();
  */
 export function table(options) {
   const { id, label, columns, rows, words, filters } = options;
-  if (!lists.has(id)) lists.set(id, { by: options.sorted, down: false, typed: "", filter: 0, first: 0, inSight: IN_SIGHT_AT_FIRST, place: null, selected: null });
+  if (!lists.has(id))
+    lists.set(id, {
+      by: options.sorted,
+      down: false,
+      typed: "",
+      filter: 0,
+      first: 0,
+      inSight: IN_SIGHT_AT_FIRST,
+      place: null,
+      selected: null,
+    });
   const own = lists.get(id);
   const wanted = own.typed.toLowerCase().split(/\s+/).filter(Boolean);
-  const kept = rows.filter((row) => filters[own.filter][1](row) && (wanted.length === 0 || wanted.every((word) => words(row).includes(word))));
+  const kept = rows.filter(
+    (row) =>
+      filters[own.filter][1](row) && (wanted.length === 0 || wanted.every((word) => words(row).includes(word))),
+  );
   const column = columns.find((one) => one.id === own.by);
   const sorted = sort(kept, column.sort, own.down);
-  if (own.selected !== options.selected && own.place) comeIntoSight(sorted.findIndex((row) => row.key === options.selected), own);
+  if (own.selected !== options.selected && own.place)
+    comeIntoSight(
+      sorted.findIndex((row) => row.key === options.selected),
+      own,
+    );
   own.selected = options.selected;
   const first = Math.max(0, Math.min(own.first, sorted.length - own.inSight) - BESIDE);
   const last = Math.min(sorted.length, own.first + own.inSight + BESIDE);
-  return h("div", { class: "list" },
-    h("div", { class: "list-bar" },
-      h("label", { class: "search" }, icon("search"), h("span", { class: "sr" }, "Filter the list"),
-        h("input", { type: "search", placeholder: "Filter by name, state, health, peer", value: own.typed, onInput: (event) => { own.typed = event.target.value; repaint(); } })),
-      h("div", { class: "chips", role: "group", "aria-label": "Show" }, filters.map(([name, keeps], index) =>
-        h("button", { type: "button", class: "chip", "aria-pressed": String(index === own.filter), onClick: () => { own.filter = index; repaint(); } },
-          name, h("span", { class: "count" }, rows.filter(keeps).length)))),
-      h("span", { class: "sr", role: "status" }, `${plural(sorted.length, "row")} shown`)),
-    h("div", { class: "scroll", tabindex: "-1", onScroll: (event) => look(event.currentTarget, own), ref: (place) => requestAnimationFrame(() => look(own.place = place, own)) },
-      h("table", { role: "grid", "aria-label": label, "aria-rowcount": sorted.length + 1 },
-        h("thead", null, h("tr", null, columns.map((one) => head(one, own)), h("th", { class: "menu-cell" }, h("span", { class: "sr" }, "Actions")))),
-        h("tbody", { onKeyDown: walk },
-          space("above", first), sorted.slice(first, last).map((row, index) => describe(row, first + index, options)), space("below", sorted.length - last))),
-      sorted.length === 0 && h("p", { class: "nothing" }, "Nothing matches the filter.")));
+  return h(
+    "div",
+    { class: "list" },
+    h(
+      "div",
+      { class: "list-bar" },
+      h(
+        "label",
+        { class: "search" },
+        icon("search"),
+        h("span", { class: "sr" }, "Filter the list"),
+        h("input", {
+          type: "search",
+          placeholder: "Filter by name, state, health, peer",
+          value: own.typed,
+          onInput: (event) => {
+            own.typed = event.target.value;
+            repaint();
+          },
+        }),
+      ),
+      h(
+        "div",
+        { class: "chips", role: "group", "aria-label": "Show" },
+        filters.map(([name, keeps], index) =>
+          h(
+            "button",
+            {
+              type: "button",
+              class: "chip",
+              "aria-pressed": String(index === own.filter),
+              onClick: () => {
+                own.filter = index;
+                repaint();
+              },
+            },
+            name,
+            h("span", { class: "count" }, rows.filter(keeps).length),
+          ),
+        ),
+      ),
+      h("span", { class: "sr", role: "status" }, `${plural(sorted.length, "row")} shown`),
+    ),
+    h(
+      "div",
+      {
+        class: "scroll",
+        tabindex: "-1",
+        onScroll: (event) => look(event.currentTarget, own),
+        ref: (place) => requestAnimationFrame(() => look((own.place = place), own)),
+      },
+      h(
+        "table",
+        { role: "grid", "aria-label": label, "aria-rowcount": sorted.length + 1 },
+        h(
+          "thead",
+          null,
+          h(
+            "tr",
+            null,
+            columns.map((one) => head(one, own)),
+            h("th", { class: "menu-cell" }, h("span", { class: "sr" }, "Actions")),
+          ),
+        ),
+        h(
+          "tbody",
+          { onKeyDown: walk },
+          space("above", first),
+          sorted.slice(first, last).map((row, index) => describe(row, first + index, options)),
+          space("below", sorted.length - last),
+        ),
+      ),
+      sorted.length === 0 && h("p", { class: "nothing" }, "Nothing matches the filter."),
+    ),
+  );
 }
 
 function head(column, own) {
@@ -56,12 +134,25 @@ function head(column, own) {
     own.by = column.id;
     repaint();
   };
-  return h("th", { scope: "col", class: `c-${column.id} ${column.number ? "number" : ""}`, "aria-sort": active ? (own.down ? "descending" : "ascending") : null },
-    h("button", { type: "button", onClick: turn }, column.label, active && icon("right", own.down ? "down" : "up")));
+  return h(
+    "th",
+    {
+      scope: "col",
+      class: `c-${column.id} ${column.number ? "number" : ""}`,
+      "aria-sort": active ? (own.down ? "descending" : "ascending") : null,
+    },
+    h(
+      "button",
+      { type: "button", onClick: turn },
+      column.label,
+      active && icon("right", own.down ? "down" : "up"),
+    ),
+  );
 }
 
 /** The place of rows that are not in the document. */
-const space = (key, rows) => rows > 0 && h("tr", { key, class: "space", "aria-hidden": "true", style: { height: `${rows * ROW}px` } });
+const space = (key, rows) =>
+  rows > 0 && h("tr", { key, class: "space", "aria-hidden": "true", style: { height: `${rows * ROW}px` } });
 
 /** Which rows are in sight now. */
 function look(place, own) {
@@ -77,7 +168,8 @@ function comeIntoSight(index, own) {
   requestAnimationFrame(() => {
     const { scrollTop, clientHeight } = own.place;
     const top = index * ROW;
-    if (index >= 0 && (top < scrollTop || top + 2 * ROW > scrollTop + clientHeight)) own.place.scrollTop = top - 2 * ROW;
+    if (index >= 0 && (top < scrollTop || top + 2 * ROW > scrollTop + clientHeight))
+      own.place.scrollTop = top - 2 * ROW;
   });
 }
 
@@ -88,15 +180,52 @@ function describe(row, index, options) {
     options.choose(row);
     options.menu(row, event);
   };
-  return h("tr", {
-    key: row.key, "data-key": row.key, "aria-selected": String(chosen), "aria-rowindex": index + 2, tabindex: chosen || (index === 0 && !options.selected) ? "0" : "-1",
-    onClick: () => options.choose(row), onContextMenu: open,
-    onKeyDown: (event) => {
-      if (event.key === "Enter" && event.target.tagName === "TR") options.choose(row);
-      if (event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey)) open(event);
+  return h(
+    "tr",
+    {
+      key: row.key,
+      "data-key": row.key,
+      "aria-selected": String(chosen),
+      "aria-rowindex": index + 2,
+      tabindex: chosen || (index === 0 && !options.selected) ? "0" : "-1",
+      onClick: () => options.choose(row),
+      onContextMenu: open,
+      onKeyDown: (event) => {
+        if (event.key === "Enter" && event.target.tagName === "TR") options.choose(row);
+        if (event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey)) open(event);
+      },
     },
-  }, options.columns.map((column, at) => h(at === 0 ? "th" : "td", { scope: at === 0 ? "row" : null, class: `c-${column.id} ${column.number ? "number" : ""}`, title: column.title?.(row) }, column.show(row))),
-  h("td", { class: "menu-cell" }, h("button", { type: "button", class: "icon-button", "aria-label": `Actions for ${row.name}`, "aria-haspopup": "menu", tabindex: "-1", onClick: (event) => { event.stopPropagation(); open(event); } }, icon("more"))));
+    options.columns.map((column, at) =>
+      h(
+        at === 0 ? "th" : "td",
+        {
+          scope: at === 0 ? "row" : null,
+          class: `c-${column.id} ${column.number ? "number" : ""}`,
+          title: column.title?.(row),
+        },
+        column.show(row),
+      ),
+    ),
+    h(
+      "td",
+      { class: "menu-cell" },
+      h(
+        "button",
+        {
+          type: "button",
+          class: "icon-button",
+          "aria-label": `Actions for ${row.name}`,
+          "aria-haspopup": "menu",
+          tabindex: "-1",
+          onClick: (event) => {
+            event.stopPropagation();
+            open(event);
+          },
+        },
+        icon("more"),
+      ),
+    ),
+  );
 }
 
 /** Arrow keys, Home and End move between rows; a row that comes into the document by that gets the focus then. */

@@ -26,5 +26,8 @@ export function announce(text) {
 }
 
 function show() {
-  paint(place(), notices.map(({ id, text, kind }) => h("p", { key: id, class: `notice ${kind}` }, text)));
+  paint(
+    place(),
+    notices.map(({ id, text, kind }) => h("p", { key: id, class: `notice ${kind}` }, text)),
+  );
 }

@@ -15,11 +15,18 @@ export const button = (label, onClick, { kind = "", symbol, ...props } = {}) =>
 
 /** A button that shows its icon only; its words are for screen readers and the pointer. */
 export const iconButton = (label, symbol, onClick, props = {}) =>
-  h("button", { type: "button", class: "icon-button", onClick, title: label, "aria-label": label, ...props }, icon(symbol));
+  h(
+    "button",
+    { type: "button", class: "icon-button", onClick, title: label, "aria-label": label, ...props },
+    icon(symbol),
+  );
 
 const HEALTH = {
-  normal: ["ok", "Normal"], warning: ["warning", "Warning"], critical: ["critical", "Critical"],
-  unknown: ["unknown", "Unknown"], none: ["dash", "Not protected"],
+  normal: ["ok", "Normal"],
+  warning: ["warning", "Warning"],
+  critical: ["critical", "Critical"],
+  unknown: ["unknown", "Unknown"],
+  none: ["dash", "Not protected"],
 };
 
 /** Health by shape, colour and word. */
@@ -37,14 +44,25 @@ export function command(text) {
     setTimeout(() => holder.classList.remove("copied"), 1500);
     announce("Copied");
   };
-  return h("button", { type: "button", class: "command", onClick: copy, title: "Copy" }, h("code", null, text), icon("copy"));
+  return h(
+    "button",
+    { type: "button", class: "command", onClick: copy, title: "Copy" },
+    h("code", null, text),
+    icon("copy"),
+  );
 }
 
 /** How something is cured: the command when it is one, else the advice in words. */
 export function cure(text) {
   if (!text) return null;
   const [words, typed] = split(text);
-  return h("p", { class: "cure" }, h("span", { class: "label" }, "Cure"), words && h("span", null, words), typed && command(typed));
+  return h(
+    "p",
+    { class: "cure" },
+    h("span", { class: "label" }, "Cure"),
+    words && h("span", null, words),
+    typed && command(typed),
+  );
 }
 
 /** Where the command begins in a cure such as `on the replica server: virt-replica resume vm`. */
@@ -56,19 +74,43 @@ function split(text) {
 
 /** A problem: what, why, the cure, and the checks that refused. */
 export function problem(trouble, again) {
-  return h("div", { class: "problem", role: "alert" }, icon("critical"),
-    h("div", null,
-      h("h3", null, trouble.title), trouble.detail && h("p", null, trouble.detail), cure(trouble.cure),
+  return h(
+    "div",
+    { class: "problem", role: "alert" },
+    icon("critical"),
+    h(
+      "div",
+      null,
+      h("h3", null, trouble.title),
+      trouble.detail && h("p", null, trouble.detail),
+      cure(trouble.cure),
       trouble.checks?.length > 0 && checks(trouble.checks),
-      again && button("Try again", again, { symbol: "resync" })));
+      again && button("Try again", again, { symbol: "resync" }),
+    ),
+  );
 }
 
 /** Prerequisites, each ticked or crossed with its cure. */
 export function checks(list) {
-  return h("ul", { class: "checks" }, list.map((check, index) =>
-    h("li", { class: check.ok ? "pass" : "fail", style: { "--order": index } },
-      icon(check.ok ? "ok" : "critical"), h("span", { class: "sr" }, check.ok ? "Holds: " : "Does not hold: "),
-      h("div", null, h("span", null, check.name), check.detail && h("p", { class: "detail" }, check.detail), cure(check.cure)))));
+  return h(
+    "ul",
+    { class: "checks" },
+    list.map((check, index) =>
+      h(
+        "li",
+        { class: check.ok ? "pass" : "fail", style: { "--order": index } },
+        icon(check.ok ? "ok" : "critical"),
+        h("span", { class: "sr" }, check.ok ? "Holds: " : "Does not hold: "),
+        h(
+          "div",
+          null,
+          h("span", null, check.name),
+          check.detail && h("p", { class: "detail" }, check.detail),
+          cure(check.cure),
+        ),
+      ),
+    ),
+  );
 }
 
 /** Nothing to show, and what one can do about it. */
@@ -77,8 +119,12 @@ export const empty = (symbol, title, text, ...actions) =>
 
 /** The place of something that is on its way. */
 export const loading = (lines = 3) =>
-  h("div", { class: "loading", role: "status" }, h("span", { class: "sr" }, "Loading"),
-    Array.from({ length: lines }, () => h("span", { class: "bone", "aria-hidden": "true" })));
+  h(
+    "div",
+    { class: "loading", role: "status" },
+    h("span", { class: "sr" }, "Loading"),
+    Array.from({ length: lines }, () => h("span", { class: "bone", "aria-hidden": "true" })),
+  );
 
 /** The answer's value through `show`, or that it is on its way, or what went wrong. An old value is shown over a failed new one. */
 export function shown(answer, show, again) {
@@ -88,14 +134,26 @@ export function shown(answer, show, again) {
 
 /** Names and values. Values that are null are left out. */
 export const facts = (pairs) =>
-  h("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null).map(([name, value]) =>
-    h("div", { key: name }, h("dt", null, name), h("dd", null, value))));
+  h(
+    "dl",
+    { class: "facts" },
+    pairs
+      .filter(([, value]) => value !== null)
+      .map(([name, value]) => h("div", { key: name }, h("dt", null, name), h("dd", null, value))),
+  );
 
 /** Progress in a bar; `total` null: not known yet. */
 export const bar = (done, total, label) =>
-  h("progress", { ...(total ? { max: total, value: done } : {}), "aria-label": label, key: total ? "known" : "unknown" });
+  h("progress", {
+    ...(total ? { max: total, value: done } : {}),
+    "aria-label": label,
+    key: total ? "known" : "unknown",
+  });
 
-const titled = (tag) => (title, ...children) => h("section", { class: "card" }, h(tag, null, title), children);
+const titled =
+  (tag) =>
+  (title, ...children) =>
+    h("section", { class: "card" }, h(tag, null, title), children);
 /** A card with a title, below the name of a virtual machine. */
 export const card = titled("h3");
 /** The same below the title of a page. */

@@ -8,14 +8,18 @@
 /** @returns {Route} */
 export function current() {
   const [first, ...rest] = location.pathname.split("/").filter(Boolean).map(decodeURIComponent);
-  if (first === "hosts" && rest[0]) return { page: "vms", host: rest[0], vm: rest[1], tab: rest[2] ?? "summary" };
+  if (first === "hosts" && rest[0])
+    return { page: "vms", host: rest[0], vm: rest[1], tab: rest[2] ?? "summary" };
   if (first === "settings") return { page: "settings", room: rest[0] ?? "host" };
   return { page: "overview" };
 }
 
 /** The address of a route's page. */
 export function address(...parts) {
-  return `/${parts.filter((part) => part !== undefined).map(encodeURIComponent).join("/")}`;
+  return `/${parts
+    .filter((part) => part !== undefined)
+    .map(encodeURIComponent)
+    .join("/")}`;
 }
 
 /** Goes to an address; `replace` when the step back shall not lead here. */

@@ -41,7 +41,11 @@ async function entered(answer) {
   const who = answer.csrf && answer.host ? answer : await call("GET", "/session");
   useToken(who.csrf);
   Object.assign(session, { who, why: null });
-  live.begin(() => session.who && left({ title: "Your session has ended", detail: "Sign in again; the page is where you left it." }));
+  live.begin(
+    () =>
+      session.who &&
+      left({ title: "Your session has ended", detail: "Sign in again; the page is where you left it." }),
+  );
   repaint();
 }
 

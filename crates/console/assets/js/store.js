@@ -62,7 +62,8 @@ export const touched = (what) => refresh((path) => TOUCHES[what]?.test(path) || 
 /** Asks again for all that is shown and that `which` names. */
 export function refresh(which = () => true) {
   for (const answer of answers.values()) {
-    if (answer.used < painting - 1) answers.delete(answer.path); // no view shows it any more
+    if (answer.used < painting - 1)
+      answers.delete(answer.path); // no view shows it any more
     else if (which(answer.path)) load(answer);
   }
 }

@@ -13,26 +13,71 @@ import { replication } from "./tabs/replication.js";
 import { summary } from "./tabs/summary.js";
 
 const TABS = [
-  ["summary", "Summary", summary], ["replication", "Replication", replication], ["points", "Recovery Points", points],
-  ["networking", "Networking", networking], ["operations", "Operations", operations], ["events", "Events", events],
+  ["summary", "Summary", summary],
+  ["replication", "Replication", replication],
+  ["points", "Recovery Points", points],
+  ["networking", "Networking", networking],
+  ["operations", "Operations", operations],
+  ["events", "Events", events],
 ];
 
 /** The lower half of the page for the selected VM. */
 export function tabs(vm, host, route) {
   const chosen = TABS.find(([id]) => id === route.tab) ?? TABS[0];
   const to = (id) => go(address("hosts", host.name, vm.key, id), { replace: true });
-  return h("section", { class: "detail-pane", "aria-label": vm.name },
-    h("header", { class: "detail-head" },
-      h("h2", null, icon("vm"), vm.name), health(vm.health),
-      button("Actions", (event) => openMenu(`Actions for ${vm.name}`, vmActions(vm, host), event), { kind: "when-narrow", symbol: "more", "aria-haspopup": "menu" }),
-      iconButton("Close the details", "close", () => go(address("hosts", host.name)))),
-    h("div", { class: "tabs", role: "tablist", "aria-label": `About ${vm.name}`, onKeyDown: (event) => walk(event, chosen[0], to) },
-      TABS.map(([id, label]) => h("button", {
-        key: id, type: "button", role: "tab", id: `tab-${id}`, "aria-controls": "tab-panel", "aria-selected": String(id === chosen[0]),
-        tabindex: id === chosen[0] ? "0" : "-1", onClick: () => to(id),
-      }, label))),
-    h("div", { class: "tab-panel", role: "tabpanel", id: "tab-panel", tabindex: "0", "aria-labelledby": `tab-${chosen[0]}`, key: `${vm.key} ${chosen[0]}` },
-      chosen[2](vm, host)));
+  return h(
+    "section",
+    { class: "detail-pane", "aria-label": vm.name },
+    h(
+      "header",
+      { class: "detail-head" },
+      h("h2", null, icon("vm"), vm.name),
+      health(vm.health),
+      button("Actions", (event) => openMenu(`Actions for ${vm.name}`, vmActions(vm, host), event), {
+        kind: "when-narrow",
+        symbol: "more",
+        "aria-haspopup": "menu",
+      }),
+      iconButton("Close the details", "close", () => go(address("hosts", host.name))),
+    ),
+    h(
+      "div",
+      {
+        class: "tabs",
+        role: "tablist",
+        "aria-label": `About ${vm.name}`,
+        onKeyDown: (event) => walk(event, chosen[0], to),
+      },
+      TABS.map(([id, label]) =>
+        h(
+          "button",
+          {
+            key: id,
+            type: "button",
+            role: "tab",
+            id: `tab-${id}`,
+            "aria-controls": "tab-panel",
+            "aria-selected": String(id === chosen[0]),
+            tabindex: id === chosen[0] ? "0" : "-1",
+            onClick: () => to(id),
+          },
+          label,
+        ),
+      ),
+    ),
+    h(
+      "div",
+      {
+        class: "tab-panel",
+        role: "tabpanel",
+        id: "tab-panel",
+        tabindex: "0",
+        "aria-labelledby": `tab-${chosen[0]}`,
+        key: `${vm.key} ${chosen[0]}`,
+      },
+      chosen[2](vm, host),
+    ),
+  );
 }
 
 function walk(event, now, to) {

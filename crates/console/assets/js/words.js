@@ -17,18 +17,30 @@ export function span(ms) {
   const seconds = ms / 1000;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.floor(seconds)} s`;
-  const steps = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const steps = [
+    ["d", 86400],
+    ["h", 3600],
+    ["min", 60],
+    ["s", 1],
+  ];
   const first = steps.findIndex(([, size]) => seconds >= size);
   const parts = steps.slice(first, first + 2).map(([unit, size], index) => {
     const above = index === 0 ? Infinity : steps[first][1];
     return [Math.floor((seconds % above) / size), unit];
   });
-  return parts.filter(([count]) => count > 0).map(([count, unit]) => `${count} ${unit}`).join(" ");
+  return parts
+    .filter(([count]) => count > 0)
+    .map(([count, unit]) => `${count} ${unit}`)
+    .join(" ");
 }
 
 /** Seconds, as they are typed: `30s`, `5m`, `4h`, `7d`. */
 export function every(seconds) {
-  for (const [unit, size] of [["d", 86400], ["h", 3600], ["m", 60]]) {
+  for (const [unit, size] of [
+    ["d", 86400],
+    ["h", 3600],
+    ["m", 60],
+  ]) {
     if (seconds % size === 0) return `${seconds / size}${unit}`;
   }
   return `${seconds}s`;

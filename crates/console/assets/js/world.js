@@ -20,8 +20,14 @@ const DEBTS = new Set(["Unprotected", "Failed over, not reversed", "Failed over,
 export function hosts() {
   const own = use("host");
   const mine = {
-    name: own.value?.name ?? session.who.host, own: true, prefix: "", seen: link.state === "live", lastSeen: link.since || null,
-    view: own.value ?? null, peer: null, known: own.value !== undefined,
+    name: own.value?.name ?? session.who.host,
+    own: true,
+    prefix: "",
+    seen: link.state === "live",
+    lastSeen: link.since || null,
+    view: own.value ?? null,
+    peer: null,
+    known: own.value !== undefined,
   };
   return [mine, ...(use("peers").value ?? []).map(paired)];
 }
@@ -30,8 +36,14 @@ function paired(peer) {
   const prefix = `peers/${encodeURIComponent(peer.id)}/`;
   const answer = use(`${prefix}host`);
   return {
-    name: peer.name, own: false, prefix, seen: link.state === "live" && !answer.problem && answer.value !== undefined,
-    lastSeen: peer.last_seen_at_ms, view: answer.value ?? null, peer, known: answer.value !== undefined || answer.problem !== null,
+    name: peer.name,
+    own: false,
+    prefix,
+    seen: link.state === "live" && !answer.problem && answer.value !== undefined,
+    lastSeen: peer.last_seen_at_ms,
+    view: answer.value ?? null,
+    peer,
+    known: answer.value !== undefined || answer.problem !== null,
   };
 }
 
@@ -40,7 +52,12 @@ const made = new Map();
 
 /** The VMs of a host: those of its hypervisor, and those of which it holds a copy. @returns {Vm[]|null} null: not known yet */
 export function vmsOf(host) {
-  const from = [use("relationships").value, use(`${host.prefix}relationships`).value, use(`${host.prefix}vms`).value, host.seen];
+  const from = [
+    use("relationships").value,
+    use(`${host.prefix}relationships`).value,
+    use(`${host.prefix}vms`).value,
+    host.seen,
+  ];
   const last = made.get(host.name);
   if (last?.from.every((answer, index) => answer === from[index])) return last.vms;
   const vms = join(host, ...from);
@@ -49,24 +66,47 @@ export function vmsOf(host) {
 }
 
 function join(host, mine, sides, machines) {
-  if (!host.seen && !host.own) return mine && mine.filter((side) => otherHost(side) === host.name).map((side) => unseen(side, host));
+  if (!host.seen && !host.own)
+    return mine && mine.filter((side) => otherHost(side) === host.name).map((side) => unseen(side, host));
   if (!sides || !machines || !mine) return null;
   const known = new Map(mine.map((side) => [side.id, side]));
   const byVm = new Map(sides.map((side) => [side.vm_uuid, side]));
   const listed = new Set(machines.map((machine) => machine.id));
-  const undefinedHere = sides.filter((side) => !listed.has(side.vm_uuid)).map((side) => ({ id: side.vm_uuid, name: side.vm, state: null }));
+  const undefinedHere = sides
+    .filter((side) => !listed.has(side.vm_uuid))
+    .map((side) => ({ id: side.vm_uuid, name: side.vm, state: null }));
   return [...machines, ...undefinedHere].map((machine) => row(machine, byVm.get(machine.id), host, known));
 }
 
 const row = (machine, side, host, known) => ({
-  key: machine.id, name: machine.name, host: host.name, power: machine.state, side: side ?? null, mine: (side && known.get(side.id)) ?? null,
-  health: side ? (host.seen ? side.health : "unknown") : "none", last: side?.last_synchronized_at_ms ?? null, machine,
+  key: machine.id,
+  name: machine.name,
+  host: host.name,
+  power: machine.state,
+  side: side ?? null,
+  mine: (side && known.get(side.id)) ?? null,
+  health: side ? (host.seen ? side.health : "unknown") : "none",
+  last: side?.last_synchronized_at_ms ?? null,
+  machine,
 });
 
 /** What is known of a VM's other side while its host does not answer: that it exists. */
 const unseen = (side, host) => ({
-  key: side.vm_uuid, name: side.vm, host: host.name, power: null, mine: side, health: "unknown", last: side.last_synchronized_at_ms, machine: null,
-  side: { ...side, mode: side.mode === "primary" ? "replica" : "primary", state: "Unknown", health: "unknown", operation: null },
+  key: side.vm_uuid,
+  name: side.vm,
+  host: host.name,
+  power: null,
+  mine: side,
+  health: "unknown",
+  last: side.last_synchronized_at_ms,
+  machine: null,
+  side: {
+    ...side,
+    mode: side.mode === "primary" ? "replica" : "primary",
+    state: "Unknown",
+    health: "unknown",
+    operation: null,
+  },
 });
 
 /** The server that is not this console's, of a relationship that it has a side of. */
@@ -85,7 +125,8 @@ export const isNaked = (vm) => !vm.side && !vm.machine?.test_failover;
 export const findVm = (host, key) => vmsOf(host)?.find((vm) => vm.key === key) ?? null;
 
 /** As what a relationship is seen now: a change that was decided upon it is refused when it is no longer that. */
-export const revisionOf = (side) => use("relationships").value?.find((one) => one.id === side.id)?.revision ?? side.revision;
+export const revisionOf = (side) =>
+  use("relationships").value?.find((one) => one.id === side.id)?.revision ?? side.revision;
 
 /** All that this host knows of a relationship. */
 export const detail = (side) => use(`relationships/${encodeURIComponent(side.id)}`);
@@ -100,8 +141,12 @@ export const isEnded = (operation) => operation.state === "completed" || operati
  * Home is where its first handover began.
  */
 export function awaySince(side) {
-  const moved = (use("operations").value ?? []).filter((one) =>
-    one.relationship === side.id && one.state === "completed" && (one.kind === "planned failover" || one.kind === "failover"));
+  const moved = (use("operations").value ?? []).filter(
+    (one) =>
+      one.relationship === side.id &&
+      one.state === "completed" &&
+      (one.kind === "planned failover" || one.kind === "failover"),
+  );
   const home = moved.at(-1)?.old_primary; // the newest comes first
   return home && home !== side.primary_server ? moved[0].ended_at_ms : null;
 }

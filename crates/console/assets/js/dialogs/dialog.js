@@ -22,14 +22,23 @@ export function openDialog(content) {
   element.setAttribute("aria-labelledby", id);
   const update = () => {
     element.className = content.wide ? "wide" : "";
-    paint(element,
-      h("header", null, icon(content.symbol), h("h2", { id }, content.title), iconButton("Close", "close", () => element.close())),
+    paint(
+      element,
+      h(
+        "header",
+        null,
+        icon(content.symbol),
+        h("h2", { id }, content.title),
+        iconButton("Close", "close", () => element.close()),
+      ),
       h("div", { class: "dialog-body" }, content.body()),
-      h("footer", null, content.buttons()));
+      h("footer", null, content.buttons()),
+    );
   };
   const unwatch = watch(update);
   const dialog = {
-    update, close: () => element.close(),
+    update,
+    close: () => element.close(),
     become: (next) => {
       content = next;
       update();
@@ -56,12 +65,23 @@ export function openDialog(content) {
 export function openChange(options) {
   const it = { plan: null, problem: null, waiting: false, asked: 0, revision: null };
   const dialog = openDialog({
-    title: options.title, symbol: options.symbol, wide: options.wide,
-    body: () => [options.intro && h("p", { class: "intro" }, options.intro), options.fields?.(again), planView(it, replan)],
+    title: options.title,
+    symbol: options.symbol,
+    wide: options.wide,
+    body: () => [
+      options.intro && h("p", { class: "intro" }, options.intro),
+      options.fields?.(again),
+      planView(it, replan),
+    ],
     buttons: () => [
-      cost(it.plan), h("span", { class: "spring quiet", role: "status" }, it.waiting && "Under way…"),
+      cost(it.plan),
+      h("span", { class: "spring quiet", role: "status" }, it.waiting && "Under way…"),
       button("Cancel", () => dialog.close()),
-      button(options.go, commit, { kind: options.danger ? "danger filled" : "primary", disabled: it.waiting || !it.plan || it.plan.checks.some((check) => !check.ok), symbol: options.symbol }),
+      button(options.go, commit, {
+        kind: options.danger ? "danger filled" : "primary",
+        disabled: it.waiting || !it.plan || it.plan.checks.some((check) => !check.ok),
+        symbol: options.symbol,
+      }),
     ],
   });
   let timer = 0;
@@ -108,25 +128,66 @@ export function openChange(options) {
 /** What must hold first, and what will happen. */
 export function planView(it, again) {
   const { plan: known } = it;
-  if (!known) return it.problem ? problem(it.problem, again) : h("section", { class: "plan" }, h("h3", null, "Prerequisites"), loading(4));
-  return h("div", { class: "plan" },
+  if (!known)
+    return it.problem
+      ? problem(it.problem, again)
+      : h("section", { class: "plan" }, h("h3", null, "Prerequisites"), loading(4));
+  return h(
+    "div",
+    { class: "plan" },
     it.problem && problem(it.problem, again),
-    known.checks?.length > 0 && h("section", { key: "checks" }, h("h3", null, "Prerequisites", tally(known.checks)), checks(known.checks)),
-    known.summary?.length > 0 && h("section", { key: "actions" }, h("h3", null, "Actions"), h("ol", { class: "actions-list" }, known.summary.map((line) => h("li", { key: line }, line)))),
-    known.checks?.some((check) => !check.ok) && button("Check again", again, { symbol: "resync" }));
+    known.checks?.length > 0 &&
+      h(
+        "section",
+        { key: "checks" },
+        h("h3", null, "Prerequisites", tally(known.checks)),
+        checks(known.checks),
+      ),
+    known.summary?.length > 0 &&
+      h(
+        "section",
+        { key: "actions" },
+        h("h3", null, "Actions"),
+        h(
+          "ol",
+          { class: "actions-list" },
+          known.summary.map((line) => h("li", { key: line }, line)),
+        ),
+      ),
+    known.checks?.some((check) => !check.ok) && button("Check again", again, { symbol: "resync" }),
+  );
 }
 
 /** What a plan costs, beside the button: bytes and downtime, also as unknown. */
 export function cost(known) {
   if (!known || !(known.touches_guest || typeof known.expected_bytes === "number")) return null;
-  return h("dl", { class: "cost", key: "cost" },
+  return h(
+    "dl",
+    { class: "cost", key: "cost" },
     h("div", null, h("dt", null, "Expected to travel"), h("dd", null, bytes(known.expected_bytes))),
-    known.touches_guest && h("div", null, h("dt", null, "Expected downtime"), h("dd", null, typeof known.expected_downtime_ms === "number" ? `about ${span(known.expected_downtime_ms)}` : "unknown")));
+    known.touches_guest &&
+      h(
+        "div",
+        null,
+        h("dt", null, "Expected downtime"),
+        h(
+          "dd",
+          null,
+          typeof known.expected_downtime_ms === "number"
+            ? `about ${span(known.expected_downtime_ms)}`
+            : "unknown",
+        ),
+      ),
+  );
 }
 
 function tally(list) {
   const failed = list.filter((check) => !check.ok).length;
-  return h("span", { class: `tally ${failed ? "fail" : "pass"}`, role: "status" }, failed ? `${failed} of ${list.length} not met` : `all ${list.length} met`);
+  return h(
+    "span",
+    { class: `tally ${failed ? "fail" : "pass"}`, role: "status" },
+    failed ? `${failed} of ${list.length} not met` : `all ${list.length} met`,
+  );
 }
 
 const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;

@@ -6,7 +6,7 @@ import { change } from "../api.js";
 import { announce, notice } from "../notices.js";
 import { advice, live, report, stateWords, steps } from "../operation.js";
 import { bar, button, icon, problem, shown } from "../parts.js";
-import { refresh, repaint, use } from "../store.js";
+import { refresh, use } from "../store.js";
 import { link } from "../live.js";
 import { mayDo } from "../session.js";
 import { isEnded } from "../world.js";
@@ -29,10 +29,21 @@ export function become(dialog, id) {
   const timer = setInterval(() => refresh((one) => one === path && !isOver(path)), ASK_MS);
   const close = () => dialog.close();
   dialog.become({
-    get title() { return heading(use(path).value); },
-    symbol: "planned", wide: true,
-    body: () => [link.state === "lost" && lostNote(), it.trouble && problem(it.trouble), shown(use(path), (operation) => view(operation, it))],
-    buttons: () => [h("span", { class: "spring" }), ways(use(path).value, it, dialog), button(isOver(path) ? "Close" : "Close, it goes on", close, { kind: isOver(path) ? "primary" : "" })],
+    get title() {
+      return heading(use(path).value);
+    },
+    symbol: "planned",
+    wide: true,
+    body: () => [
+      link.state === "lost" && lostNote(),
+      it.trouble && problem(it.trouble),
+      shown(use(path), (operation) => view(operation, it)),
+    ],
+    buttons: () => [
+      h("span", { class: "spring" }),
+      ways(use(path).value, it, dialog),
+      button(isOver(path) ? "Close" : "Close, it goes on", close, { kind: isOver(path) ? "primary" : "" }),
+    ],
     closed: () => {
       clearInterval(timer);
       keepAddress(null);
@@ -41,17 +52,44 @@ export function become(dialog, id) {
 }
 
 const isOver = (path) => Boolean(use(path).value && isEnded(use(path).value));
-const heading = (operation) => (operation ? `${operation.kind.charAt(0).toUpperCase()}${operation.kind.slice(1)} of ${operation.vm}` : "Operation");
+const heading = (operation) =>
+  operation
+    ? `${operation.kind.charAt(0).toUpperCase()}${operation.kind.slice(1)} of ${operation.vm}`
+    : "Operation";
 
-const lostNote = () => h("div", { class: "reason unknown", role: "status" }, icon("resync", "spin"), h("p", null, "The daemon does not answer. The operation lives in the journals of both hosts: it goes on, and this window with it, as soon as the daemon is back."));
+const lostNote = () =>
+  h(
+    "div",
+    { class: "reason unknown", role: "status" },
+    icon("resync", "spin"),
+    h(
+      "p",
+      null,
+      "The daemon does not answer. The operation lives in the journals of both hosts: it goes on, and this window with it, as soon as the daemon is back.",
+    ),
+  );
 
 function view(operation, it) {
   const { done, count, step } = live(operation);
   const now = isEnded(operation) ? stateWords(operation) : step;
-  if (it.said !== now) announce(it.said = now);
+  if (it.said !== now) announce((it.said = now));
   return [
-    h("div", { class: `progress-head ${operation.state}`, role: "status" }, h("p", null, h("strong", null, `${operation.old_primary} → ${operation.new_primary}`), ` ${stateWords(operation)}`), h("span", null, `${done} of ${count}`)),
-    bar(done, count, "Steps done"), advice(operation), isEnded(operation) && report(operation), h("h3", null, "Actions"), steps(operation),
+    h(
+      "div",
+      { class: `progress-head ${operation.state}`, role: "status" },
+      h(
+        "p",
+        null,
+        h("strong", null, `${operation.old_primary} → ${operation.new_primary}`),
+        ` ${stateWords(operation)}`,
+      ),
+      h("span", null, `${done} of ${count}`),
+    ),
+    bar(done, count, "Steps done"),
+    advice(operation),
+    isEnded(operation) && report(operation),
+    h("h3", null, "Actions"),
+    steps(operation),
   ];
 }
 
@@ -71,7 +109,10 @@ function ways(operation, it, dialog) {
   };
   const rests = operation.next_command && operation.state !== "in-doubt";
   const early = operation.state === "running";
-  return [rests && button("Try Again Now", ask("resume"), { symbol: "resync", key: "resume" }), early && button("Take Back", ask("cancel", { force: false }), { symbol: "undo", key: "cancel" })];
+  return [
+    rests && button("Try Again Now", ask("resume"), { symbol: "resync", key: "resume" }),
+    early && button("Take Back", ask("cancel", { force: false }), { symbol: "undo", key: "cancel" }),
+  ];
 }
 
 /** The address of the page names the window, so that a reload opens it again. */

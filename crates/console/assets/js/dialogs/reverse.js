@@ -12,25 +12,95 @@ import { openWizard } from "./wizard.js";
 
 export function reverse(side) {
   const known = detail(side).value ?? side;
-  const it = { peer: otherHost(side), frequency: String(side.frequency_seconds), compression: known.compression ?? null };
+  const it = {
+    peer: otherHost(side),
+    frequency: String(side.frequency_seconds),
+    compression: known.compression ?? null,
+  };
   const connection = () => use(`peers/${encodeURIComponent(it.peer)}/test`);
   openWizard({
-    title: `Reverse Replication of ${side.vm}`, symbol: "reverse", go: "Finish", path: `relationships/${encodeURIComponent(side.id)}/reverse`,
+    title: `Reverse Replication of ${side.vm}`,
+    symbol: "reverse",
+    go: "Finish",
+    path: `relationships/${encodeURIComponent(side.id)}/reverse`,
     request: () => ({ peer: it.peer, frequency_seconds: Number(it.frequency), compression: it.compression }),
     pages: [
       {
-        title: "Before You Begin", body: () => h("div", null, h("p", null, `${side.vm} runs on `, h("strong", null, side.primary_server), " and nobody receives what it writes. This wizard protects it again, in the other direction."),
-          h("p", { class: "quiet" }, "The other host has all that was there at the failover: only what changed since travels.")),
+        title: "Before You Begin",
+        body: () =>
+          h(
+            "div",
+            null,
+            h(
+              "p",
+              null,
+              `${side.vm} runs on `,
+              h("strong", null, side.primary_server),
+              " and nobody receives what it writes. This wizard protects it again, in the other direction.",
+            ),
+            h(
+              "p",
+              { class: "quiet" },
+              "The other host has all that was there at the failover: only what changed since travels.",
+            ),
+          ),
       },
-      { title: "Replica Server", body: (again) => text("Replica server", it.peer, (value) => { it.peer = value.trim(); again(); }, { hint: "The former primary. Filled in from the original." }), missing: () => (it.peer ? null : "Name the replica server") },
       {
-        title: "Connection Parameters", body: (again) => [
-          select("Compression", it.compression, [["adaptive", "When the link is slower than the compressor"], ["on", "Always"], ["off", "Never"]], (value) => { it.compression = value; again(); }, { hint: "As in the original: one that differs is refused by name." }),
-          h("section", { class: "plan", key: "test" }, h("h4", null, `Connection to ${it.peer}`), connection().value ? checks(connection().value) : connection().problem ? problem(connection().problem) : loading(3))],
+        title: "Replica Server",
+        body: (again) =>
+          text(
+            "Replica server",
+            it.peer,
+            (value) => {
+              it.peer = value.trim();
+              again();
+            },
+            { hint: "The former primary. Filled in from the original." },
+          ),
+        missing: () => (it.peer ? null : "Name the replica server"),
       },
-      { title: "Replication Frequency", body: (again) => frequency(it, again), missing: () => (it.frequency === null ? "Say how often" : null) },
+      {
+        title: "Connection Parameters",
+        body: (again) => [
+          select(
+            "Compression",
+            it.compression,
+            [
+              ["adaptive", "When the link is slower than the compressor"],
+              ["on", "Always"],
+              ["off", "Never"],
+            ],
+            (value) => {
+              it.compression = value;
+              again();
+            },
+            { hint: "As in the original: one that differs is refused by name." },
+          ),
+          h(
+            "section",
+            { class: "plan", key: "test" },
+            h("h4", null, `Connection to ${it.peer}`),
+            connection().value
+              ? checks(connection().value)
+              : connection().problem
+                ? problem(connection().problem)
+                : loading(3),
+          ),
+        ],
+      },
+      {
+        title: "Replication Frequency",
+        body: (again) => frequency(it, again),
+        missing: () => (it.frequency === null ? "Say how often" : null),
+      },
     ],
-    summary: () => facts([["Replica server", it.peer], ["Frequency", every(Number(it.frequency))], ["Compression", it.compression], ["Recovery points", known.recovery_points ?? null]]),
+    summary: () =>
+      facts([
+        ["Replica server", it.peer],
+        ["Frequency", every(Number(it.frequency))],
+        ["Compression", it.compression],
+        ["Recovery points", known.recovery_points ?? null],
+      ]),
     done: (_, dialog) => {
       dialog.close();
       notice(`${side.vm} is replicated from ${side.primary_server} to ${it.peer}`);

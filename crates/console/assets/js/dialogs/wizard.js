@@ -26,19 +26,55 @@ export function openWizard(options) {
   function body() {
     const stop = firstMissing();
     const reachable = (index) => stop < 0 || index <= stop;
-    return h("div", { class: "wizard" },
-      h("ol", { class: "rail", "aria-label": "Pages" }, titles.map((title, index) => h("li", { key: title, class: index < it.page ? "past" : null },
-        h("button", { type: "button", "aria-current": index === it.page ? "step" : null, disabled: !reachable(index), onClick: () => show(index) }, index < it.page ? icon("check") : h("span", { class: "dot" }, index + 1), title)))),
-      h("div", { class: "wizard-page", key: it.page }, h("h3", { tabindex: "-1" }, titles[it.page]), it.page === last ? [options.summary?.(), planView(it, replan)] : options.pages[it.page].body(() => dialog.update())));
+    return h(
+      "div",
+      { class: "wizard" },
+      h(
+        "ol",
+        { class: "rail", "aria-label": "Pages" },
+        titles.map((title, index) =>
+          h(
+            "li",
+            { key: title, class: index < it.page ? "past" : null },
+            h(
+              "button",
+              {
+                type: "button",
+                "aria-current": index === it.page ? "step" : null,
+                disabled: !reachable(index),
+                onClick: () => show(index),
+              },
+              index < it.page ? icon("check") : h("span", { class: "dot" }, index + 1),
+              title,
+            ),
+          ),
+        ),
+      ),
+      h(
+        "div",
+        { class: "wizard-page", key: it.page },
+        h("h3", { tabindex: "-1" }, titles[it.page]),
+        it.page === last
+          ? [options.summary?.(), planView(it, replan)]
+          : options.pages[it.page].body(() => dialog.update()),
+      ),
+    );
   }
 
   function buttons() {
     const why = missing(it.page);
     return [
-      it.page === last && cost(it.plan), h("span", { class: "spring quiet", role: "status" }, it.waiting ? "Under way…" : why),
+      it.page === last && cost(it.plan),
+      h("span", { class: "spring quiet", role: "status" }, it.waiting ? "Under way…" : why),
       button("Back", () => show(it.page - 1), { disabled: it.page === 0 || it.waiting }),
-      it.page < last && button("Next", () => show(it.page + 1), { kind: "primary", disabled: why !== null, key: "next" }),
-      it.page === last && button(options.go, finish, { kind: "primary", disabled: it.waiting || !it.plan || it.plan.checks.some((check) => !check.ok), key: "finish" }),
+      it.page < last &&
+        button("Next", () => show(it.page + 1), { kind: "primary", disabled: why !== null, key: "next" }),
+      it.page === last &&
+        button(options.go, finish, {
+          kind: "primary",
+          disabled: it.waiting || !it.plan || it.plan.checks.some((check) => !check.ok),
+          key: "finish",
+        }),
       button("Cancel", () => dialog.close()),
     ];
   }

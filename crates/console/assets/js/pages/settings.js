@@ -1,48 +1,113 @@
-// Settings: this host, the hosts it is paired with, and who may do what.
+// Settings: the room of this host, and that of the hosts it is paired with.
 
 import { h } from "../dom.js";
 import { perform, hostActions } from "../actions.js";
 import { notice } from "../notices.js";
 import { button, checks, empty, facts, icon, loading, pageCard, problem, shown } from "../parts.js";
-import { mayDo, session } from "../session.js";
+import { mayDo } from "../session.js";
 import { refresh, repaint, use } from "../store.js";
 import { ago, bytes, fullMoment, typedBytes } from "../words.js";
 import { hosts } from "../world.js";
+import { authorizationRoom } from "./authorization.js";
 import { openChange } from "../dialogs/dialog.js";
 import { text } from "../dialogs/fields.js";
 
-const ROOMS = { host: ["This host", hostRoom], peers: ["Peers", peersRoom], authorization: ["Authorization", authorizationRoom] };
+const ROOMS = {
+  host: ["This host", hostRoom],
+  peers: ["Peers", peersRoom],
+  authorization: ["Authorization", authorizationRoom],
+};
 
 export function settingsPage(route) {
   const [title, room] = ROOMS[route.room] ?? ROOMS.host;
-  return h("div", { class: "settings", key: title }, h("h1", null, title, h("span", { class: "of" }, hosts()[0].name)), room());
+  return h(
+    "div",
+    { class: "settings", key: title },
+    h("h1", null, title, h("span", { class: "of" }, hosts()[0].name)),
+    room(),
+  );
 }
 
 const host = () => hosts()[0];
 
 function hostRoom() {
-  return shown(use("host"), (view) => [
-    h("div", { class: "cards" },
-      pageCard("This host", facts([
-        ["Name", view.name], ["Version", view.version], ["Hypervisor", view.hypervisor ?? "unknown"], ["Replication listens at", view.listen], ["Primary of", view.primaries], ["Replica of", view.replicas],
-        ["Certificate ends", fullMoment(view.certificate_expires_at_ms)], ["Fingerprint", h("code", null, view.fingerprint)], ["Id", h("code", null, view.id)],
-      ]), mayDo("administrator") && button("New Certificate…", rotate, { symbol: "key" })),
-      pageCard("Storage and traffic", facts([["Replicas are kept in", h("code", null, view.storage)], ["Free there", bytes(view.storage_free_bytes)],
-        ["Limit of all traffic", view.rate_limit_bytes_per_second ? `${bytes(view.rate_limit_bytes_per_second)}/s` : "none"]]), mayDo("administrator") && button("Change the Limit…", () => limit(view), { symbol: "settings" }))),
-    pageCard("Everything that replication needs here", shown(use("host/check"), checks, () => refresh())),
-  ], () => refresh());
+  return shown(
+    use("host"),
+    (view) => [
+      h(
+        "div",
+        { class: "cards" },
+        pageCard(
+          "This host",
+          facts([
+            ["Name", view.name],
+            ["Version", view.version],
+            ["Hypervisor", view.hypervisor ?? "unknown"],
+            ["Replication listens at", view.listen],
+            ["Primary of", view.primaries],
+            ["Replica of", view.replicas],
+            ["Certificate ends", fullMoment(view.certificate_expires_at_ms)],
+            ["Fingerprint", h("code", null, view.fingerprint)],
+            ["Id", h("code", null, view.id)],
+          ]),
+          mayDo("administrator") && button("New Certificate…", rotate, { symbol: "key" }),
+        ),
+        pageCard(
+          "Storage and traffic",
+          facts([
+            ["Replicas are kept in", h("code", null, view.storage)],
+            ["Free there", bytes(view.storage_free_bytes)],
+            [
+              "Limit of all traffic",
+              view.rate_limit_bytes_per_second ? `${bytes(view.rate_limit_bytes_per_second)}/s` : "none",
+            ],
+          ]),
+          mayDo("administrator") && button("Change the Limit…", () => limit(view), { symbol: "settings" }),
+        ),
+      ),
+      pageCard(
+        "Everything that replication needs here",
+        shown(use("host/check"), checks, () => refresh()),
+      ),
+    ],
+    () => refresh(),
+  );
 }
 
-const rotate = () => openChange({ title: "New certificate of this host", symbol: "key", go: "Replace", path: "peers/rotate" });
+const rotate = () =>
+  openChange({ title: "New certificate of this host", symbol: "key", go: "Replace", path: "peers/rotate" });
 
 function limit(view) {
-  const choice = { typed: view.rate_limit_bytes_per_second ? `${bytes(view.rate_limit_bytes_per_second).replace(" ", "")}/s` : "" };
+  const choice = {
+    typed: view.rate_limit_bytes_per_second
+      ? `${bytes(view.rate_limit_bytes_per_second).replace(" ", "")}/s`
+      : "",
+  };
   const wrong = () => choice.typed !== "" && typedBytes(choice.typed) === null;
   openChange({
-    title: "Limit of all replication traffic", symbol: "settings", go: "Apply", path: "host",
-    request: () => (wrong() ? null : { rate_limit: choice.typed === "" ? "unlimited" : { "bytes-per-second": typedBytes(choice.typed) } }),
-    fields: (again) => text("Limit", choice.typed, (value) => { choice.typed = value.trim(); again(); }, { hint: "Such as 100MiB/s. Empty: none.", wrong: wrong() && "a size such as 100MiB/s", class: "short" }),
-    then: (_, dialog) => { dialog.close(); notice("The limit is changed"); refresh(); },
+    title: "Limit of all replication traffic",
+    symbol: "settings",
+    go: "Apply",
+    path: "host",
+    request: () =>
+      wrong()
+        ? null
+        : { rate_limit: choice.typed === "" ? "unlimited" : { "bytes-per-second": typedBytes(choice.typed) } },
+    fields: (again) =>
+      text(
+        "Limit",
+        choice.typed,
+        (value) => {
+          choice.typed = value.trim();
+          again();
+        },
+        { hint: "Such as 100MiB/s. Empty: none.", wrong: wrong() && "a size such as 100MiB/s", class: "short" },
+      ),
+    then: (_, dialog) => {
+      dialog.close();
+      notice("The limit is changed");
+      refresh();
+    },
   });
 }
 
@@ -51,19 +116,81 @@ const tested = new Set();
 
 function peersRoom() {
   const [invite, join] = hostActions(host());
-  const buttons = h("div", { class: "buttons", key: "buttons" }, [invite, join].map((action) => button(action.label, () => perform(action), { symbol: action.symbol, disabled: action.reason !== null, title: action.reason, key: action.id })));
-  return shown(use("peers"), (peers) => [buttons, peers.length === 0
-    ? empty("link", "This host is paired with no other", "Pairing is two steps: make a token on one host, join with it on the other.")
-    : h("div", { class: "cards" }, peers.map(peerCard))], () => refresh());
+  const buttons = h(
+    "div",
+    { class: "buttons", key: "buttons" },
+    [invite, join].map((action) =>
+      button(action.label, () => perform(action), {
+        symbol: action.symbol,
+        disabled: action.reason !== null,
+        title: action.reason,
+        key: action.id,
+      }),
+    ),
+  );
+  return shown(
+    use("peers"),
+    (peers) => [
+      buttons,
+      peers.length === 0
+        ? empty(
+            "link",
+            "This host is paired with no other",
+            "Pairing is two steps: make a token on one host, join with it on the other.",
+          )
+        : h("div", { class: "cards" }, peers.map(peerCard)),
+    ],
+    () => refresh(),
+  );
 }
 
 function peerCard(peer) {
   const seen = hosts().find((one) => one.peer?.id === peer.id)?.seen;
-  return h("section", { class: "card", key: peer.id }, h("h2", null, icon("host"), peer.name, h("span", { class: `seen ${seen ? "yes" : "no"}` }, seen ? "answers" : "unknown")),
-    facts([["Address", peer.address], ["Last answered", peer.last_seen_at_ms ? ago(peer.last_seen_at_ms) : "never since this daemon started"], ["Relationships", peer.relationships], ["Certificate ends", fullMoment(peer.certificate_expires_at_ms)], ["Fingerprint", h("code", null, peer.fingerprint)]]),
+  return h(
+    "section",
+    { class: "card", key: peer.id },
+    h(
+      "h2",
+      null,
+      icon("host"),
+      peer.name,
+      h("span", { class: `seen ${seen ? "yes" : "no"}` }, seen ? "answers" : "unknown"),
+    ),
+    facts([
+      ["Address", peer.address],
+      ["Last answered", peer.last_seen_at_ms ? ago(peer.last_seen_at_ms) : "never since this daemon started"],
+      ["Relationships", peer.relationships],
+      ["Certificate ends", fullMoment(peer.certificate_expires_at_ms)],
+      ["Fingerprint", h("code", null, peer.fingerprint)],
+    ]),
     tested.has(peer.name) && testOf(peer),
-    h("div", { class: "buttons" }, button("Test connection", () => { tested.add(peer.name); refresh((path) => path === testPath(peer)); repaint(); }, { symbol: "resync" }),
-      mayDo("administrator") && button("Remove…", () => openChange({ title: `No longer trust ${peer.name}`, symbol: "remove", go: "Remove", danger: true, path: `peers/${encodeURIComponent(peer.id)}/remove` }), { symbol: "remove", kind: "danger" })));
+    h(
+      "div",
+      { class: "buttons" },
+      button(
+        "Test connection",
+        () => {
+          tested.add(peer.name);
+          refresh((path) => path === testPath(peer));
+          repaint();
+        },
+        { symbol: "resync" },
+      ),
+      mayDo("administrator") &&
+        button(
+          "Remove…",
+          () =>
+            openChange({
+              title: `No longer trust ${peer.name}`,
+              symbol: "remove",
+              go: "Remove",
+              danger: true,
+              path: `peers/${encodeURIComponent(peer.id)}/remove`,
+            }),
+          { symbol: "remove", kind: "danger" },
+        ),
+    ),
+  );
 }
 
 const testPath = (peer) => `peers/${encodeURIComponent(peer.id)}/test`;
@@ -71,21 +198,3 @@ const testOf = (peer) => {
   const answer = use(testPath(peer));
   return answer.value ? checks(answer.value) : answer.problem ? problem(answer.problem) : loading(3);
 };
-
-const ROLES = [
-  ["Viewer", "Looks, and changes nothing."], ["Operator", "Changes the replication of VMs: enable, pause, failovers, recovery points, tests."],
-  ["Administrator", "Changes the host as well: its limits and its peers; ends relationships, and uses force."],
-];
-
-function authorizationRoom() {
-  return [
-    pageCard("Roles", h("p", { class: "quiet" }, "A role comes from the groups of a system account, as the host's configuration names them."), h("ul", { class: "rows" }, ROLES.map(([name, words]) =>
-      h("li", { key: name }, icon("user"), h("span", { class: "grow" }, name, h("small", null, words)), name.toLowerCase() === session.who.role && h("span", { class: "tag" }, "you"))))),
-    pageCard("Who may replicate to this host", h("p", { class: "quiet" }, "Hosts that are paired with this one, and no other. Each may touch only what it is the primary of."), shown(use("peers"), (peers) => (peers.length === 0 ? h("p", null, "None.") : h("ul", { class: "rows" }, peers.map((peer) => h("li", { key: peer.id }, icon("host"), h("span", { class: "grow" }, peer.name, h("small", null, peer.fingerprint)))))))),
-    mayDo("administrator") && pageCard("Audit", shown(use("audit"), audit, () => refresh())),
-  ];
-}
-
-const audit = (records) => (records.length === 0 ? h("p", { class: "quiet" }, "No command was given yet.") : h("table", { class: "plain" }, h("thead", null, h("tr", null, ["Moment", "Who", "From", "Role", "Command", "Of what", "Result"].map((name) => h("th", { scope: "col" }, name)))),
-  h("tbody", null, [...records].sort((one, two) => two.sequence - one.sequence).map((record) => h("tr", { key: record.sequence }, h("td", null, fullMoment(record.at_ms)), h("td", null, record.who), h("td", null, record.from ?? "this host"), h("td", null, record.role), h("td", null, record.verb), h("td", null, record.target ?? ""),
-    h("td", null, h("span", { class: record.result === "accepted" ? "good" : "late" }, record.result), record.detail && h("small", null, ` ${record.detail}`)))))));

@@ -16,7 +16,7 @@ const WORST_FIRST = { critical: 0, unknown: 1, warning: 2, none: 3, normal: 4 };
 const ROLES = { primary: "Primary", replica: "Replica" };
 
 /** Power in the words of Hyper-V Manager. */
-export const power = (vm) => (vm.power === null ? "Unknown" : POWER[vm.power] ?? vm.power);
+export const power = (vm) => (vm.power === null ? "Unknown" : (POWER[vm.power] ?? vm.power));
 /** Role of this side. */
 export const role = (vm) => (vm.side ? ROLES[vm.side.mode] : "—");
 /** Where replication stands. */
@@ -25,19 +25,31 @@ export function replicationState(vm) {
   return vm.side.paused ? `${vm.side.state}, paused` : vm.side.state;
 }
 /** How far the copy is behind the VM: growing where nobody receives, unknown where nobody says. */
-export function lag(vm) {
+function lag(vm) {
   if (!vm.side || vm.health === "unknown") return null;
   return vm.last === null ? null : age(vm.last);
 }
 
 const COLUMNS = [
-  { id: "name", label: "Name", sort: (vm) => vm.name, show: (vm) => h("span", { class: "vm-name" }, icon("vm", vm.power === "running" ? "on" : ""), h("span", null, vm.name)) },
+  {
+    id: "name",
+    label: "Name",
+    sort: (vm) => vm.name,
+    show: (vm) =>
+      h("span", { class: "vm-name" }, icon("vm", vm.power === "running" ? "on" : ""), h("span", null, vm.name)),
+  },
   { id: "power", label: "State", sort: power, show: power },
   { id: "role", label: "Role", sort: role, show: role },
   { id: "replication", label: "Replication", sort: replicationState, show: replicationState },
   { id: "health", label: "Health", sort: (vm) => WORST_FIRST[vm.health], show: (vm) => health(vm.health) },
   { id: "peer", label: "Peer", sort: peerOf, show: peerOf },
-  { id: "last", label: "Last synchronized", sort: (vm) => -(vm.last ?? 0), show: (vm) => (vm.side ? moment(vm.last) : "—"), title: (vm) => (vm.last ? ago(vm.last) : "") },
+  {
+    id: "last",
+    label: "Last synchronized",
+    sort: (vm) => -(vm.last ?? 0),
+    show: (vm) => (vm.side ? moment(vm.last) : "—"),
+    title: (vm) => (vm.last ? ago(vm.last) : ""),
+  },
   { id: "lag", label: "Lag", number: true, sort: (vm) => lag(vm) ?? -1, show: (vm) => lagCell(vm) },
 ];
 
@@ -50,25 +62,54 @@ function lagCell(vm) {
 }
 
 /** What the filter above the list looks at. */
-const words = (vm) => [vm.name, power(vm), role(vm), replicationState(vm), vm.health, peerOf(vm)].join(" ").toLowerCase();
+const words = (vm) =>
+  [vm.name, power(vm), role(vm), replicationState(vm), vm.health, peerOf(vm)].join(" ").toLowerCase();
 
 export function vmsPage(route) {
   const host = hosts().find((one) => one.name === route.host);
-  if (!host) return use("peers").value ? empty("host", `There is no host ${route.host} here`, "Its pairing may have been removed.") : loading(6);
+  if (!host)
+    return use("peers").value
+      ? empty("host", `There is no host ${route.host} here`, "Its pairing may have been removed.")
+      : loading(6);
   const vms = vmsOf(host);
   const selected = vms?.find((vm) => vm.key === route.vm) ?? null;
-  return h("div", { class: `split ${selected ? "with-detail" : ""}` },
-    h("section", { class: "list-pane", "aria-label": `Virtual machines of ${host.name}` },
-      h("h1", null, "Virtual machines", h("span", { class: "of" }, host.name),
-        button("Actions", (event) => openMenu(`Actions for ${host.name}`, hostActions(host), event), { kind: "when-narrow", symbol: "more", "aria-haspopup": "menu" })),
-      !host.seen && host.known && unseenHost(host), listOf(host, vms, selected)),
-    selected && tabs(selected, host, route));
+  return h(
+    "div",
+    { class: `split ${selected ? "with-detail" : ""}` },
+    h(
+      "section",
+      { class: "list-pane", "aria-label": `Virtual machines of ${host.name}` },
+      h(
+        "h1",
+        null,
+        "Virtual machines",
+        h("span", { class: "of" }, host.name),
+        button("Actions", (event) => openMenu(`Actions for ${host.name}`, hostActions(host), event), {
+          kind: "when-narrow",
+          symbol: "more",
+          "aria-haspopup": "menu",
+        }),
+      ),
+      !host.seen && host.known && unseenHost(host),
+      listOf(host, vms, selected),
+    ),
+    selected && tabs(selected, host, route),
+  );
 }
 
 function unseenHost(host) {
-  return h("div", { class: "banner unknown", role: "status" }, icon("unknown"),
-    h("p", null, h("strong", null, `${host.name} does not answer. `), `What it holds is unknown since ${host.lastSeen ? moment(host.lastSeen) : "this daemon started"}.`),
-    !host.own && button("Test connection", () => go(address("settings", "peers")), { kind: "quiet" }));
+  return h(
+    "div",
+    { class: "banner unknown", role: "status" },
+    icon("unknown"),
+    h(
+      "p",
+      null,
+      h("strong", null, `${host.name} does not answer. `),
+      `What it holds is unknown since ${host.lastSeen ? moment(host.lastSeen) : "this daemon started"}.`,
+    ),
+    !host.own && button("Test connection", () => go(address("settings", "peers")), { kind: "quiet" }),
+  );
 }
 
 function listOf(host, vms, selected) {
@@ -76,12 +117,25 @@ function listOf(host, vms, selected) {
     const trouble = use(`${host.prefix}vms`).problem ?? use(`${host.prefix}relationships`).problem;
     return trouble ? problem(trouble, () => refresh()) : loading(6);
   }
-  if (vms.length === 0) return empty("vm", "No virtual machines here", "VMs appear as soon as libvirt knows them.");
+  if (vms.length === 0)
+    return empty("vm", "No virtual machines here", "VMs appear as soon as libvirt knows them.");
   return table({
-    id: `vms of ${host.name}`, label: `Virtual machines of ${host.name}`, columns: COLUMNS, rows: vms, words, selected: selected?.key, sorted: "name",
+    id: `vms of ${host.name}`,
+    label: `Virtual machines of ${host.name}`,
+    columns: COLUMNS,
+    rows: vms,
+    words,
+    selected: selected?.key,
+    sorted: "name",
     filters: [
-      ["All", () => true], ["Needs attention", (vm) => vm.health === "critical" || vm.health === "warning" || vm.health === "unknown"],
-      ["Primary", (vm) => vm.side?.mode === "primary"], ["Replica", (vm) => vm.side?.mode === "replica"], ["Not protected", isNaked],
+      ["All", () => true],
+      [
+        "Needs attention",
+        (vm) => vm.health === "critical" || vm.health === "warning" || vm.health === "unknown",
+      ],
+      ["Primary", (vm) => vm.side?.mode === "primary"],
+      ["Replica", (vm) => vm.side?.mode === "replica"],
+      ["Not protected", isNaked],
     ],
     choose: (vm) => go(address("hosts", host.name, vm.key, tabNow()), { replace: selected !== null }),
     menu: (vm, where) => openMenu(`Actions for ${vm.name}`, vmActions(vm, host), where),
