@@ -3,16 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 /** Set as properties; everything else is an attribute. */
-const PROPERTIES = new Set([
-  "value",
-  "checked",
-  "disabled",
-  "selected",
-  "indeterminate",
-  "hidden",
-  "open",
-  "scrollTop",
-]);
+const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "open"]);
 /** What `paint` last put into an element. */
 const painted = new WeakMap();
 
