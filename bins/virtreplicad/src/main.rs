@@ -1,21 +1,31 @@
 //! The daemon: puts the parts together and runs them. What is *not* here: decisions.
 
 mod allocator;
+mod audit;
+mod changes;
 mod choices;
 mod comparing;
 mod config;
 mod door;
 mod failovers;
+mod handovers;
+mod host;
+mod lists;
 mod lookup;
 mod operations;
+mod peers;
 mod points;
 mod problems;
+mod protecting;
 mod service;
+mod showing;
 mod start_guard;
 mod test_failovers;
 mod thaw;
 mod trust;
 mod views;
+mod visitors;
+mod vms;
 mod wrapping;
 
 use std::os::unix::fs::PermissionsExt;
@@ -138,13 +148,17 @@ async fn run(config: Config) -> Result<()> {
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660))?;
     tokio::spawn(mind_certificates(engine.clone()));
     let service = service::Daemon {
-        engine,
+        changes: changes::Changes::of(&engine),
+        showing: Arc::default(),
+        door: door.clone(),
+        engine: engine.clone(),
         identity,
         trust,
         own,
         advertise: config.advertise(),
         listen: config.listen,
     };
+    engine.show_peers(Arc::new(service.clone()));
     let service: Arc<dyn api::Service> = Arc::new(service);
     let serving = tokio::spawn(api::serve(listener, service.clone()));
     let console = door.and_then(|door| door::Serving::begin(&config, door, service));

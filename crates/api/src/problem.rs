@@ -1,11 +1,12 @@
 //! What went wrong, in the form of `application/problem+json`: a code for programs, what and why for people, and the cure.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::dto::Check;
 
 /// What kind of problem; programs decide by it, and the CLI's exit code follows it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// The request itself is wrong: a value out of range, a parameter that does not match.
@@ -61,7 +62,7 @@ impl Code {
 }
 
 /// One problem.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{title}: {detail}")]
 pub struct Problem {
     /// For programs.
@@ -80,6 +81,9 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// What a problem is called over HTTP (RFC 9457).
+    pub const MEDIA_TYPE: &str = "application/problem+json";
+
     /// A problem without a cure.
     pub fn new(code: Code, title: impl Into<String>, detail: impl Into<String>) -> Problem {
         Problem { code, title: title.into(), detail: detail.into(), cure: None, checks: Vec::new() }

@@ -49,6 +49,7 @@ mod scratch;
 mod seal;
 mod seed;
 mod seen;
+mod show;
 mod source;
 mod spool;
 mod standing;
@@ -62,7 +63,7 @@ mod wrap;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use choreography::{Entry, Mark};
@@ -86,6 +87,8 @@ pub use points::{ChainFacts, PointFacts, WishedPoint};
 pub use protect::{EnableRequest, ReverseRequest};
 pub use quiesce::{DISMISSED, FROZEN_MAX};
 pub use report::{Report, Times, facts, words};
+pub use show::{SHOWN_MAX, Views};
+pub use survey::judge::obstacle_words;
 pub use test_failover::{Finding, TestFacts, TestOptions, TestView};
 pub use view::Progress;
 pub use wrap::DisksToMove;
@@ -137,6 +140,9 @@ struct Inner {
     limiter: RateLimiter,
     seen: Mutex<HashMap<HostId, Seen>>,
     resynchronizations: Arc<Semaphore>,
+    views: OnceLock<Arc<dyn Views>>,
+    /// Told whenever something happened to a VM of this host.
+    vm_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// The limit that was set at run time, in the store's settings.
@@ -166,6 +172,8 @@ struct Slot {
     follow_failure: Mutex<Option<String>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
+    /// The statistics as they were summed up last.
+    statistics: Mutex<Option<view::Summed>>,
     /// When the VM may have been started, until its agent answers.
     booted: Mutex<Option<Instant>>,
     /// Whether the open backup job was ended because the scratch directory filled up.
@@ -253,6 +261,8 @@ impl Engine {
             limiter: RateLimiter::new(None),
             seen: Mutex::default(),
             resynchronizations,
+            views: OnceLock::new(),
+            vm_bell: OnceLock::new(),
         }))
     }
 
@@ -286,7 +296,15 @@ impl Engine {
         }
     }
 
+    /// Rings `bell` from now on whenever libvirt tells of a VM. Once: a second one is not rung.
+    pub fn listen_to_vms(&self, bell: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.0.vm_bell.set(bell);
+    }
+
     fn happened(&self, happening: Happening) {
+        if let Some(bell) = self.0.vm_bell.get() {
+            bell();
+        }
         let concerned = match happening {
             Happening::Lifecycle(vm) | Happening::Definition(vm) => {
                 self.store().relationship_by_vm(vm).map(|found| found.into_iter().collect())
@@ -372,6 +390,12 @@ impl Engine {
         })
     }
 
+    /// Whether bytes are on their way somewhere, so that what is shown changes without anything being written.
+    #[must_use]
+    pub fn transfers(&self) -> bool {
+        self.slots().values().any(|slot| slot.progress().is_some() || slot.comparison().is_some())
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<RelationshipId, Arc<Slot>>> {
         self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -391,6 +415,7 @@ impl Engine {
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
                 silent: Mutex::default(),
+                statistics: Mutex::default(),
                 booted: Mutex::default(),
                 scratch_ended: Arc::default(),
                 limiter: RateLimiter::new(None),

@@ -160,6 +160,7 @@ impl Engine {
                 self.keep_pending(&self.theirs_now(peer, relationship, epoch)?, bytes)?;
                 Ok(Answer::Done {})
             }
+            Request::View(asked) => self.shown(peer.host, asked).await,
             Request::Digests { relationship, epoch, point, disk, offset, length } => {
                 let record = self.theirs_now(peer, relationship, epoch)?;
                 let question = serve::Question { point: point.map(domain::PointId), disk, offset, length };

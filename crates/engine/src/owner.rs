@@ -214,7 +214,9 @@ fn count_missed(engine: &Engine, record: &Record, memory: &Memory, frequency: Du
 fn keep(engine: &Engine, record: &Record, cycle: &CycleRecord) -> Result<()> {
     let kept = u64::try_from(CYCLES_KEPT.as_millis()).unwrap_or(0);
     let forget_before = Timestamp(clock::now().millis().saturating_sub(kept));
-    engine.store().add_cycle(record.relationship.id, cycle, forget_before).map_err(Refusal::failed)
+    let added = engine.store().add_cycle(record.relationship.id, cycle, forget_before);
+    engine.sum_up_anew(record.relationship.id);
+    added.map_err(Refusal::failed)
 }
 
 fn settle(

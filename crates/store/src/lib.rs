@@ -3,7 +3,9 @@
 //! Calls block, shortly. Rows hold the wire's forms of the core types as JSON (`wire::message::form`): one reader for both
 //! distrusts them alike. What is *not* here: decisions, and the chains of layers (a replica directory explains itself).
 
+mod audit;
 mod authority;
+mod bell;
 mod boot;
 mod comparisons;
 mod console_sessions;
@@ -32,7 +34,9 @@ use domain::HostId;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use uuid::Uuid;
 
+pub use audit::{AuditResult, Audited};
 pub use authority::AbandonVerdict;
+pub use bell::Listener;
 pub use boot::boot_id;
 pub use comparisons::Comparisons;
 pub use console_sessions::ConsoleSession;
@@ -50,6 +54,7 @@ pub use wrappers::WrappedDisk;
 #[derive(Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    bell: bell::Bell,
 }
 
 /// Result of a store's method.
@@ -62,7 +67,9 @@ impl Store {
         let mut connection =
             Connection::open(path).map_err(|source| StoreError::Open { path: path.into(), source })?;
         schema::prepare(&mut connection)?;
-        Ok(Store { connection: Arc::new(Mutex::new(connection)) })
+        let bell = bell::Bell::default();
+        bell.hang_on(&connection);
+        Ok(Store { connection: Arc::new(Mutex::new(connection)), bell })
     }
 
     /// This host's id; `fresh` becomes it at the first call.
@@ -101,8 +108,10 @@ impl Store {
     fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        self.bell.clear();
         let value = body(&transaction)?;
         transaction.commit()?;
+        self.bell.ring();
         Ok(value)
     }
 }
@@ -110,6 +119,11 @@ impl Store {
 /// Definitions of VMs may hold secrets: the file is its owner's alone, and SQLite gives its companions the same mode.
 fn create_private(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+/// A number of ours as SQLite has them: those that it has not are beyond all that it holds.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn get_setting(transaction: &Transaction<'_>, key: &str) -> Result<Option<String>> {

@@ -74,6 +74,11 @@ pub(crate) const MIGRATIONS: &[&str] = &["
         vm TEXT NOT NULL, target TEXT NOT NULL, file TEXT NOT NULL, data TEXT NOT NULL, is_device INTEGER NOT NULL,
         PRIMARY KEY (vm, target)) STRICT;
 ", "
+    CREATE TABLE audit (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, who TEXT NOT NULL, address TEXT,
+        role TEXT, verb TEXT NOT NULL, target TEXT, result TEXT, detail TEXT NOT NULL) STRICT;
+    CREATE INDEX operation_by_time ON operation (begun_ms, id);
+", "
     CREATE TABLE console_session (
         token_hash BLOB PRIMARY KEY, user TEXT NOT NULL, role TEXT NOT NULL, by_link INTEGER NOT NULL,
         address TEXT NOT NULL, begun_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL, role_seen_ms INTEGER NOT NULL) STRICT;

@@ -183,6 +183,43 @@ pub enum Request {
         /// Bytes of guest data that changed since the newest recovery point.
         bytes: u64,
     },
+    /// Show me a part of your host, for the screen of a person here.
+    View(View),
+}
+
+/// What a host asks to be shown of another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// Which part.
+    pub of: ViewOf,
+    /// Of a list: the page behind this one, in the words of the host that is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Of a list: at most so many entries.
+    pub limit: u32,
+    /// Of events: those of this VM, by its name, UUID or relationship.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// Of events: those after this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+}
+
+/// The parts of a host that can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ViewOf {
+    /// The host itself.
+    Host,
+    /// Its VMs, as far as they are replicated with the asking side.
+    Vms,
+    /// The relationships with the asking side.
+    Relationships,
+    /// The operations of those.
+    Operations,
+    /// The events of those.
+    Events,
 }
 
 /// What the asked daemon answers.
@@ -207,7 +244,7 @@ pub enum Answer {
     },
     /// To `Beliefs`.
     Beliefs(Box<Beliefs>),
-    /// To `PlanFailover`: the local API's own JSON of a plan or an operation.
+    /// To `PlanFailover` and `View`: the local API's own JSON.
     Relayed {
         /// JSON text.
         json: String,
@@ -357,7 +394,8 @@ impl Request {
             | Request::Announce { .. }
             | Request::Abandon { .. }
             | Request::HandOver { .. }
-            | Request::News { .. } => return None,
+            | Request::News { .. }
+            | Request::View(_) => return None,
         };
         Some((RelationshipId(*relationship), Epoch::new(*epoch)?))
     }

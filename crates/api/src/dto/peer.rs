@@ -1,9 +1,11 @@
 //! Hosts that trust each other.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Ask for a one-time token.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct InviteRequest {
     /// How long the token can be used, seconds.
     pub valid_seconds: u64,
@@ -15,7 +17,7 @@ impl InviteRequest {
 }
 
 /// A token, shown once.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Invitation {
     /// The token; whoever holds it may pair once.
     pub token: String,
@@ -26,7 +28,8 @@ pub struct Invitation {
 }
 
 /// Use a token of another host.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct JoinRequest {
     /// What `peer invite` printed there.
     pub token: String,
@@ -36,7 +39,7 @@ pub struct JoinRequest {
 }
 
 /// A host that this one trusts.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Peer {
     /// Its id, made once.
     pub id: String,

@@ -147,7 +147,7 @@ fn one_operation_at_a_time_and_lines_are_kept_once() {
     store.end_operation(OperationId(id(7)), &ended).expect("ended");
     assert!(store.has_ended(OperationId(id(7))).expect("a read"));
     store.begin_operation(&operation(8), &[]).expect("the next one");
-    assert_eq!(store.operations(10).expect("a list").len(), 2);
+    assert_eq!(store.operations(None, None, 10).expect("a list").len(), 2);
 }
 
 #[test]
@@ -236,13 +236,16 @@ fn cycles_and_events_come_back_and_go_when_they_are_old() {
         let (severity, vm_name) = (EventSeverity::Warning, vm.map(str::to_owned));
         store.add_event(&Event { sequence: 0, at, number, severity, vm_name, text }).expect("kept");
     }
-    let numbers = |vm, since, limit| -> Vec<u32> {
-        let events = store.events(vm, since, limit).expect("a list");
+    let numbers = |vms: Option<&[&str]>, between, limit| -> Vec<u32> {
+        let events = store.events(vms, between, limit).expect("a list");
         events.iter().map(|event| event.number).collect()
     };
-    assert_eq!(numbers(None, 0, 2), [101, 102], "the newest, oldest first");
-    assert_eq!(numbers(None, 1, 9), [101, 102]);
-    assert_eq!(numbers(Some("one"), 0, 9), [100]);
+    assert_eq!(numbers(None, (0, u64::MAX), 2), [101, 102], "the newest, oldest first");
+    assert_eq!(numbers(None, (1, 9), 9), [101, 102]);
+    assert_eq!(numbers(Some(&["one"]), (0, 9), 9), [100]);
+    assert_eq!(numbers(Some(&["one", "two"]), (0, 9), 9), [100, 101]);
+    assert_eq!(numbers(None, (0, 3), 1), [101], "the page before");
+    assert_eq!(numbers(Some(&[]), (0, 9), 9), Vec::<u32>::new());
 }
 
 #[test]
