@@ -212,7 +212,8 @@ impl Audit for Record {
         let why = if let Deed::PutOut(why) = deed { Some(*why) } else { refused };
         let role = role.map(|role| role.words().to_owned());
         let result = if refused.is_some() { AuditResult::Refused } else { AuditResult::Accepted };
-        tracing::info!(who, %from, role, why, "{verb} at the console {}", result.words());
+        let word = if refused.is_some() { "refused" } else { "accepted" };
+        tracing::info!(who, %from, role, why, "{verb} at the console: {word}");
         if let Err(error) = self.keep(who, from, role, verb, result, why.unwrap_or_default()) {
             tracing::error!(%error, "what happened at the console is not in the audit");
         }
