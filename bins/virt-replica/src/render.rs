@@ -1,5 +1,6 @@
 //! Answers in words. Pure: forms and a screen in, text out; nothing is asked or printed here.
 
+mod audit;
 mod diverged;
 mod event;
 mod host;
@@ -13,6 +14,7 @@ mod test_failover;
 #[cfg(test)]
 mod tests;
 
+pub use audit::audit;
 pub use diverged::diverged;
 pub use event::events;
 pub use host::{host, invitation, joined, peers};
