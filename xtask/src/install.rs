@@ -3,6 +3,7 @@
 //! NOT an installer of the product. No service is started: libvirtd runs only inside the lab's hosts.
 
 mod backports;
+mod schemathesis;
 mod services;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::program::{output, run, succeeds};
 
 /// Debian packages, with the reason for each.
-const PACKAGES: [(&str, &str); 21] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("gcc", "linker of Rust programs"),
     ("pkg-config", "finds libvirt when building"),
     ("libvirt-dev", "headers that the libvirt crate links against"),
@@ -31,6 +32,7 @@ const PACKAGES: [(&str, &str); 21] = [
     ("curl", "tests sign in to the console as a program would"),
     ("procps", "tests look at running programs"),
     ("strace", "tests kill programs and cut their power at chosen calls"),
+    ("python3-venv", "a folder for schemathesis, which tests the REST API"),
     ("libfaketime", "tests let the clocks of the lab's hosts differ"),
 ];
 
@@ -53,7 +55,13 @@ const NEWER: [&str; 6] = [
 /// Tools for people and continuous integration.
 pub(crate) fn everything() -> Result<()> {
     packages()?;
+    for_lab()?;
     nextest().map(drop)
+}
+
+/// What the lab's cases need and is no Debian package.
+pub(crate) fn for_lab() -> Result<()> {
+    schemathesis::install()
 }
 
 /// Debian packages that are missing.

@@ -1,5 +1,6 @@
 //! Answers in words. Pure: forms and a screen in, text out; nothing is asked or printed here.
 
+mod audit;
 mod console;
 mod diverged;
 mod event;
@@ -14,6 +15,7 @@ mod test_failover;
 #[cfg(test)]
 mod tests;
 
+pub use audit::audit;
 pub use console::{console_link, console_sessions};
 pub use diverged::diverged;
 pub use event::events;

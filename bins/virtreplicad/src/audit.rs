@@ -43,17 +43,9 @@ impl Daemon {
         if let Some(Audited { who, from, verb, target, .. }) =
             store.audited(record.saturating_add(1), 1).map_err(failed)?.pop()
         {
-            let (from, target) =
+            let (from, of) =
                 (from.as_deref().unwrap_or("this host"), target.as_deref().unwrap_or("this host"));
-            tracing::info!(
-                who,
-                from,
-                verb,
-                target,
-                result = result.words(),
-                detail,
-                "a change was asked for"
-            );
+            tracing::info!(who, from, verb, of, result = result.words(), detail, "a change was asked for");
         }
         Ok(())
     }

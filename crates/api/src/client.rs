@@ -160,10 +160,9 @@ impl Client {
         self.write(&of_vm(vm, "/reverse"), request, dry_run).await
     }
 
-    /// `operation list`
+    /// `operation list`: the newest, as many as one page has.
     pub async fn operations(&self) -> Result<Vec<OperationView>> {
-        const SHOWN: u32 = 100;
-        self.list("operations", Some(SHOWN)).await
+        Ok(self.page("operations", None, None).await?.0)
     }
 
     /// `operation show`

@@ -11,7 +11,7 @@ use api::dto::{
     RemoveRequest, ReplicaFate, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
     TestFailoverView, VmView, What,
 };
-use api::{Asked, Caller, Client, Code, Person, Problem, Reply, Role, Service};
+use api::{Asked, Caller, Code, Problem, Reply, Service};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
