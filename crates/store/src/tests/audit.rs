@@ -52,7 +52,7 @@ fn records_come_back_newest_first_and_are_bounded_in_number_and_length() {
 fn what_strangers_ask_and_do_not_get_makes_this_host_forget_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(&dir);
-    let mut ask = |verb, result| {
+    let ask = |verb, result| {
         let record = store.audit(&asked(verb)).expect("kept");
         store.audit_result(record, result, "").expect("kept");
         record
