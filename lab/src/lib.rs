@@ -18,6 +18,7 @@
 //! ```
 //! It is NOT a simulation: libvirtd, QEMU, the network and the disks are the real ones, in namespaces of their own.
 
+mod api;
 mod bench;
 mod binaries;
 mod block;
@@ -39,6 +40,7 @@ mod sides;
 mod soak;
 mod workload;
 
+pub use api::{Answered, Api};
 pub use bench::{
     Benchmark, Copies, CycleFigure, FailoverFigures, Failure, Figures, HandoverFigure, MergeFigure,
     ResynchronizeFigure, ReverseFigure, Usage, run as benchmark,

@@ -48,6 +48,7 @@ impl World {
         let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/pam.d/virt-replica");
         std::fs::copy(policy, host.path("/etc/pam.d/virt-replica").unwrap()).unwrap();
         host.sh(&format!("PASSWORD='{PASSWORD}'\n{PEOPLE}")).unwrap();
+        wait_served(&lab);
         // The certificate without its key, as a person would hand it out.
         let pem = std::fs::read_to_string(host.path("/var/lib/virt-replica/identity/console.pem").unwrap())
             .unwrap();
@@ -80,6 +81,15 @@ impl World {
     }
 }
 
+/// The console begins to listen a moment after the daemon.
+fn wait_served(lab: &Lab) {
+    let begun = Instant::now();
+    while lab.host(HOST).sh("ss -ltn | grep -q :8444").is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the console listens");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 fn form(user: &str, password: &str) -> Value {
     json!({"user": user, "password": password})
 }
@@ -97,6 +107,7 @@ fn people_come_in_by_their_accounts_and_the_others_hear_nothing() {
     whoever_has_a_role_comes_in_with_it(&world);
     whoever_has_none_hears_the_same_after_the_same_time(&world);
     what_is_refused_changes_nothing(&world);
+    roots_link_lets_in_once_and_root_sees_and_ends_it(&world);
     a_module_that_hangs_is_given_up_and_holds_up_nothing(&world);
     a_killed_daemon_signs_nobody_out(&mut world);
     world.lab.down().unwrap();
@@ -173,6 +184,44 @@ fn what_is_refused_changes_nothing(world: &World) {
     assert_eq!(answer.status, 200, "the same person may: {answer:?}");
 }
 
+fn roots_link_lets_in_once_and_root_sees_and_ends_it(world: &World) {
+    let root = |words: &[&str]| world.product.json(&world.lab, HOST, words).unwrap();
+    let link = root(&["console", "link", "--role", "operator", "--user", "visitor", "--yes"]);
+    let url = link["url"].as_str().unwrap();
+    let begin = format!("https://{}:8444/#link=", world.lab.host(HOST).address());
+    let token = url.strip_prefix(&begin).unwrap_or_else(|| panic!("{url}"));
+    let mut visitor = world.browser(From::Outside);
+    let session = visitor.sign_in(&json!({"token": token}));
+    assert_eq!((&session.json()["user"], &session.json()["role"]), (&"visitor".into(), &"operator".into()));
+    let again = world.browser(From::Host(HOSTS[1])).sign_in(&json!({"token": token}));
+    assert!(again.status == 401 || again.status == 429, "{again:?}");
+    assert!(!world.log().contains(token), "no link in the log");
+
+    let alice = world.of("alice", From::Outside);
+    let made = alice.post("/api/v1/console/link", r#"{"role": "administrator"}"#);
+    assert_eq!(made.problem(), (403, "forbidden".to_owned()), "links are root's");
+    let sessions = root(&["console", "sessions"]);
+    let listed = sessions.as_array().unwrap().iter().find(|it| it["user"] == "visitor").expect("the visitor");
+    assert_eq!((&listed["by_link"], &listed["from"]), (&true.into(), &"10.77.0.1".into()));
+    world.product.run(&world.lab, HOST, &["console", "end-sessions", "--user", "visitor", "--yes"]).unwrap();
+    assert_eq!(visitor.get("/api/v1/host").problem(), (401, "signed-out".to_owned()));
+    assert_eq!(alice.get("/session").status, 200, "others stay");
+
+    let audit = alice.get("/api/v1/audit?limit=100").json();
+    let kept = |who: &str, verb: &str, result: &str| {
+        let fits = |it: &Value| it["who"] == who && it["verb"] == verb && it["result"] == result;
+        assert!(audit.as_array().unwrap().iter().any(fits), "{who} {verb} {result}: {audit:#}");
+    };
+    kept("alice", "sign-in", "accepted");
+    kept("norma", "sign-in", "refused");
+    kept("alice", "sign-out", "accepted");
+    kept("root", "console-link", "accepted");
+    kept("alice", "console-link", "refused");
+    kept("visitor", "sign-in-by-link", "accepted");
+    kept("visitor", "session-ended", "accepted");
+    kept("vera", "host-set", "refused");
+}
+
 fn a_module_that_hangs_is_given_up_and_holds_up_nothing(world: &World) {
     let policy = world.path("/etc/pam.d/virt-replica");
     let good = std::fs::read_to_string(&policy).unwrap();
@@ -202,11 +251,7 @@ fn a_killed_daemon_signs_nobody_out(world: &mut World) {
     assert!(!database.windows(secret.len()).any(|bytes| bytes == secret), "no secret in the database");
     world.product.kill(HOST).unwrap();
     world.product.start(lab.host(HOST)).unwrap();
-    let begun = Instant::now();
-    while lab.host(HOST).sh("ss -ltn | grep -q :8444").is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the console listens again");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    wait_served(lab);
     let session = browser.get("/session").json();
     assert_eq!((&session["user"], &session["csrf"]), (&"alice".into(), &browser.csrf.as_str().into()));
     assert_eq!(browser.post("/api/v1/host?dry_run=true", "{}").status, 200);

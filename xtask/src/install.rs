@@ -4,6 +4,7 @@
 
 mod backports;
 mod browser;
+mod schemathesis;
 mod services;
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +14,7 @@ pub(crate) use browser::browser;
 use crate::program::{output, run, succeeds};
 
 /// Debian packages, with the reason for each.
-const PACKAGES: [(&str, &str); 21] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("gcc", "linker of Rust programs"),
     ("pkg-config", "finds libvirt when building"),
     ("libvirt-dev", "headers that the libvirt crate links against"),
@@ -34,6 +35,7 @@ const PACKAGES: [(&str, &str); 21] = [
     ("curl", "tests sign in to the console as a program would"),
     ("procps", "tests look at running programs"),
     ("strace", "tests kill programs and cut their power at chosen calls"),
+    ("python3-venv", "a folder for schemathesis, which tests the REST API"),
     ("libfaketime", "tests let the clocks of the lab's hosts differ"),
 ];
 
@@ -56,8 +58,14 @@ const NEWER: [&str; 6] = [
 /// Tools for people and continuous integration.
 pub(crate) fn everything() -> Result<()> {
     packages()?;
-    browser()?;
+    for_lab()?;
     nextest().map(drop)
+}
+
+/// What the lab's cases need of other registries than Debian's, and what that needs.
+pub(crate) fn for_lab() -> Result<()> {
+    browser()?;
+    schemathesis::install()
 }
 
 /// Debian packages that are missing.

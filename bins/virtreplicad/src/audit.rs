@@ -14,7 +14,7 @@ impl Daemon {
             at: engine::clock::now(),
             who: asked.who.to_string(),
             from: asked.who.from.map(|address| address.to_string()),
-            role: asked.who.role.words().to_owned(),
+            role: Some(asked.who.role.words().to_owned()),
             verb: asked.verb.to_owned(),
             target: asked.target.clone(),
             result: None,
@@ -43,17 +43,9 @@ impl Daemon {
         if let Some(Audited { who, from, verb, target, .. }) =
             store.audited(record.saturating_add(1), 1).map_err(failed)?.pop()
         {
-            let (from, target) =
+            let (from, of) =
                 (from.as_deref().unwrap_or("this host"), target.as_deref().unwrap_or("this host"));
-            tracing::info!(
-                who,
-                from,
-                verb,
-                target,
-                result = result.words(),
-                detail,
-                "a change was asked for"
-            );
+            tracing::info!(who, from, verb, of, result = result.words(), detail, "a change was asked for");
         }
         Ok(())
     }
@@ -67,8 +59,7 @@ pub(crate) fn shown(record: Audited) -> dto::AuditRecord {
         at_ms: record.at.millis(),
         who: record.who,
         from: record.from,
-        // A role of a later version is none that may change anything here.
-        role: roles.into_iter().find(|role| role.words() == record.role).unwrap_or(Role::Viewer),
+        role: record.role.and_then(|word| roles.into_iter().find(|role| role.words() == word)),
         verb: record.verb,
         target: record.target,
         result: match record.result {

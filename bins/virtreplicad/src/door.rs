@@ -8,16 +8,20 @@ use std::time::Duration;
 use accounts::Accounts;
 use api::Role;
 use console::{
-    Audit, BoxError, Certificate, Deed, Door, DoorOptions, Entry, Listener, Session, SessionStore, Source,
-    TokenHash, Vouched,
+    Audit, BoxError, Certificate, Deed, Door, DoorOptions, Entry, Listener, Served, Session, SessionStore,
+    Source, TokenHash, Vouched,
 };
-use store::{ConsoleSession, Store};
+use store::{AuditResult, Audited, ConsoleSession, Store};
 use tokio::sync::watch;
 
 use crate::config::Config;
 
 /// The argument with which this program asks PAM, in a process of its own.
 pub(crate) const ASKING: &str = "--ask-about-account";
+/// The word of the audit for coming in with a password.
+const SIGN_IN: &str = "sign-in";
+/// Refused sign-ins that the audit keeps: strangers make as many as they like.
+const REFUSED_KEPT: u32 = 5000;
 /// Pause between two looks at the certificate's files and its end.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 /// Pause before a port that was not to be had is tried again: an address may come late when a host starts.
@@ -32,8 +36,8 @@ pub(crate) fn open(config: &Config, program: PathBuf, store: Store) -> Result<Op
         host_name: config.host_name.clone(),
         roles: config.roles.clone(),
         accounts: Accounts::new(program, ASKING),
-        store: Arc::new(Kept(store)),
-        audit: Arc::new(Journal),
+        store: Arc::new(Kept(store.clone())),
+        audit: Arc::new(Record(store)),
         clock: Arc::new(engine::clock::now),
         failure_takes: DoorOptions::FAILURE_TAKES,
     })
@@ -70,15 +74,17 @@ fn source(config: &Config, address: SocketAddr) -> Source {
     }
     let only = (!address.ip().is_unspecified()).then(|| address.ip().to_string());
     let names = [config.host_name.clone()].into_iter().chain(config.advertise()).chain(only);
-    // An address may be told with a port.
-    let names = names.map(|name| match name.parse::<SocketAddr>() {
-        Ok(with_port) => with_port.ip().to_string(),
-        Err(_) => name
-            .split_once(':')
-            .filter(|(_, port)| !port.contains(':'))
-            .map_or(name.clone(), |(host, _)| host.to_owned()),
-    });
+    let names = names.map(|name| without_port(&name));
     Source::Own { file: config.state.join("identity").join("console.pem"), names: names.collect() }
+}
+
+/// A name or an address that may be told with a port, without it.
+pub(crate) fn without_port(name: &str) -> String {
+    if let Ok(with_port) = name.parse::<SocketAddr>() {
+        return with_port.ip().to_string();
+    }
+    let host = name.split_once(':').filter(|(_, port)| !port.contains(':')).map_or(name, |(host, _)| host);
+    host.to_owned()
 }
 
 async fn keep_up(
@@ -93,7 +99,8 @@ async fn keep_up(
         let why = match listen(address, &source, &door, &service).await {
             Ok((listener, certificate)) => {
                 tracing::info!(listen = %listener.local_address(), "the console is served");
-                door.now_served(Ok(listener.local_address()));
+                let (address, shown) = (listener.local_address(), certificate.clone());
+                door.now_served(Ok(Served { address, certificate: shown }));
                 mind(&certificate, &mut stopped).await;
                 door.end_streams();
                 return listener.stop().await;
@@ -189,31 +196,52 @@ fn session(row: ConsoleSession) -> Result<Session, BoxError> {
     })
 }
 
-/// Who came and went, in the journal.
-struct Journal;
+/// Who came and went, in the audit and in the journal.
+struct Record(Store);
 
-impl Audit for Journal {
+impl Audit for Record {
     fn record(&self, entry: &Entry<'_>) {
         let Entry { who, from, deed } = entry;
-        let from = from.map_or_else(|| "this host".to_owned(), |from| from.to_string());
-        match deed {
-            Deed::SignedIn(role) => {
-                tracing::info!(who, from, role = role.words(), "signed in to the console")
-            }
-            Deed::SignedInByLink(role) => {
-                tracing::info!(
-                    who,
-                    from,
-                    role = role.words(),
-                    "signed in to the console with a one-time link"
-                );
-            }
-            Deed::Refused(why) => tracing::warn!(who, from, why, "refused at the console"),
-            Deed::SignedOut => tracing::info!(who, from, "signed out of the console"),
-            Deed::PutOut(why) => tracing::info!(who, from, why, "put out of the console"),
-            Deed::LinkMade(role) => {
-                tracing::info!(who, role = role.words(), "a one-time link to the console was made");
-            }
+        let (verb, role, refused) = match deed {
+            Deed::SignedIn(role) => (SIGN_IN, Some(*role), None),
+            Deed::SignedInByLink(role) => ("sign-in-by-link", Some(*role), None),
+            Deed::Refused(why) => (SIGN_IN, None, Some(*why)),
+            Deed::SignedOut => ("sign-out", None, None),
+            Deed::PutOut(_) => ("session-ended", None, None),
+        };
+        let why = if let Deed::PutOut(why) = deed { Some(*why) } else { refused };
+        let role = role.map(|role| role.words().to_owned());
+        let result = if refused.is_some() { AuditResult::Refused } else { AuditResult::Accepted };
+        let word = if refused.is_some() { "refused" } else { "accepted" };
+        tracing::info!(who, %from, role, why, "{verb} at the console: {word}");
+        if let Err(error) = self.keep(who, from, role, verb, result, why.unwrap_or_default()) {
+            tracing::error!(%error, "what happened at the console is not in the audit");
         }
+    }
+}
+
+impl Record {
+    fn keep(
+        &self,
+        who: &str,
+        from: &IpAddr,
+        role: Option<String>,
+        verb: &str,
+        result: AuditResult,
+        detail: &str,
+    ) -> store::Result<()> {
+        let sequence = self.0.audit(&Audited {
+            sequence: 0,
+            at: engine::clock::now(),
+            who: who.to_owned(),
+            from: Some(from.to_string()),
+            role,
+            verb: verb.to_owned(),
+            target: None,
+            result: None,
+            detail: String::new(),
+        })?;
+        self.0.audit_result(sequence, result, detail)?;
+        if result == AuditResult::Refused { self.0.audit_forget_refused(verb, REFUSED_KEPT) } else { Ok(()) }
     }
 }

@@ -2,7 +2,7 @@
 
 use api::Problem;
 use api::dto::{self, LIMIT_MAX, Page, Paged};
-use domain::{HostId, Role};
+use domain::{HostId, OperationId, Role};
 use engine::StartWord;
 use store::{EventSeverity, Record};
 
@@ -78,7 +78,8 @@ impl Daemon {
     ) -> Result<Paged<Vec<dto::OperationView>>, Problem> {
         const SHOWN: u32 = 100;
         let limit = limit(page, SHOWN)?;
-        let before = page.after.as_ref().map(|after| after.parse().map_err(|_| no_cursor())).transpose()?;
+        let before: Option<OperationId> =
+            page.after.as_ref().map(|after| after.parse().map_err(|_| no_cursor())).transpose()?;
         let ids = match of {
             None => None,
             Some(_) => Some(self.records(of)?.iter().map(|it| it.relationship.id).collect::<Vec<_>>()),

@@ -24,6 +24,7 @@ mod test_failovers;
 mod thaw;
 mod trust;
 mod views;
+mod visitors;
 mod vms;
 mod wrapping;
 
@@ -149,6 +150,7 @@ async fn run(config: Config) -> Result<()> {
     let service = service::Daemon {
         changes: changes::Changes::of(&engine),
         showing: Arc::default(),
+        door: door.clone(),
         engine: engine.clone(),
         identity,
         trust,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::dto::{self, Answer, Done, Page, Paged};
 use api::{Asked, Caller, Reply, Service};
+use console::Door;
 use engine::Engine;
 use futures_util::stream::BoxStream;
 use transport::{Identity, Introduction, TrustStore};
@@ -22,6 +23,8 @@ pub(crate) struct Daemon {
     pub(crate) advertise: Vec<String>,
     pub(crate) listen: SocketAddr,
     pub(crate) changes: Changes,
+    /// Of the console; none: it is turned off.
+    pub(crate) door: Option<Arc<Door>>,
     /// Held while a peer is shown something.
     pub(crate) showing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -79,6 +82,10 @@ impl Service for Daemon {
         Box::pin(async move { self.list_audit(&page) })
     }
 
+    fn console_sessions(&self) -> Reply<'_, Vec<dto::ConsoleSession>> {
+        Box::pin(async move { self.visitors() })
+    }
+
     fn vms(&self, page: Page) -> Reply<'_, Paged<Vec<dto::VmView>>> {
         Box::pin(async move { self.list_vms(&page, None).await })
     }
@@ -130,6 +137,24 @@ impl Service for Daemon {
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::HostView>> {
         Box::pin(self.set_host(change, dry_run))
+    }
+
+    fn console_link(
+        &self,
+        who: Caller,
+        request: dto::ConsoleLinkRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::ConsoleLink>> {
+        Box::pin(async move { self.let_in(&who, request, dry_run) })
+    }
+
+    fn console_end_sessions(
+        &self,
+        _: Caller,
+        request: dto::EndSessionsRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move { self.put_out(&request, dry_run) })
     }
 
     fn peer_invite(

@@ -12,11 +12,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::dto::{
-    Answer, AuditRecord, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest, DivergedView, Done,
-    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
-    InviteRequest, JoinRequest, LIMIT_MAX, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade,
-    RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
-    TestFailoverRequest, TestFailoverView,
+    Answer, AuditRecord, CancelFailoverRequest, CancelRequest, Check, ConsoleLink, ConsoleLinkRequest,
+    ConsoleSession, CreatePointRequest, DivergedView, Done, EnableRequest, EndSessionsRequest, Event,
+    EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation, InviteRequest, JoinRequest,
+    LIMIT_MAX, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView,
 };
 use crate::problem::{Code, Problem};
 
@@ -159,10 +160,9 @@ impl Client {
         self.write(&of_vm(vm, "/reverse"), request, dry_run).await
     }
 
-    /// `operation list`
+    /// `operation list`: the newest, as many as one page has.
     pub async fn operations(&self) -> Result<Vec<OperationView>> {
-        const SHOWN: u32 = 100;
-        self.list("operations", Some(SHOWN)).await
+        Ok(self.page("operations", None, None).await?.0)
     }
 
     /// `operation show`
@@ -299,6 +299,29 @@ impl Client {
     /// `verify`
     pub async fn verify(&self, vm: &str, dry_run: bool) -> Result<Answer<Done>> {
         self.write(&of_vm(vm, "/verify"), &(), dry_run).await
+    }
+
+    /// `console sessions`, the newest first.
+    pub async fn console_sessions(&self) -> Result<Vec<ConsoleSession>> {
+        self.read("console/sessions").await
+    }
+
+    /// `console end-sessions`
+    pub async fn console_end_sessions(
+        &self,
+        request: &EndSessionsRequest,
+        dry_run: bool,
+    ) -> Result<Answer<Done>> {
+        self.write("console/sessions/end", request, dry_run).await
+    }
+
+    /// `console link`
+    pub async fn console_link(
+        &self,
+        request: &ConsoleLinkRequest,
+        dry_run: bool,
+    ) -> Result<Answer<ConsoleLink>> {
+        self.write("console/link", request, dry_run).await
     }
 
     /// `host audit`, the newest first.

@@ -2,6 +2,7 @@
 //! and what is not known is `null`: no zero stands for "don't know".
 
 mod audit;
+mod console;
 mod cycle;
 mod event;
 mod failover;
@@ -18,6 +19,7 @@ mod test_failover;
 mod vm;
 
 pub use audit::{AuditRecord, AuditResult};
+pub use console::{ConsoleLink, ConsoleLinkRequest, ConsoleSession, EndSessionsRequest};
 pub use cycle::{CycleOutcome, CycleView};
 pub use event::{Event, EventQuery, Severity};
 pub use failover::{

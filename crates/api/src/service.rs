@@ -10,11 +10,12 @@ use futures_util::stream::BoxStream;
 
 use crate::caller::Caller;
 use crate::dto::{
-    Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest,
-    CycleView, DivergedView, Done, EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView,
-    ImportRequest, Invitation, InviteRequest, JoinRequest, OperationView, Page, Paged, Peer,
-    PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
-    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
+    ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
+    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
+    InviteRequest, JoinRequest, OperationView, Page, Paged, Peer, PlannedFailoverRequest, PointList,
+    PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
+    StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
 use crate::problem::Problem;
 
@@ -69,6 +70,9 @@ pub trait Service: Send + Sync + 'static {
     /// What a listener is told from now on: coalesced, a few each second at most. Ends with the daemon.
     fn changes(&self) -> BoxStream<'static, What>;
 
+    /// `console sessions`, the newest first.
+    fn console_sessions(&self) -> Reply<'_, Vec<ConsoleSession>>;
+
     // ── what a peer shows of itself; its silence is a problem of its own, never an empty list ──
     fn peer_host(&self, peer: String) -> Reply<'_, HostView>;
     fn peer_vms(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<VmView>>>;
@@ -83,6 +87,20 @@ pub trait Service: Send + Sync + 'static {
     fn audit_ended(&self, record: u64, result: AuditResult, detail: String) -> Reply<'_, ()>;
 
     // ── changes ──
+    /// `console link`; only for whoever comes through the control socket.
+    fn console_link(
+        &self,
+        who: Caller,
+        request: ConsoleLinkRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<ConsoleLink>>;
+    /// `console end-sessions`
+    fn console_end_sessions(
+        &self,
+        who: Caller,
+        request: EndSessionsRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Done>>;
     /// `host set`
     fn host_set(&self, who: Caller, change: HostChange, dry_run: bool) -> Reply<'_, Answer<HostView>>;
     /// `peer invite`

@@ -1,4 +1,5 @@
-//! What is recorded about the door: who came in or did not, from where, and why.
+//! What is recorded about the door: who came in or did not, from where, and why. That root made a link is recorded by the API, like any
+//! other command.
 
 use std::net::IpAddr;
 
@@ -15,8 +16,8 @@ pub trait Audit: Send + Sync + 'static {
 pub struct Entry<'a> {
     /// The person, by the name that was given; nobody need have it.
     pub who: &'a str,
-    /// From where; none: root's control socket, or this host itself.
-    pub from: Option<IpAddr>,
+    /// From where.
+    pub from: IpAddr,
     /// What was done.
     pub deed: Deed<'a>,
 }
@@ -34,6 +35,4 @@ pub enum Deed<'a> {
     SignedOut,
     /// Was put out, and why.
     PutOut(&'a str),
-    /// Root made a one-time link for the person.
-    LinkMade(Role),
 }

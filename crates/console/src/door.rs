@@ -1,6 +1,6 @@
 //! Who may come in: sessions, links, the count of tries, the roles. Shared by the listener and by root's commands.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use domain::Timestamp;
 
 use crate::attempts::Attempts;
 use crate::audit::{Audit, Deed, Entry};
+use crate::certificate::Certificate;
 use crate::links::Links;
 use crate::roles::Roles;
 use crate::sessions::{BoxError, Session, SessionStore, Sessions};
@@ -54,8 +55,17 @@ pub struct Door {
     pub(crate) failure_takes: Duration,
     audit: Arc<dyn Audit>,
     clock: Clock,
-    /// The address that is served, or why none is.
-    served: RwLock<Result<std::net::SocketAddr, String>>,
+    /// Where the console is served, or why it is not.
+    served: RwLock<Result<Served, String>>,
+}
+
+/// Where the console is served.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// What browsers see there.
+    pub certificate: Arc<Certificate>,
 }
 
 /// A one-time link that was made.
@@ -87,19 +97,18 @@ impl Door {
     }
 
     /// Where the console is served, or why it is not.
-    pub fn served(&self) -> Result<std::net::SocketAddr, String> {
+    pub fn served(&self) -> Result<Served, String> {
         self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes where the console is served, or why it is not.
-    pub fn now_served(&self, at: Result<std::net::SocketAddr, String>) {
+    pub fn now_served(&self, at: Result<Served, String>) {
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     /// Makes a one-time link for a person; none when the kernel gives no random numbers.
     pub fn make_link(&self, user: &str, role: Role) -> Option<Issued> {
         let (token, link) = self.links.make(user, role, self.now())?;
-        self.record(user, None, Deed::LinkMade(role));
         Some(Issued { token: token.text(), expires: link.expires })
     }
 
@@ -113,7 +122,7 @@ impl Door {
     pub fn end_sessions(&self, user: Option<&str>) -> usize {
         let ended = self.sessions.end_those(|session| user.is_none_or(|user| session.user == user));
         for session in &ended {
-            self.record(&session.user, Some(session.from), Deed::PutOut("root ended the session"));
+            self.record(&session.user, session.from, Deed::PutOut("root ended the session"));
         }
         ended.len()
     }
@@ -128,7 +137,7 @@ impl Door {
     }
 
     /// A name is whatever a stranger typed: the record keeps as much of it as a name can have.
-    pub(crate) fn record(&self, who: &str, from: Option<IpAddr>, deed: Deed<'_>) {
+    pub(crate) fn record(&self, who: &str, from: IpAddr, deed: Deed<'_>) {
         let who = who.char_indices().nth(NAME_CHARS_MAX).map_or(who, |(end, _)| &who[..end]);
         self.audit.record(&Entry { who, from, deed });
     }

@@ -73,7 +73,7 @@ async fn current(door: &Door, session: Session) -> Result<Session, Problem> {
     }
     let put_out = |why: &str| {
         if door.sessions.end(&session.hash).is_some() {
-            door.record(&session.user, Some(session.from), Deed::PutOut(why));
+            door.record(&session.user, session.from, Deed::PutOut(why));
         }
         signed_out()
     };

@@ -29,7 +29,7 @@ mod token;
 
 pub use audit::{Audit, Deed, Entry};
 pub use certificate::{Certificate, CertificateError, Source};
-pub use door::{Clock, Door, DoorOptions, Issued};
+pub use door::{Clock, Door, DoorOptions, Issued, Served};
 pub use links::LINK_VALID;
 pub use listener::{BindError, Listener};
 pub use roles::Roles;

@@ -84,7 +84,7 @@ pub(crate) async fn post(
         Err(not_in) => return Ok(refused(&not_in)),
     };
     if let Some(old) = cookie::token(&headers).and_then(|old| door.sessions.end(&old.hash())) {
-        door.record(&old.user, Some(from), Deed::SignedOut);
+        door.record(&old.user, from, Deed::SignedOut);
     }
     let session = door.sessions.find(&token.hash(), door.now()).ok_or_else(signed_out)?;
     let mut response = Json(view(&door, &token, session)).into_response();
@@ -102,7 +102,7 @@ pub(crate) async fn delete(
     forged::comes_from_here(&headers)?;
     forged::carries_token(&headers, &token)?;
     let session = door.sessions.end(&token.hash()).ok_or_else(signed_out)?;
-    door.record(&session.user, Some(from), Deed::SignedOut);
+    door.record(&session.user, from, Deed::SignedOut);
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().extend(cookie::clear().map(|cookie| (header::SET_COOKIE, cookie)));
     Ok(response)

@@ -92,7 +92,7 @@ async fn judge(door: &Door, user: &str, password: &str, from: IpAddr) -> Result<
             };
             door.attempts.was_right(attempt);
             let token = begin(door, &account.name, role, Vouched::Account, from)?;
-            door.record(&account.name, Some(from), Deed::SignedIn(role));
+            door.record(&account.name, from, Deed::SignedIn(role));
             Ok(token)
         }
         Ok(Verdict::Refused(why)) => Err(wrong(door, user, from, &why)),
@@ -110,7 +110,7 @@ async fn judge(door: &Door, user: &str, password: &str, from: IpAddr) -> Result<
 }
 
 fn wrong(door: &Door, user: &str, from: IpAddr, why: &str) -> NotIn {
-    door.record(user, Some(from), Deed::Refused(why));
+    door.record(user, from, Deed::Refused(why));
     NotIn::Wrong
 }
 
@@ -119,13 +119,13 @@ pub(crate) async fn by_link(door: &Door, token: &str, from: IpAddr) -> Result<To
     let begun = tokio::time::Instant::now();
     let attempt = door.attempts.begin(from, None, Instant::now()).map_err(NotIn::Wait)?;
     let Some(link) = Token::parse(token).and_then(|token| door.links.take(&token, door.now())) else {
-        door.record("unknown", Some(from), Deed::Refused("the one-time link is unknown, used or expired"));
+        door.record("unknown", from, Deed::Refused("the one-time link is unknown, used or expired"));
         tokio::time::sleep_until(begun + door.failure_takes).await;
         return Err(NotIn::Wrong);
     };
     door.attempts.was_right(attempt);
     let token = begin(door, &link.user, link.role, Vouched::Link, from)?;
-    door.record(&link.user, Some(from), Deed::SignedInByLink(link.role));
+    door.record(&link.user, from, Deed::SignedInByLink(link.role));
     Ok(token)
 }
 

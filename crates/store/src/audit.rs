@@ -31,8 +31,8 @@ pub struct Audited {
     pub who: String,
     /// From which address; none: this host.
     pub from: Option<String>,
-    /// In which role.
-    pub role: String,
+    /// In which role; none: nobody's.
+    pub role: Option<String>,
     /// What was asked for.
     pub verb: String,
     /// Of what; none: of this host.
@@ -74,6 +74,18 @@ impl Store {
         self.write(|transaction| {
             let update = "UPDATE audit SET result = ?2, detail = ?3 WHERE sequence = ?1";
             transaction.execute(update, params![sequence, word, bounded(detail)])?;
+            Ok(())
+        })
+    }
+
+    /// Of what was refused, only the newest so many of a verb are kept. For what strangers ask: else who asks often makes this host
+    /// forget what the others asked.
+    pub fn audit_forget_refused(&self, verb: &str, kept: u32) -> Result<()> {
+        self.write(|transaction| {
+            let delete = "DELETE FROM audit WHERE verb = ?1 AND result = 'refused' AND sequence <= (
+                SELECT sequence FROM audit WHERE verb = ?1 AND result = 'refused'
+                ORDER BY sequence DESC LIMIT 1 OFFSET ?2)";
+            transaction.execute(delete, params![verb, kept])?;
             Ok(())
         })
     }

@@ -76,7 +76,7 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 ", "
     CREATE TABLE audit (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, who TEXT NOT NULL, address TEXT,
-        role TEXT NOT NULL, verb TEXT NOT NULL, target TEXT, result TEXT, detail TEXT NOT NULL) STRICT;
+        role TEXT, verb TEXT NOT NULL, target TEXT, result TEXT, detail TEXT NOT NULL) STRICT;
     CREATE INDEX operation_by_time ON operation (begun_ms, id);
 ", "
     CREATE TABLE console_session (

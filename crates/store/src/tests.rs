@@ -1,5 +1,6 @@
 //! What was written is there after the process died, is as it was, and repeating a method changes nothing.
 
+mod audit;
 mod authority;
 mod comparisons;
 mod failover;

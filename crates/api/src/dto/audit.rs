@@ -44,8 +44,9 @@ pub struct AuditRecord {
     /// The address that the request came from; none: this host's control socket.
     #[serde(default)]
     pub from: Option<String>,
-    /// The role in which it was asked for.
-    pub role: Role,
+    /// The role in which it was asked for; none: nobody's, as for a sign-in that was refused.
+    #[serde(default)]
+    pub role: Option<Role>,
     /// What was asked for, by its name in this document: `pause`.
     pub verb: String,
     /// Of what: a VM, a peer, an operation, as it was named; none: of this host.

@@ -1,8 +1,6 @@
 //! A request, taken apart: who asks, what is named in its path and query, its body, and what its caller saw before. Whatever is
 //! wrong with it is a [`Problem`] like any other.
 
-use std::future::Future;
-
 use axum::RequestPartsExt;
 use axum::body::Body;
 use axum::extract::connect_info::ConnectInfo;
@@ -36,51 +34,34 @@ pub(crate) struct DryRun {
     pub(crate) dry_run: bool,
 }
 
-/// What the path of a row names.
+/// What the path of a row names, in order.
 pub(crate) trait Named: Sized + Send + 'static {
-    fn of(parts: &mut Parts) -> impl Future<Output = Result<Self, Problem>> + Send;
-    /// For the audit: of what something was asked.
-    fn target(&self) -> Option<String>;
-    /// The VM whose relationship it is, where it is one's.
-    fn first(&self) -> Option<&str>;
+    fn named(names: Vec<String>) -> Result<Self, Problem>;
 }
 
 impl Named for () {
-    async fn of(_: &mut Parts) -> Result<Self, Problem> {
+    fn named(_: Vec<String>) -> Result<Self, Problem> {
         Ok(())
-    }
-    fn target(&self) -> Option<String> {
-        None
-    }
-    fn first(&self) -> Option<&str> {
-        None
     }
 }
 
 impl Named for String {
-    async fn of(parts: &mut Parts) -> Result<Self, Problem> {
-        let Path(name) = parts.extract().await.map_err(|error| not_understood(&error))?;
-        Ok(name)
-    }
-    fn target(&self) -> Option<String> {
-        Some(self.clone())
-    }
-    fn first(&self) -> Option<&str> {
-        Some(self)
+    fn named(names: Vec<String>) -> Result<Self, Problem> {
+        <[String; 1]>::try_from(names).map(|[name]| name).map_err(|_| not_understood(&"one name is meant"))
     }
 }
 
 impl Named for (String, String) {
-    async fn of(parts: &mut Parts) -> Result<Self, Problem> {
-        let Path(names) = parts.extract().await.map_err(|error| not_understood(&error))?;
-        Ok(names)
+    fn named(names: Vec<String>) -> Result<Self, Problem> {
+        <[String; 2]>::try_from(names).map(Into::into).map_err(|_| not_understood(&"two names are meant"))
     }
-    fn target(&self) -> Option<String> {
-        Some(format!("{} {}", self.0, self.1))
-    }
-    fn first(&self) -> Option<&str> {
-        Some(&self.0)
-    }
+}
+
+/// The names in the path, decoded.
+pub(crate) async fn names(parts: &mut Parts) -> Result<Vec<String>, Problem> {
+    let Path(names): Path<Vec<(String, String)>> =
+        parts.extract().await.map_err(|error| not_understood(&error))?;
+    Ok(names.into_iter().map(|(_, name)| name).collect())
 }
 
 /// The caller, as the listener knows it: of each request after a sign-in, or of the whole connection.

@@ -1,6 +1,7 @@
-//! All routes, by subject. A viewer may read everything but the audit; an operator changes the replication of VMs; an administrator
+//! All routes, by subject. A viewer may read everything but the audit and who is signed in; an operator changes the replication of VMs; an administrator
 //! changes the host and whom it trusts, ends relationships, and gives what reaches past a VM: force, paths and programs of the host.
 
+mod console;
 mod host;
 mod live;
 mod operations;
@@ -24,6 +25,7 @@ pub(super) fn table() -> Table {
         unplanned::rows,
         operations::rows,
         live::rows,
+        console::rows,
     ];
     rooms.into_iter().fold(Table::new(), |table, rows| rows(table))
 }

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
+use hyper::body::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -58,6 +59,19 @@ pub(crate) struct Table {
 /// What needs a role above the row's own: when, and why, in words that follow "and".
 pub(crate) type More<B> = (fn(&B) -> bool, &'static str);
 
+// Rows have types of their own; what serves them has not, so that it is compiled once and not for each of them.
+type Answering = Arc<dyn Fn(Shared, Parts) -> BoxFuture<'static, Result<Response, Problem>> + Send + Sync>;
+type Changing =
+    Arc<dyn for<'a> Fn(&'a dyn Service, Raw) -> BoxFuture<'a, Result<Vec<u8>, Problem>> + Send + Sync>;
+
+/// A change before its body has been read.
+struct Raw {
+    who: Caller,
+    path: Vec<String>,
+    body: Bytes,
+    dry_run: bool,
+}
+
 impl Table {
     pub(crate) fn new() -> Table {
         Table { router: Router::new(), document: Document::new() }
@@ -69,7 +83,7 @@ impl Table {
         P: Named,
         Q: DeserializeOwned + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema + Send + 'static,
-        F: for<'a> Fn(&'a dyn Service, Read<P, Q>) -> Reply<'a, A> + Clone + Send + Sync + 'static,
+        F: for<'a> Fn(&'a dyn Service, Read<P, Q>) -> Reply<'a, A> + Copy + Send + Sync + 'static,
     {
         self.read_tagged(row, call, |_| None)
     }
@@ -85,17 +99,20 @@ impl Table {
         P: Named,
         Q: DeserializeOwned + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema + Send + 'static,
-        F: for<'a> Fn(&'a dyn Service, Read<P, Q>) -> Reply<'a, A> + Clone + Send + Sync + 'static,
+        F: for<'a> Fn(&'a dyn Service, Read<P, Q>) -> Reply<'a, A> + Copy + Send + Sync + 'static,
     {
         self.document.add("get", &row, Operation::read::<Q, A>());
-        self.get(row, move |service, mut parts| {
-            let call = call.clone();
-            async move {
-                let read = Read { path: P::of(&mut parts).await?, query: request::query(&parts)? };
-                let shown = call(service.as_ref(), read).await?;
-                Ok(tagged(&parts, JSON, json(&shown)?, revision(&shown)))
-            }
-        })
+        self.get(
+            row,
+            Arc::new(move |service, mut parts| {
+                Box::pin(async move {
+                    let path = P::named(request::names(&mut parts).await?)?;
+                    let read = Read { path, query: request::query(&parts)? };
+                    let shown = call(service.as_ref(), read).await?;
+                    Ok(tagged(&parts, JSON, json(&shown)?, revision(&shown)))
+                })
+            }),
+        )
     }
 
     /// A GET that shows a list, page by page.
@@ -104,17 +121,24 @@ impl Table {
         P: Named,
         Q: DeserializeOwned + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema + Send + 'static,
-        F: for<'a> Fn(&'a dyn Service, Read<P, Q>) -> Reply<'a, Paged<A>> + Clone + Send + Sync + 'static,
+        F: for<'a> Fn(&'a dyn Service, Read<P, Q>) -> Reply<'a, Paged<A>> + Copy + Send + Sync + 'static,
     {
         self.document.add("get", &row, Operation::read::<Q, A>().in_pages());
-        self.get(row, move |service, mut parts| {
-            let call = call.clone();
-            async move {
-                let read = Read { path: P::of(&mut parts).await?, query: request::query(&parts)? };
-                let page = call(service.as_ref(), read).await?;
-                Ok(with_next(&parts, page.next.as_deref(), tagged(&parts, JSON, json(&page.shown)?, None)))
-            }
-        })
+        self.get(
+            row,
+            Arc::new(move |service, mut parts| {
+                Box::pin(async move {
+                    let path = P::named(request::names(&mut parts).await?)?;
+                    let read = Read { path, query: request::query(&parts)? };
+                    let page = call(service.as_ref(), read).await?;
+                    Ok(with_next(
+                        &parts,
+                        page.next.as_deref(),
+                        tagged(&parts, JSON, json(&page.shown)?, None),
+                    ))
+                })
+            }),
+        )
     }
 
     /// The same list as a table for a spreadsheet: for whoever accepts that, or asks for it by the end of the path.
@@ -130,19 +154,18 @@ impl Table {
         P: Named + Clone + Sync,
         A: Serialize + JsonSchema + Send + 'static,
         F: for<'a> Fn(&'a dyn Service, Read<P, Page>) -> Reply<'a, Paged<Vec<A>>>
-            + Clone
+            + Copy
             + Send
             + Sync
             + 'static,
     {
         self.document.add("get", &row, Operation::read::<Page, Vec<A>>().in_pages().or_csv());
         self.document.add("get", &as_csv, Operation::read::<Page, Vec<A>>().in_pages().only_csv());
-        for (row, always) in [(row, false), (as_csv, true)] {
-            let call = call.clone();
-            self = self.get(row, move |service, mut parts| {
-                let call = call.clone();
-                async move {
-                    let (path, query): (P, Page) = (P::of(&mut parts).await?, request::query(&parts)?);
+        let answering = |always: bool| -> Answering {
+            Arc::new(move |service, mut parts| {
+                Box::pin(async move {
+                    let path = P::named(request::names(&mut parts).await?)?;
+                    let query: Page = request::query(&parts)?;
                     let table = always || accepts_csv(&parts);
                     let whole = table && query.limit.is_none();
                     let mut page = call(service.as_ref(), Read { path: path.clone(), query }).await?;
@@ -159,24 +182,20 @@ impl Table {
                         false => tagged(&parts, JSON, json(&page.shown)?, None),
                     };
                     Ok(with_next(&parts, page.next.as_deref(), shown))
-                }
-            });
-        }
-        self
+                })
+            })
+        };
+        self.get(row, answering(false)).get(as_csv, answering(true))
     }
 
     /// A GET with an answer of its own kind.
-    pub(crate) fn get<F, Fut>(mut self, row: Row, answer: F) -> Table
-    where
-        F: Fn(Shared, Parts) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<Response, Problem>> + Send,
-    {
+    pub(crate) fn get(mut self, row: Row, answering: Answering) -> Table {
         let handler = move |State(service): State<Shared>, request: Request| async move {
             let (parts, _) = request.into_parts();
             let allowed =
                 request::caller(&parts).and_then(|caller| request::allow(&caller, row.role, row.name));
             match allowed {
-                Ok(()) => answer(service, parts).await.unwrap_or_else(IntoResponse::into_response),
+                Ok(()) => answering(service, parts).await.unwrap_or_else(IntoResponse::into_response),
                 Err(problem) => problem.into_response(),
             }
         };
@@ -190,7 +209,7 @@ impl Table {
         P: Named,
         B: DeserializeOwned + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema + Send + 'static,
-        F: for<'a> Fn(&'a dyn Service, Change<P, B>) -> Reply<'a, Answer<A>> + Clone + Send + Sync + 'static,
+        F: for<'a> Fn(&'a dyn Service, Change<P, B>) -> Reply<'a, Answer<A>> + Copy + Send + Sync + 'static,
     {
         self.change_with_more(row, (|_| false, ""), call)
     }
@@ -201,18 +220,20 @@ impl Table {
         P: Named,
         B: DeserializeOwned + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema + Send + 'static,
-        F: for<'a> Fn(&'a dyn Service, Change<P, B>) -> Reply<'a, Answer<A>> + Clone + Send + Sync + 'static,
+        F: for<'a> Fn(&'a dyn Service, Change<P, B>) -> Reply<'a, Answer<A>> + Copy + Send + Sync + 'static,
     {
         self.document.add("post", &row, Operation::change::<B, A>(more.1, of_relationship(&row)));
-        let handler = move |State(service): State<Shared>, request: Request| async move {
-            let (parts, body) = request.into_parts();
-            let answer = changed(&service, &row, more, &call, parts, body).await;
-            match answer.and_then(|answer| json(&answer)) {
-                Ok(body) => (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], body).into_response(),
-                Err(problem) => problem.into_response(),
-            }
-        };
-        self.router = self.router.route(row.path, post(handler));
+        let changing: Changing = Arc::new(move |service, raw| {
+            Box::pin(async move {
+                let Raw { who, path, body, dry_run } = raw;
+                let (path, body): (P, B) = (P::named(path)?, request::form(&body)?);
+                if more.0(&body) {
+                    request::allow(&who, Role::Administrator, more.1)?;
+                }
+                json(&call(service, Change { who, path, body, dry_run }).await?)
+            })
+        });
+        self.router = self.router.route(row.path, post(changed_by(row, changing)));
         self
     }
 }
@@ -227,37 +248,43 @@ fn accepts_csv(parts: &Parts) -> bool {
     accepted.is_some_and(|accept| accept.starts_with("text/csv"))
 }
 
+fn changed_by(
+    row: Row,
+    changing: Changing,
+) -> impl Fn(State<Shared>, Request) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static {
+    move |State(service), request| {
+        let changing = changing.clone();
+        Box::pin(async move {
+            match change(&service, &row, &changing, request).await {
+                Ok(body) => (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], body).into_response(),
+                Err(problem) => problem.into_response(),
+            }
+        })
+    }
+}
+
 /// Carries a change out. That it was asked for is on disk before anything is done, and what came of it before anybody is told; a
 /// plan changes nothing and leaves no trace.
-async fn changed<P, B, A, F>(
+async fn change(
     service: &Shared,
     row: &Row,
-    more: More<B>,
-    call: &F,
-    mut parts: Parts,
-    body: Body,
-) -> Result<Answer<A>, Problem>
-where
-    P: Named,
-    B: DeserializeOwned + Send,
-    F: for<'a> Fn(&'a dyn Service, Change<P, B>) -> Reply<'a, Answer<A>>,
-{
+    changing: &Changing,
+    request: Request,
+) -> Result<Vec<u8>, Problem> {
+    let (mut parts, body) = request.into_parts();
     let who = request::caller(&parts)?;
     let DryRun { dry_run } = request::query(&parts)?;
-    let path = P::of(&mut parts).await?;
+    let path = request::names(&mut parts).await?;
     let body = request::body(&parts, body).await;
-    let named = path.target().or_else(|| body.as_ref().ok().and_then(|body| vm_of(body)));
-    let asked = Asked { who: who.clone(), verb: row.name, target: named };
+    let target =
+        if path.is_empty() { body.as_ref().ok().and_then(|body| vm_of(body)) } else { Some(path.join(" ")) };
+    let asked = Asked { who: who.clone(), verb: row.name, target };
     let record = if dry_run { None } else { Some(service.audit_asked(asked).await?) };
     let answer = async {
         request::allow(&who, row.role, row.name)?;
-        let body: B = request::form(&body?)?;
-        if more.0(&body) {
-            request::allow(&who, Role::Administrator, more.1)?;
-        }
-        let vm = path.first().filter(|_| of_relationship(row)).map(str::to_owned);
+        let vm = path.first().filter(|_| of_relationship(row)).cloned();
         request::still_as_seen(&parts, service.as_ref(), vm.as_deref()).await?;
-        call(service.as_ref(), Change { who, path, body, dry_run }).await
+        changing(service.as_ref(), Raw { who, path, body: body?, dry_run }).await
     };
     let answer = answer.await;
     if let Some(record) = record {

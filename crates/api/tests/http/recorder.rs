@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex};
 
 use api::dto::{
-    Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, Compression,
-    CreatePointRequest, CycleView, DiskSelection, DivergedView, Done, EnableRequest, Event, EventQuery,
-    FailoverRequest, FreezeEvery, Health, HostChange, HostView, ImportRequest, Invitation, InviteRequest,
-    JoinRequest, Mode, OperationView, Page, Paged, Peer, Plan, PlannedFailoverRequest, PointList, PointMade,
-    RateLimit, RelationshipDetail, RelationshipSummary, RemoveRequest, ReplicaFate, ReverseRequest,
-    SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, Compression, ConsoleLink,
+    ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DiskSelection, DivergedView, Done,
+    EnableRequest, EndSessionsRequest, Event, EventQuery, FailoverRequest, FreezeEvery, Health, HostChange,
+    HostView, ImportRequest, Invitation, InviteRequest, JoinRequest, Mode, OperationView, Page, Paged, Peer,
+    Plan, PlannedFailoverRequest, PointList, PointMade, RateLimit, RelationshipDetail, RelationshipSummary,
+    RemoveRequest, ReplicaFate, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView, VmView, What,
 };
-use api::{Asked, Caller, Client, Code, Person, Problem, Reply, Role, Service};
+use api::{Asked, Caller, Code, Problem, Reply, Service};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
@@ -90,6 +91,25 @@ impl Service for Recorder {
     }
     fn audit(&self, _: Page) -> Reply<'_, Paged<Vec<AuditRecord>>> {
         Box::pin(async { Ok(Paged::whole(vec![])) })
+    }
+    fn console_sessions(&self) -> Reply<'_, Vec<ConsoleSession>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+    fn console_link(
+        &self,
+        who: Caller,
+        request: ConsoleLinkRequest,
+        dry: bool,
+    ) -> Reply<'_, Answer<ConsoleLink>> {
+        self.refuse(format!("{who} {request:?} dry={dry}"))
+    }
+    fn console_end_sessions(
+        &self,
+        _: Caller,
+        request: EndSessionsRequest,
+        dry: bool,
+    ) -> Reply<'_, Answer<Done>> {
+        self.done(format!("{request:?}"), dry)
     }
     fn vms(&self, _: Page) -> Reply<'_, Paged<Vec<VmView>>> {
         Box::pin(async { Ok(Paged::whole(vec![])) })

@@ -11,7 +11,7 @@ use domain::{
 };
 
 use super::{entry, id, operation, relationship, store};
-use crate::{Event, EventSeverity, InviteVerdict, Peer, Pending, StoreError};
+use crate::{ConsoleSession, Event, EventSeverity, InviteVerdict, Peer, Pending, StoreError};
 
 const ID: RelationshipId = RelationshipId(uuid::Uuid::from_u128(1));
 
@@ -37,6 +37,31 @@ fn a_relationship_comes_back_as_it_was_and_a_second_one_for_the_vm_is_refused() 
     assert_eq!(store.relationship_by_vm(VmId(id(2))).expect("a read"), Some(record));
     let second = Relationship { id: RelationshipId(id(9)), ..relationship() };
     assert!(matches!(store.insert_relationship(&second, None), Err(StoreError::Duplicate)));
+}
+
+#[test]
+fn a_session_of_the_console_outlives_the_process_until_it_is_forgotten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let before = store(&dir);
+    let session = |number: u8| ConsoleSession {
+        token_hash: [number; 32],
+        user: "anna".into(),
+        role: "operator".into(),
+        by_link: number == 2,
+        address: "2001:db8::1".into(),
+        begun: Timestamp(1),
+        used: Timestamp(2),
+        role_seen: Timestamp(3),
+    };
+    for number in [1, 2] {
+        before.keep_console_session(&session(number)).expect("kept");
+    }
+    let used = ConsoleSession { used: Timestamp(9), ..session(2) };
+    before.keep_console_session(&used).expect("its new state");
+    before.forget_console_session(&session(1).token_hash).expect("forgotten");
+    before.forget_console_session(&session(1).token_hash).expect("repeated");
+    std::mem::forget(before); // as after kill -9: nothing is closed
+    assert_eq!(store(&dir).console_sessions().expect("a list"), [used]);
 }
 
 #[test]

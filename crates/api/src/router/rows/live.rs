@@ -1,5 +1,7 @@
 //! What is about the API itself: its document, and the stream of changes.
 
+use std::sync::Arc;
+
 use super::viewer;
 use crate::dto::Changed;
 use crate::openapi::{JSON, Operation};
@@ -17,7 +19,8 @@ pub(super) fn rows(mut table: Table) -> Table {
     let document = viewer("/openapi.json", "openapi", "This document.");
     table.document.add("get", &changes, Operation::stream::<Changed>());
     table.document.add("get", &document, Operation::read::<Nothing, serde_json::Value>());
-    table
-        .get(changes, |service, _| live::changes(service))
-        .get(document, |_, parts| async move { Ok(tagged(&parts, JSON, json(&openapi())?, None)) })
+    table.get(changes, Arc::new(|service, _| Box::pin(live::changes(service)))).get(
+        document,
+        Arc::new(|_, parts| Box::pin(async move { Ok(tagged(&parts, JSON, json(&openapi())?, None)) })),
+    )
 }
