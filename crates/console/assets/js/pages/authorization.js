@@ -1,4 +1,4 @@
-// Who may do what, which hosts may replicate here, and who did what.
+// Who may do what, who is in, which hosts may replicate here, and who did what.
 
 import { h } from "../dom.js";
 import { icon, pageCard, shown } from "../parts.js";
@@ -62,11 +62,36 @@ export function authorizationRoom() {
     ),
     mayDo("administrator") &&
       pageCard(
+        "Signed in",
+        shown(use("console/sessions"), signedIn, () => refresh()),
+      ),
+    mayDo("administrator") &&
+      pageCard(
         "Audit",
         shown(use("audit"), audit, () => refresh()),
       ),
   ];
 }
+
+const signedIn = (sessions) =>
+  h(
+    "ul",
+    { class: "rows" },
+    sessions.map((one) =>
+      h(
+        "li",
+        { key: `${one.user} ${one.begun_at_ms} ${one.from}` },
+        icon("user"),
+        h(
+          "span",
+          { class: "grow" },
+          one.user,
+          h("small", null, `${one.role}, from ${one.from}, since ${fullMoment(one.begun_at_ms)}`),
+        ),
+        one.by_link && h("span", { class: "tag" }, "by root's link"),
+      ),
+    ),
+  );
 
 const audit = (records) =>
   records.length === 0
@@ -97,7 +122,7 @@ const audit = (records) =>
                 h("td", null, fullMoment(record.at_ms)),
                 h("td", null, record.who),
                 h("td", null, record.from ?? "this host"),
-                h("td", null, record.role),
+                h("td", null, record.role ?? "nobody's"),
                 h("td", null, record.verb),
                 h("td", null, record.target ?? ""),
                 h(
