@@ -239,7 +239,7 @@ async function chapterSessionEnds() {
   await alice.getByText("Signed out").waitFor();
   // Another tab of the same browser learns it, and stays where it is.
   const address = otto.url();
-  await lab("run", SECOND, "console", "end-sessions", "--user", "otto");
+  await lab("run", SECOND, "console", "end-sessions", "--user", "otto", "--yes");
   await otto.getByText("Your session has ended").waitFor({ timeout: LIMIT });
   await signIn(otto, "otto");
   await row(otto).waitFor();
