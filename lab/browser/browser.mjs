@@ -53,6 +53,7 @@ export async function visit(host, { theme = "light", size = SIZE, path = "/" } =
   page.on(
     "request",
     (request) =>
+      request.url().startsWith("data:") ||
       new URL(request.url()).host === new URL(addresses[host]).host ||
       complaints.push(`asked another host: ${request.url()}`),
   );

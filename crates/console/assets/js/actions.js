@@ -1,6 +1,7 @@
 // What can be done with a host and with a VM, in the words and the order of Hyper-V Manager: each with the reason why it
 // cannot be done now, if so. The reasons here spare a click; what is allowed is decided by the daemon, in the plan of each dialog.
 
+import { Problem } from "./api.js";
 import { notice } from "./notices.js";
 import { mayDo, session } from "./session.js";
 import { use } from "./store.js";
@@ -20,6 +21,9 @@ const dialogs = {
   follow: () => import("./dialogs/follow.js"),
 };
 
+const NOT_LOADED =
+  "This window cannot be loaded now: the daemon does not answer, or was replaced by another version. Load the page again.";
+
 /** @typedef {{id: string, label: string, symbol: string, reason: string|null, run: () => void, divided?: boolean}} Action */
 
 export function perform(action) {
@@ -30,12 +34,10 @@ const opens =
   (dialog, name, ...given) =>
   async () => {
     try {
-      (await dialogs[dialog]())[name](...given);
-    } catch {
-      notice(
-        "This window cannot be loaded now: the daemon does not answer, or was replaced by another version. Load the page again.",
-        "failed",
-      );
+      await (await dialogs[dialog]())[name](...given);
+    } catch (failure) {
+      const told = failure instanceof Problem ? `${failure.title}: ${failure.detail}` : NOT_LOADED;
+      notice(told, "failed");
     }
   };
 

@@ -1,21 +1,22 @@
 // The Reverse Replication wizard: everything is filled in from the original, so that nothing can be mismatched by accident.
 
+import { get } from "../api.js";
 import { h } from "../dom.js";
 import { notice } from "../notices.js";
 import { checks, facts, loading, problem } from "../parts.js";
 import { refresh, use } from "../store.js";
 import { every } from "../words.js";
-import { detail, otherHost } from "../world.js";
+import { otherHost } from "../world.js";
 import { frequency } from "./choices.js";
 import { select, text } from "./fields.js";
 import { openWizard } from "./wizard.js";
 
-export function reverse(side) {
-  const known = detail(side).value ?? side;
+export async function reverse(side) {
+  const known = await get(`relationships/${encodeURIComponent(side.id)}`);
   const it = {
     peer: otherHost(side),
     frequency: String(side.frequency_seconds),
-    compression: known.compression ?? null,
+    compression: known.compression,
   };
   const connection = () => use(`peers/${encodeURIComponent(it.peer)}/test`);
   openWizard({
@@ -99,7 +100,7 @@ export function reverse(side) {
         ["Replica server", it.peer],
         ["Frequency", every(Number(it.frequency))],
         ["Compression", it.compression],
-        ["Recovery points", known.recovery_points ?? null],
+        ["Recovery points", known.recovery_points],
       ]),
     done: (_, dialog) => {
       dialog.close();

@@ -1,8 +1,8 @@
 // Replication Settings of one VM. Only what was changed is sent.
 
+import { get } from "../api.js";
 import { h } from "../dom.js";
 import { bytes, every, typedSeconds } from "../words.js";
-import { detail } from "../world.js";
 import {
   drillsForm,
   freezeForm,
@@ -23,9 +23,7 @@ import { radios, text } from "./fields.js";
 const typed = (seconds) => (seconds ? every(seconds) : "never");
 
 export async function vmSettings(side) {
-  const answer = detail(side);
-  if (!answer.value) return;
-  const known = answer.value;
+  const known = await get(`relationships/${encodeURIComponent(side.id)}`);
   const from = asTyped(known);
   const it = structuredClone(from);
   Object.assign(it, { namesHere: known.primary_server, namesThere: known.replica_server });
