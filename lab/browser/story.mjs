@@ -223,7 +223,7 @@ async function chapterKeyboard() {
   await alice.getByRole("tab", { name: "Replication", selected: true }).waitFor();
   await row(alice).focus();
   await alice.keyboard.press("Shift+F10");
-  await alice.keyboard.press("p");
+  await alice.locator("[role=menuitem]:focus", { hasText: "Planned Failover…" }).waitFor();
   await alice.keyboard.press("Enter");
   await dialog(alice).getByText("Planned Failover of").waitFor();
   await alice.keyboard.press("Escape");

@@ -29,7 +29,7 @@ export function openDialog(content) {
         null,
         icon(content.symbol),
         h("h2", { id }, content.title),
-        iconButton("Close", "close", () => element.close()),
+        iconButton("Close the window", "close", () => element.close()),
       ),
       h("div", { class: "dialog-body" }, content.body()),
       h("footer", null, content.buttons()),
