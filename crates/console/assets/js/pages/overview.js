@@ -3,7 +3,7 @@
 
 import { h } from "../dom.js";
 import { actionOf, follow, hostActions, perform, vmActions } from "../actions.js";
-import { matters } from "../attention.js";
+import { matters } from "./attention.js";
 import { live } from "../operation.js";
 import { bar, button, cure, icon, pageCard, shown } from "../parts.js";
 import { address } from "../route.js";
@@ -13,7 +13,7 @@ import { awaySince, findVm, hosts, isDebt, isNaked, openOperations, vmsOf } from
 
 const NAKED_SHOWN_MAX = 12;
 
-export function overviewPage() {
+export function page() {
   const all = hosts();
   return h(
     "div",
@@ -32,7 +32,7 @@ export function overviewPage() {
   );
 }
 
-export const overviewPane = () => [[hosts()[0].name, hostActions(hosts()[0])]];
+export const pane = () => [[hosts()[0].name, hostActions(hosts()[0])]];
 
 function figures(all, sides) {
   const protectedWell = sides.filter((side) => side.health === "normal").length;

@@ -18,7 +18,7 @@ const ROOMS = {
   authorization: ["Authorization", authorizationRoom],
 };
 
-export function settingsPage(route) {
+export function page(route) {
   const [title, room] = ROOMS[route.room] ?? ROOMS.host;
   return h(
     "div",
@@ -27,6 +27,9 @@ export function settingsPage(route) {
     room(),
   );
 }
+
+/** Its actions stand on the page itself. */
+export const pane = () => [];
 
 const host = () => hosts()[0];
 

@@ -8,7 +8,7 @@ import { repaint } from "../store.js";
 /** Of the form: what went wrong last, and whether an answer is awaited. */
 const form = { problem: null, waiting: false };
 
-export function signInPage() {
+export function page() {
   const said = form.problem ?? session.why;
   return h(
     "main",

@@ -2,11 +2,11 @@
 
 import { h } from "../dom.js";
 import { hostActions, vmActions } from "../actions.js";
+import { lazy } from "../lazy.js";
 import { table } from "../list.js";
 import { openMenu } from "../menu.js";
 import { button, empty, health, icon, loading, problem } from "../parts.js";
 import { address, go } from "../route.js";
-import { tabs } from "../tabs.js";
 import { use, refresh } from "../store.js";
 import { age, ago, coarse, moment } from "../words.js";
 import { hosts, isDebt, isNaked, peerOf, vmsOf } from "../world.js";
@@ -65,7 +65,9 @@ function lagCell(vm) {
 const words = (vm) =>
   [vm.name, power(vm), role(vm), replicationState(vm), vm.health, peerOf(vm)].join(" ").toLowerCase();
 
-export function vmsPage(route) {
+const TABS = () => import("../tabs/tabs.js");
+
+export function page(route) {
   const host = hosts().find((one) => one.name === route.host);
   if (!host)
     return use("peers").value
@@ -93,7 +95,7 @@ export function vmsPage(route) {
       !host.seen && host.known && unseenHost(host),
       listOf(host, vms, selected),
     ),
-    selected && tabs(selected, host, route),
+    selected && (lazy(TABS)?.tabs(selected, host, route) ?? loading(4)),
   );
 }
 
@@ -145,7 +147,7 @@ function listOf(host, vms, selected) {
 const tabNow = () => location.pathname.split("/")[4];
 
 /** What stands at the right of this page. */
-export function vmsPane(route) {
+export function pane(route) {
   const host = hosts().find((one) => one.name === route.host);
   if (!host) return [];
   const vm = vmsOf(host)?.find((one) => one.key === route.vm);

@@ -1,7 +1,7 @@
 // View Replication Health: the numbers of the monitoring interval and their course.
 
 import { h } from "../dom.js";
-import { columns, curve, missedStrip } from "../charts.js";
+import { columns, curve, missedStrip } from "./charts.js";
 import { actionOf, perform } from "../actions.js";
 import { button, card, empty, facts, icon, shown } from "../parts.js";
 import { refresh, repaint, use } from "../store.js";

@@ -1,9 +1,9 @@
 // What needs a person, the worst first, each with its cure. Facts only: pages decide how to show them.
 
-import { serverNow } from "./api.js";
-import { use } from "./store.js";
-import { moment, span } from "./words.js";
-import { detail, hosts, isDebt, openOperations } from "./world.js";
+import { serverNow } from "../api.js";
+import { use } from "../store.js";
+import { moment, span } from "../words.js";
+import { detail, hosts, isDebt, openOperations } from "../world.js";
 
 /** Reasons are asked for one VM at a time; beyond these, the list of VMs says the rest. */
 const ASKED_MAX = 25;

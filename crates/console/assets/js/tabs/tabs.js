@@ -1,16 +1,16 @@
 // The tabs below the list: what is known of one VM.
 
-import { h } from "./dom.js";
-import { vmActions } from "./actions.js";
-import { openMenu } from "./menu.js";
-import { button, health, icon, iconButton } from "./parts.js";
-import { address, go } from "./route.js";
-import { events } from "./tabs/events.js";
-import { networking } from "./tabs/networking.js";
-import { operations } from "./tabs/operations.js";
-import { points } from "./tabs/points.js";
-import { replication } from "./tabs/replication.js";
-import { summary } from "./tabs/summary.js";
+import { h } from "../dom.js";
+import { vmActions } from "../actions.js";
+import { openMenu } from "../menu.js";
+import { button, health, icon, iconButton } from "../parts.js";
+import { address, go } from "../route.js";
+import { events } from "./events.js";
+import { networking } from "./networking.js";
+import { operations } from "./operations.js";
+import { points } from "./points.js";
+import { replication } from "./replication.js";
+import { summary } from "./summary.js";
 
 const TABS = [
   ["summary", "Summary", summary],

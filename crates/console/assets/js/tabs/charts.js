@@ -1,7 +1,7 @@
 // Small charts in SVG: a curve against its limit, columns, and a strip of what was missed. Each says its numbers to a screen reader.
 
-import { h } from "./dom.js";
-import { moment } from "./words.js";
+import { h } from "../dom.js";
+import { moment } from "../words.js";
 
 const WIDTH = 560;
 const HEIGHT = 150;
