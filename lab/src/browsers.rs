@@ -46,7 +46,7 @@ pub fn play(lab: &Lab, script: &str, mut answer: impl FnMut(&[&str]) -> String) 
     std::fs::create_dir_all(&pictures)?;
     let address =
         |host: &crate::Host| (host.name().to_owned(), format!("https://{}:{PORT}", host.address()).into());
-    let addresses: serde_json::Map<_, _> = lab.hosts().iter().map(address).collect();
+    let addresses: serde_json::Map<String, serde_json::Value> = lab.hosts().iter().map(address).collect();
     let mut command = Command::new("node");
     command
         .arg(repository().join("lab/browser").join(script))

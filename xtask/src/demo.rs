@@ -44,7 +44,7 @@ fn consoles(lab: &Lab) -> Result<()> {
     let program = lab::binaries()?.virt_replica;
     println!("\nThe consoles, for a browser on this machine (each link works once, within ten minutes):");
     for host in lab.hosts() {
-        let words = ["console", "link", "--yes", "--json"].map(AsRef::as_ref);
+        let words = ["console", "link", "--yes", "--json"].map(std::ffi::OsStr::new);
         let made = host.exec([program.as_os_str()].into_iter().chain(words))?;
         let made: serde_json::Value = serde_json::from_str(&made)?;
         let made = made.get("done").unwrap_or(&made);
