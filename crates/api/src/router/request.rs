@@ -115,10 +115,9 @@ pub(crate) async fn body(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-/// What a body asks for. No body and `null` ask for what has no fields, or for the defaults of all of them.
+/// What a body asks for. No body asks for what has no fields, or for the defaults of all of them.
 pub(crate) fn form<B: DeserializeOwned>(bytes: &Bytes) -> Result<B, Problem> {
-    let blank = bytes.is_empty() || bytes.as_ref() == b"null";
-    let bytes: &[u8] = if blank { b"{}" } else { bytes };
+    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(bytes).map_err(|error| not_understood(&error))
 }
 
