@@ -55,6 +55,7 @@ mod standing;
 mod survey;
 mod test_failover;
 mod transfer;
+mod trust;
 mod view;
 mod visible;
 mod wrap;
@@ -63,7 +64,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
@@ -71,6 +71,7 @@ use hypervisor::{Happening, Hypervisor, HypervisorError};
 use peer::Seen;
 use store::{Record, Store};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use transport::{Identity, PeerClient, RateLimiter, TrustStore};
 
 pub use certificates::CERTIFICATE_LOOK;
@@ -87,6 +88,7 @@ pub use protect::{EnableRequest, ReverseRequest};
 pub use quiesce::{DISMISSED, FROZEN_MAX};
 pub use report::{Report, Times, facts, words};
 pub use test_failover::{Finding, TestFacts, TestOptions, TestView};
+pub use trust::Trust;
 pub use view::Progress;
 pub use wrap::DisksToMove;
 
