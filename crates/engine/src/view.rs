@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::health::{HealthFacts, assess};
 use domain::{DiskTarget, HealthReport, RelationshipId, Role, Statistics, Timestamp};
 use hypervisor::DiskFacts;
 use store::Record;
+use tokio::time::Instant;
 
 use crate::compare::policy;
 use crate::source::checkpoint_name;
