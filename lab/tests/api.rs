@@ -20,7 +20,9 @@ fn hold(lab: &Lab, rules: &str) {
         "run",
         &format!("http://{address}/api/v1/openapi.json"),
     ]);
-    let output = command.output().unwrap();
+    // What it wants to remember for its next run stays nowhere.
+    let folder = tempfile::tempdir().unwrap();
+    let output = command.current_dir(folder.path()).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(output.status.success(), "{said}\n{}", lab.host(HOSTS[0]).log("virtreplicad").unwrap());
