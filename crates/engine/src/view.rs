@@ -51,10 +51,10 @@ impl Engine {
             && summed.interval == interval
             && summed.at.elapsed() < SUMMED_MAX_AGE
         {
-            return Ok(summed.statistics.clone());
+            return Ok(summed.statistics);
         }
         let statistics = self.sum_up(record, interval)?;
-        *known = Some(Summed { at: Instant::now(), interval, statistics: statistics.clone() });
+        *known = Some(Summed { at: Instant::now(), interval, statistics });
         Ok(statistics)
     }
 
