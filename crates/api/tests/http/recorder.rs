@@ -1,6 +1,6 @@
 //! A service that writes down what reached it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use api::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest,
