@@ -8,6 +8,7 @@
 //! dump I            all records of data folder I (0, 1)             -> N ... / bad OFFSET ... / end COUNT
 //! fill NAME MIB     write MIB MiB of random bytes into NAME         -> ok MIB
 //! sum NAME          checksum of the file NAME of folder 0           -> sum HEX BYTES
+//! agent hang        the guest agent stands still; `agent go` lets it go on -> ok
 //! who               which boot this is                              -> boot ID uptime SECONDS folders COUNT
 //! ```
 //! A request that fails is answered `error TEXT`.
@@ -16,6 +17,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 /// TCP port of the workload.
@@ -91,6 +93,8 @@ fn handle(request: &str, journal: &Journal, answer: &mut impl Write) -> io::Resu
             let bytes = fs::read(folder(journal, 0)?.join(safe(name)?))?;
             writeln!(answer, "sum {:016x} {}", checksum(&bytes), bytes.len())
         }
+        ["agent", "hang"] => signal_agent("-STOP").and_then(|()| writeln!(answer, "ok")),
+        ["agent", "go"] => signal_agent("-CONT").and_then(|()| writeln!(answer, "ok")),
         ["who"] => {
             let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
             let uptime = fs::read_to_string("/proc/uptime")?;
@@ -99,6 +103,12 @@ fn handle(request: &str, journal: &Journal, answer: &mut impl Write) -> io::Resu
         }
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "no such request")),
     }
+}
+
+fn signal_agent(signal: &str) -> io::Result<()> {
+    let process = fs::read_to_string("/run/qemu-ga.pid")?;
+    let sent = Command::new("kill").args([signal, process.trim()]).status()?;
+    if sent.success() { Ok(()) } else { Err(io::Error::other("the agent is not there")) }
 }
 
 fn parse(word: &str) -> io::Result<u64> {

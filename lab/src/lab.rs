@@ -108,6 +108,11 @@ impl Lab {
         network::cut(second, first)
     }
 
+    /// A host hears nothing of the other, which hears all of it.
+    pub fn deafen(&self, host: usize) -> Result<()> {
+        network::deafen(&self.hosts[host], &self.hosts[1 - host])
+    }
+
     /// Lets the two hosts talk again; repeating it is no error.
     pub fn heal_link(&self) -> Result<()> {
         self.hosts.iter().try_for_each(network::heal)

@@ -96,6 +96,16 @@ pub(crate) fn cut(host: &Host, other: &Host) -> Result<()> {
     host.exec(["nft", &rules]).map(drop)
 }
 
+/// Drops, on `host`, whatever comes from `other`; what goes there arrives.
+pub(crate) fn deafen(host: &Host, other: &Host) -> Result<()> {
+    heal(host)?;
+    let rules = format!(
+        "table ip vrcut {{ chain arriving {{ type filter hook input priority 0; ip saddr {} drop; }} }}",
+        other.address()
+    );
+    host.exec(["nft", &rules]).map(drop)
+}
+
 /// Takes the cut away; no cut is no error.
 pub(crate) fn heal(host: &Host) -> Result<()> {
     host.exec(["nft", "add table ip vrcut; delete table ip vrcut"]).map(drop)

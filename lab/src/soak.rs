@@ -32,6 +32,8 @@ const HEALS: Duration = Duration::from_secs(300);
 /// Longest wait for a guest to boot or to shut down.
 const BOOTS: Duration = Duration::from_secs(120);
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
+/// How long a link that flaps is cut, and not.
+const FLAP: Duration = Duration::from_millis(700);
 /// A recovery point this young was made after whatever happened.
 const YOUNG_MS: u128 = 8000;
 
@@ -163,6 +165,19 @@ impl Soaking {
                 self.lab.cut_link()?;
                 std::thread::sleep(time);
                 self.lab.heal_link()?;
+            }
+            Event::Deafen(host, time) => {
+                self.lab.deafen(host)?;
+                std::thread::sleep(time);
+                self.lab.heal_link()?;
+            }
+            Event::FlapLink(times) => {
+                for _ in 0..times {
+                    self.lab.cut_link()?;
+                    std::thread::sleep(FLAP);
+                    self.lab.heal_link()?;
+                    std::thread::sleep(FLAP);
+                }
             }
             Event::KillDaemon(host) => {
                 self.product.kill(HOSTS[host])?;

@@ -84,6 +84,11 @@ impl Client {
         self.ask(&format!("sum {name}"), LONG_LIMIT)
     }
 
+    /// Lets the guest agent stand still, or go on.
+    pub fn hang_agent(&mut self, hangs: bool) -> Result<()> {
+        self.ask(if hangs { "agent hang" } else { "agent go" }, ANSWER_LIMIT).map(drop)
+    }
+
     /// Which life of the guest answers.
     pub fn who(&mut self) -> Result<Who> {
         let answer = self.ask("who", ANSWER_LIMIT)?;

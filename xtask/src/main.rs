@@ -10,6 +10,7 @@ mod install;
 mod lab_commands;
 mod model;
 mod program;
+mod sim;
 mod soak;
 mod test;
 mod tidy;
@@ -65,6 +66,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Two real engines over a simulated hypervisor, link and clock
+    Sim {
+        /// How many seeds
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+        /// The first of them
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+    },
     /// Two hosts and two VMs, faults at random instants, and judges at the end
     Soak {
         /// How long faults come
@@ -109,6 +119,7 @@ fn run(command: Command) -> Result<ExitCode> {
             program::run(&[&["cargo", "run", "--quiet", "-p", "fuzz", "--"], &words[..]].concat())?;
         }
         Command::Model { long } => model::run(long)?,
+        Command::Sim { seeds, first } => sim::run(seeds, first)?,
         Command::Soak { minutes, seed } => soak::run(minutes, seed)?,
         Command::Lab(command) => return lab_commands::run(command),
         Command::Test { no_lab: true, .. } => test::everything(test::LabCases::None)?,

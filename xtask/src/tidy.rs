@@ -5,6 +5,7 @@
 mod edges;
 mod files;
 mod licences;
+mod marks;
 mod tests_named;
 
 use anyhow::{Result, ensure};
@@ -17,6 +18,7 @@ pub(crate) fn check() -> Result<()> {
     let mut complaints = edges::check(&repository)?;
     complaints.extend(files::check(&repository)?);
     complaints.extend(licences::check(&repository)?);
+    complaints.extend(marks::check(&repository)?);
     complaints.extend(tests_named::check(&repository)?);
     for complaint in &complaints {
         eprintln!("{complaint}");

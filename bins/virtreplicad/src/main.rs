@@ -22,7 +22,6 @@ mod showing;
 mod start_guard;
 mod test_failovers;
 mod thaw;
-mod trust;
 mod views;
 mod visitors;
 mod vms;
@@ -104,7 +103,7 @@ async fn run(config: Config) -> Result<()> {
     let host = store.host_identity(HostId(Uuid::new_v4()))?;
     let now = engine::clock::now();
     let identity = Arc::new(Identity::open_or_create(&config.state, &config.host_name, now)?);
-    let trust = Arc::new(trust::Trust(store.clone()));
+    let trust = Arc::new(engine::Trust(store.clone()));
     let hook = start_guard::install(Path::new(start_guard::HOOK), &config)?;
     let parts = engine::Config {
         host_name: config.host_name.clone(),

@@ -401,8 +401,11 @@ impl Client {
     }
 
     async fn write<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B, dry: bool) -> Result<T> {
-        let body = serde_json::to_vec(body)
+        let mut body = serde_json::to_vec(body)
             .map_err(|error| Problem::new(Code::Invalid, "Request cannot be written", error.to_string()))?;
+        if body == b"null" {
+            body.clear(); // what has no fields has no body
+        }
         let path = if dry { format!("{path}?dry_run=true") } else { path.to_owned() };
         understood(&self.send(Method::POST, &path, body.into()).await?.0)
     }

@@ -4,11 +4,12 @@
 //! cycle's backup is open it never hears, and the backup hangs for half a minute. So a cycle waits for the agent, for a
 //! while. NOT a boot check: a guest that never comes up is replicated like any other.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::RelationshipId;
 use hypervisor::VmFacts;
 use store::Record;
+use tokio::time::Instant;
 
 use crate::seen::Seen;
 use crate::{Engine, Result};

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use choreography::{Procedure, Side};
 use domain::retention::{LAYERS_MAX, LAYERS_RESERVED};
@@ -22,6 +22,7 @@ use domain::{
 use layer::{FoldStep, LayerError, Merge, ReplicaDirectory, Scope};
 use store::Record;
 use tokio::sync::MutexGuard;
+use tokio::time::Instant;
 use wire::message::{Answer, Request};
 
 use crate::{Code, Engine, Refusal, Result, blocking, cycle, replica};

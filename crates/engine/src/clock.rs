@@ -1,12 +1,23 @@
 //! The wall clock, in one place.
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::Timestamp;
 
+static SIMULATED: OnceLock<fn() -> Timestamp> = OnceLock::new();
+
+/// From now on, in this process, it is what `clock` says. For a simulation alone.
+pub fn simulate(clock: fn() -> Timestamp) {
+    let _ = SIMULATED.set(clock);
+}
+
 /// Now, by this host's clock.
 #[must_use]
 pub fn now() -> Timestamp {
+    if let Some(simulated) = SIMULATED.get() {
+        return simulated();
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -10,7 +10,7 @@
 
 mod steps;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use choreography::authority::Denied;
 use choreography::{Entry, Mark, Operation, Options, Procedure, Side, Step, fold};
@@ -18,6 +18,7 @@ use domain::{
     Check, CheckName, OperationId, Phase, PointId, RecoveryPoint, Role, Settlement, Timestamp, vm_argument,
 };
 use store::{Pending, Record, StoreError};
+use tokio::time::Instant;
 use uuid::Uuid;
 use wire::message::Beliefs;
 

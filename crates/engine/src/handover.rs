@@ -1,11 +1,12 @@
 //! The steps of the planned failover, as `operation` asks for them. Every step may be done again after a crash.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use choreography::{Entry, Mark, Step, StepState, fold};
 use domain::{OperationId, Phase, RecoveryPoint, vm_argument};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record};
+use tokio::time::Instant;
 use wire::message::form::{OperationForm, PointForm, SettingsForm};
 use wire::message::{Answer, Request};
 

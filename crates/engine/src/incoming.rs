@@ -4,11 +4,12 @@
 //! after a crash of either daemon. NOT aware of the network: frames come out of a channel, and its end is the break.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::{DiskTarget, Lineage, PointId};
 use layer::{Backing, FileName, LayerError, LayerSpec, LayerWriter, ReplicaDirectory};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use uuid::Uuid;
 use wire::message::Partial;
 use wire::{DeltaDigest, DeltaHeader, DeltaTrailer, Frame, FrameKind};
@@ -126,6 +127,7 @@ impl Incoming {
         let trailer = match ended {
             Ok(trailer) if trailer.digest == Lineage(so_far.digest.0).to_hex() => trailer,
             Ok(_) => {
+                cov_mark::hit!(a_delta_with_a_wrong_digest_counts_for_nothing);
                 // What cannot be removed now is removed before the next delta is written.
                 writers.into_iter().for_each(|writer| drop(writer.abandon()));
                 return Err(Refusal::failed("the delta does not have its digest"));
@@ -217,6 +219,7 @@ impl SoFar {
     /// To go on in a later disk, each before it must be known as complete, also one that no frame was for.
     fn finish_disks_before(&mut self, disk: u16, writers: &mut [LayerWriter]) -> Result<()> {
         while self.disk < disk {
+            cov_mark::hit!(a_disk_is_complete_before_the_next_begins);
             self.make_durable(writers)?;
             (self.disk, self.offset) = (self.disk + 1, 0);
         }

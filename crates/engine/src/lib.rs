@@ -56,6 +56,7 @@ mod standing;
 mod survey;
 mod test_failover;
 mod transfer;
+mod trust;
 mod view;
 mod visible;
 mod wrap;
@@ -64,7 +65,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
@@ -72,6 +72,7 @@ use hypervisor::{Happening, Hypervisor, HypervisorError};
 use peer::Seen;
 use store::{Record, Store};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use transport::{Identity, PeerClient, RateLimiter, TrustStore};
 
 pub use certificates::CERTIFICATE_LOOK;
@@ -90,6 +91,7 @@ pub use report::{Report, Times, facts, words};
 pub use show::{SHOWN_MAX, Views};
 pub use survey::judge::obstacle_words;
 pub use test_failover::{Finding, TestFacts, TestOptions, TestView};
+pub use trust::Trust;
 pub use view::Progress;
 pub use wrap::DisksToMove;
 

@@ -1,13 +1,14 @@
 //! Driving an operation: the tables decide what comes next, the procedures' own files do it (`handover`, `failover`), and this
 //! file keeps the journal: intent before effect, evidence after. Every step may be done again after a crash.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use choreography::next::next;
 use choreography::{Entry, Mark, Next, Operation, Outcome, Procedure, Side, Step, StepState, fold};
 use domain::RecoveryPoint;
 use hypervisor::VmState;
 use store::Record;
+use tokio::time::Instant;
 use wire::message::form::EntryForm;
 use wire::message::{Answer, Request};
 

@@ -1,10 +1,11 @@
 //! The owner of a relationship: looks at the store, does the one thing that is due, sleeps until the bell or the next time.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::{CycleOutcome, CycleRecord, Epoch, Phase, RelationshipId, Role, Timestamp};
 use store::Record;
+use tokio::time::Instant;
 
 use crate::compare::policy;
 use crate::events::Number;

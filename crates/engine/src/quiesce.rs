@@ -9,11 +9,12 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::{Consistency, Health, Notice, Phase, Timestamp, VmId, vm_argument};
 use hypervisor::{BackupRequest, Hypervisor, OpenBackup, VmFacts};
 use store::{Record, Store};
+use tokio::time::Instant;
 
 use crate::events::Number;
 use crate::{Engine, Refusal, Result, clock};

@@ -1,12 +1,12 @@
 //! A replica on this host's disk: its directory, its definition, and the ways in and out of being primary.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, vm_argument};
 use hypervisor::{Firmware, Placement, VmFacts};
 use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
 use store::Record;
+use tokio::time::Instant;
 
 use crate::compare::serve;
 use crate::seed::{self, Seed};

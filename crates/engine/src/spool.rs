@@ -125,6 +125,7 @@ impl SpoolWriter {
                 state.memory_bytes += length;
                 Place::Memory(piece.clone())
             } else if state.file_bytes + length <= self.0.file_bytes_max {
+                cov_mark::hit!(a_spool_overflows_into_its_file);
                 let offset = state.file_bytes;
                 self.0.file.write_all_at(piece, offset)?;
                 state.file_bytes += length;
@@ -132,6 +133,7 @@ impl SpoolWriter {
             } else if state.abandoned {
                 return Err(io::ErrorKind::StorageFull.into());
             } else {
+                cov_mark::hit!(a_full_spool_gives_up_going_back);
                 // Going on matters more than going back.
                 state.keeps = false;
                 state.forget_taken();
@@ -165,6 +167,7 @@ impl Shared {
     /// The file begins anew when nothing in it is needed any more.
     fn reuse_file(&self, state: &mut State) -> io::Result<()> {
         if state.file_bytes > 0 && state.pieces.is_empty() {
+            cov_mark::hit!(a_spool_uses_its_file_again);
             state.file_bytes = 0;
             self.file.set_len(0)?;
         }
@@ -261,6 +264,8 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_come_out_in_order_through_memory_and_file() {
+        cov_mark::check!(a_spool_overflows_into_its_file);
+        cov_mark::check!(a_spool_uses_its_file_again);
         for keeps in [false, true] {
             let dir = tempfile::tempdir().expect("a directory");
             let (writer, reader) = spool(dir.path(), 1 << 30, keeps).expect("a spool");
@@ -316,6 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_spool_that_had_to_forget_says_so_and_goes_on() {
+        cov_mark::check!(a_full_spool_gives_up_going_back);
         let dir = tempfile::tempdir().expect("a directory");
         let (writer, reader) = spool(dir.path(), 4 << 20, true).expect("a spool");
         let writing = tokio::spawn(async move {

@@ -10,12 +10,13 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::{Compression, Lineage, PointId};
 use futures_util::{StreamExt, stream};
 use store::Record;
+use tokio::time::Instant;
 use transport::{BoxError, DeltaAnswer, DeltaOptions, TransferProgress};
 use wire::codec::Adaptive;
 use wire::frame::{FRAME_DATA_MAX, end_frame};

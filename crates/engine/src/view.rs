@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::health::{HealthFacts, assess};
 use domain::{DiskTarget, HealthReport, RelationshipId, Role, Statistics, Timestamp};
 use hypervisor::DiskFacts;
 use store::Record;
+use tokio::time::Instant;
 
 use crate::compare::policy;
 use crate::source::checkpoint_name;
@@ -50,10 +51,10 @@ impl Engine {
             && summed.interval == interval
             && summed.at.elapsed() < SUMMED_MAX_AGE
         {
-            return Ok(summed.statistics.clone());
+            return Ok(summed.statistics);
         }
         let statistics = self.sum_up(record, interval)?;
-        *known = Some(Summed { at: Instant::now(), interval, statistics: statistics.clone() });
+        *known = Some(Summed { at: Instant::now(), interval, statistics });
         Ok(statistics)
     }
 

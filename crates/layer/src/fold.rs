@@ -181,9 +181,11 @@ impl Fold<'_> {
     pub fn next(&self) -> Result<Option<FoldStep>, LayerError> {
         let disk = self.directory.disk(&self.target)?;
         if !disk.folded.is_empty() {
+            cov_mark::hit!(a_fold_finds_files_that_were_not_deleted);
             return Ok(Some(FoldStep::Delete));
         }
         if let Some(index) = self.rebased()? {
+            cov_mark::hit!(a_fold_finds_a_rebase_that_was_not_recorded);
             return Ok(Some(FoldStep::Record(self.merge(disk, index))));
         }
         let manifest = &self.directory.manifest;

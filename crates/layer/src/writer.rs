@@ -132,6 +132,9 @@ impl LayerWriter {
         let folder = Folder::open(folder)?;
         let path = folder.path().join(name.as_str());
         let (file, progress) = open_partial(&folder, name, spec)?;
+        if file.metadata().is_ok_and(|it| it.len() > progress.next_host_offset) {
+            cov_mark::hit!(a_resumed_layer_loses_what_was_not_durable);
+        }
         // What was appended after the last durable moment is unknown, and so is a header of a seal that was cut.
         file.set_len(progress.next_host_offset).map_err(LayerError::io("cut", &path))?;
         file.write_all_at(&[0; HEAD_BYTES], 0).map_err(LayerError::io("write", &path))?;

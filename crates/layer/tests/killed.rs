@@ -2,7 +2,8 @@
 //!
 //! The victim is this test binary under `strace`, which kills it (or the `qemu-img` that it runs) at the N-th such
 //! call, for every N until nothing is left to interrupt. Each start finds out from the files alone where it stands.
-//! Our own calls come in the same order every time; those of the threads of `qemu-img` do not.
+//! Our own calls come in the same order every time; those of the threads of `qemu-img` do not. In the same way a disk fails at the
+//! N-th write or sync, once: whoever met it must stop, and trust nothing of what it wrote.
 
 mod common;
 
@@ -19,6 +20,8 @@ const NEWEST: u64 = 4;
 const FOLDER_VARIABLE: &str = "LAYER_TEST_VICTIM_FOLDER";
 /// The work makes far fewer calls of one kind; without a limit a mistake here would never end.
 const CALLS_MAX: usize = 300;
+/// The victim's exit code when a layer was trusted after its disk failed; any other failure of the victim is as good as a kill.
+const TRUSTED: i32 = 99;
 
 /// The disk after each point.
 fn content(ordinal: u64) -> Vec<u8> {
@@ -62,8 +65,13 @@ fn receive(directory: &ReplicaDirectory, ordinal: u64) {
         let data = &all[at as usize..(at + CLUSTER) as usize];
         let zero = data.iter().all(|byte| *byte == 0);
         if zero { writer.zero(at, CLUSTER) } else { writer.write(at, data) }.expect("in order");
-        if cluster % 2 == 0 {
-            writer.make_durable(b"").expect("durable");
+        if cluster % 2 == 0
+            && let Err(error) = writer.make_durable(b"")
+        {
+            if writer.make_durable(b"").is_ok() || writer.seal().is_ok() {
+                std::process::exit(TRUSTED);
+            }
+            panic!("{error}");
         }
     }
     writer.seal().expect("sealed");
@@ -96,20 +104,35 @@ fn victim() {
     work(Path::new(&root));
 }
 
-/// Runs the victim until its `count`-th call of `calls` kills it; whether it came to its end.
-fn run_victim(root: &Path, calls: &str, count: usize) -> bool {
-    let inject = format!("inject={calls}:signal=KILL:when={count}");
+/// Runs the victim, and does `what` to its `count`-th call of `calls`; whether there was none.
+fn run_victim(root: &Path, calls: &str, what: &str, count: usize) -> bool {
+    let inject = format!("inject={calls}:{what}:when={count}");
+    let told = tempfile::NamedTempFile::new().expect("a file");
     let this = std::env::current_exe().expect("this binary");
-    Command::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &inject, "--"])
+    let status = Command::new("strace")
+        .args([
+            "-f",
+            "-qq",
+            "-o",
+            common::text(told.path()),
+            "-e",
+            &format!("trace={calls}"),
+            "-e",
+            &inject,
+            "--",
+        ])
         .arg(this)
         .args(["--exact", "victim", "--ignored", "--test-threads=1"])
         .env(FOLDER_VARIABLE, root)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
-        .expect("strace runs")
-        .success()
+        .expect("strace runs");
+    assert_ne!(status.code(), Some(TRUSTED), "call {count} failed, and the layer was trusted");
+    let told = std::fs::read_to_string(told.path()).expect("what was done");
+    let was_left_alone = !told.contains("INJECTED") && !told.contains("killed by SIGKILL");
+    assert!(status.success() || !was_left_alone, "failed by itself");
+    was_left_alone
 }
 
 /// Whatever the manifest offers must start.
@@ -123,14 +146,14 @@ fn assert_points_start(root: &Path) {
     }
 }
 
-fn check(calls: &str) {
+fn check(calls: &str, what: &str) {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
         eprintln!("skipped: install the package strace to run this test");
         return;
     }
     for count in 1..CALLS_MAX {
         let root = tempfile::tempdir().expect("a folder");
-        let ended = run_victim(root.path(), calls, count);
+        let ended = run_victim(root.path(), calls, what, count);
         if root.path().join(".virt-replica-storage").exists() {
             assert_points_start(root.path());
         }
@@ -154,15 +177,25 @@ fn check(calls: &str) {
 
 #[test]
 fn killed_at_any_sync() {
-    check("fsync,fdatasync");
+    check("fsync,fdatasync", "signal=KILL");
 }
 
 #[test]
 fn killed_at_any_write() {
-    check("pwrite64,write,ftruncate");
+    check("pwrite64,write,ftruncate", "signal=KILL");
 }
 
 #[test]
 fn killed_at_any_rename_or_removal() {
-    check("renameat,renameat2,unlinkat,mkdirat");
+    check("renameat,renameat2,unlinkat,mkdirat", "signal=KILL");
+}
+
+#[test]
+fn a_disk_that_fails_at_any_sync() {
+    check("fsync,fdatasync", "error=EIO");
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_write() {
+    check("pwrite64", "error=ENOSPC");
 }

@@ -126,6 +126,8 @@ const FOLDS: [(u64, &[u64], Scope, bool, usize); 7] = [
 
 #[test]
 fn a_crash_after_every_sub_step_of_a_fold_leaves_points_that_start_and_a_fold_that_ends() {
+    cov_mark::check!(a_fold_finds_a_rebase_that_was_not_recorded);
+    cov_mark::check!(a_fold_finds_files_that_were_not_deleted);
     let none = HashSet::new();
     for (layers, kept, scope, foreign, left) in FOLDS {
         let World { _root: root, mut directory, contents } = world(layers, foreign);

@@ -157,6 +157,8 @@ fn a_partial_layer_is_no_image_and_is_invisible_under_its_name() {
 
 #[test]
 fn a_seal_that_is_cut_is_finished_by_a_resume_or_done() {
+    // The tables of the seal.
+    cov_mark::check!(a_resumed_layer_loses_what_was_not_durable);
     let folder = tempfile::tempdir().expect("a folder");
     let file = |suffix: &str| folder.path().join(format!("{LAYER}{suffix}"));
     let spec = spec(1 << 20, None);

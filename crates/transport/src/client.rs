@@ -4,11 +4,12 @@
 //! the other side has just closed is sent again once. A delta has a connection of its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::HostId;
 use futures_util::Stream;
+use tokio::time::Instant;
 
 pub use delta::{DeltaAnswer, DeltaOptions, TransferProgress};
 pub(crate) use line::Line;

@@ -11,6 +11,10 @@ use fastrand::Rng;
 pub(super) enum Event {
     /// The hosts do not hear each other for a while.
     CutLink(Duration),
+    /// One host does not hear the other for a while.
+    Deafen(usize, Duration),
+    /// The link comes and goes, so often.
+    FlapLink(u32),
     /// `kill -9` of a host's daemon, which is started again.
     KillDaemon(usize),
     /// A host's daemon stands still for a while.
@@ -34,6 +38,8 @@ impl Event {
     pub(super) fn kind(self) -> &'static str {
         match self {
             Event::CutLink(_) => "link cut",
+            Event::Deafen(..) => "link cut one way",
+            Event::FlapLink(_) => "link flapping",
             Event::KillDaemon(_) => "daemon killed",
             Event::HangDaemon(..) => "daemon hung",
             Event::KillLibvirtd(_) => "libvirtd killed",
@@ -50,7 +56,8 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Event::CutLink(time) => write!(f, "{} for {time:.1?}", self.kind()),
-            Event::HangDaemon(host, time) => {
+            Event::FlapLink(times) => write!(f, "{} {times} times", self.kind()),
+            Event::Deafen(host, time) | Event::HangDaemon(host, time) => {
                 write!(f, "{} on host {} for {time:.1?}", self.kind(), host + 1)
             }
             Event::KillDaemon(host)
@@ -85,7 +92,7 @@ impl Plan {
     /// Faults three times as often as anything else; power is cut seldom, since it takes longest to come back from.
     fn event(&mut self) -> Event {
         let (host, vm) = (self.chance.usize(..2), self.chance.usize(..self.vms));
-        match self.chance.u8(..16) {
+        match self.chance.u8(..18) {
             0..3 => Event::CutLink(self.milliseconds(15_000)),
             3..6 => Event::KillDaemon(host),
             6..8 => Event::HangDaemon(host, self.milliseconds(20_000)),
@@ -94,6 +101,8 @@ impl Plan {
             10 => Event::CutPower(host),
             11 => Event::Fill(vm),
             12 => Event::DeleteCheckpoints(vm),
+            13 => Event::Deafen(host, self.milliseconds(15_000)),
+            14 => Event::FlapLink(self.chance.u32(2..12)),
             _ => Event::HandOver(vm),
         }
     }
@@ -127,6 +136,6 @@ mod tests {
     #[test]
     fn everything_happens_sooner_or_later() {
         let kinds: BTreeSet<_> = rounds(1).concat().into_iter().map(|(_, event)| event.kind()).collect();
-        assert_eq!(kinds.len(), 9);
+        assert_eq!(kinds.len(), 11);
     }
 }

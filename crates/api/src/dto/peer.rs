@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct InviteRequest {
     /// How long the token can be used, seconds.
+    #[schemars(range(min = 1, max = InviteRequest::VALID_SECONDS_MAX))]
     pub valid_seconds: u64,
 }
 
 impl InviteRequest {
     /// Long enough to walk to the other host, short enough to be forgotten.
     pub const VALID_SECONDS_DEFAULT: u64 = 3600;
+    /// Long enough for a host that is still to be delivered.
+    pub const VALID_SECONDS_MAX: u64 = 30 * 24 * 3600;
 }
 
 /// A token, shown once.

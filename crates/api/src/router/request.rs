@@ -5,8 +5,8 @@ use axum::RequestPartsExt;
 use axum::body::Body;
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{Path, Query};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use schemars::JsonSchema;
@@ -115,10 +115,9 @@ pub(crate) async fn body(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-/// What a body asks for. No body and `null` ask for what has no fields, or for the defaults of all of them.
+/// What a body asks for. No body asks for what has no fields, or for the defaults of all of them.
 pub(crate) fn form<B: DeserializeOwned>(bytes: &Bytes) -> Result<B, Problem> {
-    let blank = bytes.is_empty() || bytes.as_ref() == b"null";
-    let bytes: &[u8] = if blank { b"{}" } else { bytes };
+    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(bytes).map_err(|error| not_understood(&error))
 }
 
@@ -128,21 +127,23 @@ fn not_understood(error: &dyn std::fmt::Display) -> Problem {
     )
 }
 
-/// A caller may say as what it saw the relationship (`If-Match`, with an ETag of it): when it is no longer that, nothing is changed.
-pub(crate) async fn still_as_seen(
-    parts: &Parts,
-    service: &dyn Service,
-    vm: Option<&str>,
-) -> Result<(), Problem> {
-    let Some(seen) = parts.headers.get(header::IF_MATCH) else { return Ok(()) };
-    let Some(vm) = vm else {
+/// As what the caller saw the relationship (`If-Match`, with an ETag of it), if it says so, and which one that is.
+pub(crate) struct Seen {
+    pub(crate) tags: Option<HeaderValue>,
+    pub(crate) vm: Option<String>,
+}
+
+/// When it is no longer as it was seen, nothing is changed.
+pub(crate) async fn still_as_seen(seen: &Seen, service: &dyn Service) -> Result<(), Problem> {
+    let Some(tags) = &seen.tags else { return Ok(()) };
+    let Some(vm) = &seen.vm else {
         let why = "only a relationship can be compared with what was seen of it";
         return Err(
             Problem::new(Code::Invalid, "If-Match means nothing here", why).with_cure("leave the header out")
         );
     };
-    let now = service.revision(vm.to_owned()).await?;
-    let tags = seen.to_str().unwrap_or_default().split(',').map(revision_of);
+    let now = service.revision(vm.clone()).await?;
+    let tags = tags.to_str().unwrap_or_default().split(',').map(revision_of);
     if tags.into_iter().any(|tag| tag == "*" || tag == now) {
         return Ok(());
     }

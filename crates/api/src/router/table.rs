@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::{json, tagged, with_next};
-use super::request::{self, DryRun, Named};
+use super::request::{self, DryRun, Named, Seen};
 use crate::caller::{Caller, Role};
 use crate::dto::{Answer, AuditResult, Page, Paged};
 use crate::openapi::{Document, JSON, Operation};
@@ -69,6 +69,7 @@ struct Raw {
     who: Caller,
     path: Vec<String>,
     body: Bytes,
+    seen: Seen,
     dry_run: bool,
 }
 
@@ -225,11 +226,12 @@ impl Table {
         self.document.add("post", &row, Operation::change::<B, A>(more.1, of_relationship(&row)));
         let changing: Changing = Arc::new(move |service, raw| {
             Box::pin(async move {
-                let Raw { who, path, body, dry_run } = raw;
+                let Raw { who, path, body, seen, dry_run } = raw;
                 let (path, body): (P, B) = (P::named(path)?, request::form(&body)?);
                 if more.0(&body) {
                     request::allow(&who, Role::Administrator, more.1)?;
                 }
+                request::still_as_seen(&seen, service).await?;
                 json(&call(service, Change { who, path, body, dry_run }).await?)
             })
         });
@@ -282,9 +284,9 @@ async fn change(
     let record = if dry_run { None } else { Some(service.audit_asked(asked).await?) };
     let answer = async {
         request::allow(&who, row.role, row.name)?;
-        let vm = path.first().filter(|_| of_relationship(row)).cloned();
-        request::still_as_seen(&parts, service.as_ref(), vm.as_deref()).await?;
-        changing(service.as_ref(), Raw { who, path, body: body?, dry_run }).await
+        let tags = parts.headers.get(header::IF_MATCH).cloned();
+        let seen = Seen { tags, vm: path.first().filter(|_| of_relationship(row)).cloned() };
+        changing(service.as_ref(), Raw { who, path, body: body?, seen, dry_run }).await
     };
     let answer = answer.await;
     if let Some(record) = record {

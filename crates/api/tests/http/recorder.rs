@@ -1,15 +1,14 @@
 //! A service that writes down what reached it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use api::dto::{
-    Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, Compression, ConsoleLink,
-    ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DiskSelection, DivergedView, Done,
-    EnableRequest, EndSessionsRequest, Event, EventQuery, FailoverRequest, FreezeEvery, Health, HostChange,
-    HostView, ImportRequest, Invitation, InviteRequest, JoinRequest, Mode, OperationView, Page, Paged, Peer,
-    Plan, PlannedFailoverRequest, PointList, PointMade, RateLimit, RelationshipDetail, RelationshipSummary,
-    RemoveRequest, ReplicaFate, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
-    TestFailoverView, VmView, What,
+    Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
+    ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
+    EndSessionsRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, ImportRequest,
+    Invitation, InviteRequest, JoinRequest, Mode, OperationView, Page, Paged, Peer, Plan,
+    PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
+    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
 use api::{Asked, Caller, Code, Problem, Reply, Service};
 use futures_util::StreamExt;

@@ -3,12 +3,13 @@
 //! The head stays open between two questions, and is closed when nobody asks any more, when a delta comes, and before this
 //! side becomes primary. While it is open nothing below it is merged.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::{DiskTarget, Epoch, Phase, PointId};
 use extent::{Extent, ExtentSet};
 use nbd::{ALLOCATION, Client, Deadlines, OfflineDisk, OfflineExport};
 use store::Record;
+use tokio::time::Instant;
 use wire::digests::{BLOCK_BYTES, DigestsForm, RANGE_BYTES_MAX};
 
 use super::blocks;

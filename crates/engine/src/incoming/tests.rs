@@ -53,6 +53,11 @@ fn header() -> DeltaHeader {
 
 /// Frames for the first and the last disk, none for the one between, and the trailer.
 fn frames() -> Vec<Frame> {
+    frames_with_trailer(|digest| digest)
+}
+
+/// The same with another digest in the trailer.
+fn frames_with_trailer(said: impl Fn(String) -> String) -> Vec<Frame> {
     let mut bytes = Vec::new();
     let mut digest = DeltaDigest::default();
     for (disk, cluster, filled) in [(0, 0, true), (0, 2, true), (0, 5, false), (2, 1, true), (2, 3, true)] {
@@ -68,8 +73,8 @@ fn frames() -> Vec<Frame> {
         };
         digest.take(&header);
     }
-    let hex = Lineage(digest.0).to_hex();
-    let trailer = DeltaTrailer { digest: hex, lineage: String::new(), data_bytes: 4 * CLUSTER };
+    let digest = said(Lineage(digest.0).to_hex());
+    let trailer = DeltaTrailer { digest, lineage: String::new(), data_bytes: 4 * CLUSTER };
     bytes.push(end_frame(&trailer.to_json()));
     let mut decoder = FrameDecoder::new();
     decoder.expect_disks(vec![SIZE; 3], (0, 0));
@@ -84,11 +89,20 @@ fn frames() -> Vec<Frame> {
 
 /// Writes the frames behind `from`, at most `count` of them.
 fn write(directory: &ReplicaDirectory, from: Option<Partial>, count: usize) -> Result<Written> {
+    write_frames(directory, frames(), from, count)
+}
+
+fn write_frames(
+    directory: &ReplicaDirectory,
+    frames: Vec<Frame>,
+    from: Option<Partial>,
+    count: usize,
+) -> Result<Written> {
     let at = from.as_ref().map_or((0, 0), |from| (from.disk, from.offset));
     let (sender, receiver) = mpsc::channel(16);
     let behind =
         |frame: &Frame| frame.header.kind == FrameKind::End || (frame.header.disk, frame.header.offset) >= at;
-    for frame in frames().into_iter().filter(behind).take(count) {
+    for frame in frames.into_iter().filter(behind).take(count) {
         sender.try_send(frame).unwrap_or_else(|_| unreachable!("room for all"));
     }
     drop(sender);
@@ -97,6 +111,7 @@ fn write(directory: &ReplicaDirectory, from: Option<Partial>, count: usize) -> R
 
 #[test]
 fn a_delta_cut_anywhere_goes_on_to_the_same_files_and_digest() {
+    cov_mark::check!(a_disk_is_complete_before_the_next_begins);
     let content = |directory: &ReplicaDirectory, target: &str| {
         let folder = directory.disk_folder(&DiskTarget::new(target).expect("a target"));
         std::fs::read(folder.join(ReplicaDirectory::base_name().as_str())).expect("sealed")
@@ -138,5 +153,30 @@ fn what_arrived_of_another_point_is_not_gone_on_with_and_is_swept() {
     assert_eq!(arrived(&directory, Uuid::from_u128(4), 1).expect("readable"), None);
     directory.discard_partials().expect("swept");
     assert_eq!(arrived(&directory, header().point, 1).expect("readable"), None);
+    assert!(directory.leftovers().expect("listed").is_empty());
+}
+
+#[test]
+fn a_delta_whose_digest_is_wrong_leaves_nothing_and_the_next_try_begins_anew() {
+    cov_mark::check!(a_delta_with_a_wrong_digest_counts_for_nothing);
+    let root = tempfile::tempdir().expect("a folder");
+    let directory = directory(root.path());
+    let frames = frames_with_trailer(|digest| digest.chars().rev().collect());
+    assert!(write_frames(&directory, frames, None, usize::MAX).is_err());
+    assert_eq!(arrived(&directory, header().point, 1).expect("readable"), None);
+    assert!(directory.leftovers().expect("listed").is_empty());
+    write(&directory, None, usize::MAX).expect("written");
+}
+
+#[test]
+fn a_disk_that_shrank_is_refused_before_anything_is_written() {
+    let root = tempfile::tempdir().expect("a folder");
+    let directory = directory(root.path());
+    let mut smaller = header();
+    smaller.parent = Some(Uuid::from_u128(9));
+    smaller.disks[1].virtual_size -= CLUSTER;
+    let refused = Incoming::plan(&directory, &smaller).err().expect("refused");
+    assert_eq!(refused.code, Code::Refused);
+    assert!(refused.detail.contains("vdb shrank"), "{}", refused.detail);
     assert!(directory.leftovers().expect("listed").is_empty());
 }

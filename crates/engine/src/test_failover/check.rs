@@ -3,9 +3,10 @@
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hypervisor::GuestAddress;
+use tokio::time::Instant;
 
 use super::{Finding, TestView, network};
 use crate::{Engine, Refusal, Result, clock};

@@ -62,7 +62,7 @@ fn looks(table: Table) -> Table {
             viewer("/relationships/{vm}/cycles", "cycles", cycles),
             viewer("/relationships/{vm}/cycles.csv", "cycles-csv", cycles),
             |it, asked: Read<String, Page>| it.cycles(asked.path, asked.query),
-            |cycles| CycleView::csv(cycles),
+            CycleView::csv,
         )
 }
 

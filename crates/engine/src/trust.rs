@@ -5,7 +5,7 @@ use store::{Peer, Store};
 use transport::{InviteVerdict, PeerRecord, TrustError, TrustStore};
 
 /// The store as the transport sees it.
-pub(crate) struct Trust(pub(crate) Store);
+pub struct Trust(pub Store);
 
 fn failed(error: store::StoreError) -> TrustError {
     TrustError(error.into())
@@ -46,7 +46,7 @@ impl TrustStore for Trust {
     }
 
     fn add_invite(&self, secret_hash: [u8; 32], expires: Timestamp) -> Result<(), TrustError> {
-        self.0.add_invite(&secret_hash, expires, engine::clock::now()).map_err(failed)
+        self.0.add_invite(&secret_hash, expires, crate::clock::now()).map_err(failed)
     }
 
     fn admit(

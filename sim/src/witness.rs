@@ -1,0 +1,58 @@
+//! Who sees both hosts: what both hypervisors did, judged as it happens. Knows nothing of roles, epochs or operations.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::image::Content;
+
+/// What was seen.
+#[derive(Default)]
+pub(crate) struct Witness(Mutex<Seen>);
+
+/// Everything of one VM; a simulation has one.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// On which hosts it runs.
+    pub(crate) runs: [bool; 2],
+    /// The disk when the VM stopped last.
+    pub(crate) stopped_with: Option<Content>,
+    /// The disk at each moment that a checkpoint was made for, by its name.
+    pub(crate) moments: HashMap<String, Content>,
+    /// Versions given so far.
+    pub(crate) versions: u64,
+    /// How often the VM started on another host than before.
+    pub(crate) moves: usize,
+    pub(crate) last_host: Option<usize>,
+    /// What must not happen and did.
+    pub(crate) wrong: Vec<String>,
+}
+
+impl Witness {
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The VM starts with this disk.
+    pub(crate) fn starts(&self, host: usize, content: &Content) {
+        let mut seen = self.seen();
+        if seen.runs[1 - host] {
+            seen.wrong.push(format!("the VM starts on host {} while it runs on the other", host + 1));
+        }
+        if let Some(stopped) = seen.stopped_with.clone().filter(|stopped| stopped != content) {
+            seen.wrong.push(format!(
+                "the VM starts on host {} with {content:?}, and it stopped with {stopped:?}",
+                host + 1
+            ));
+        }
+        seen.runs[host] = true;
+        seen.moves += usize::from(seen.last_host.is_some_and(|last| last != host));
+        seen.last_host = Some(host);
+    }
+
+    /// The VM stopped with this disk.
+    pub(crate) fn stopped(&self, host: usize, content: Content) {
+        let mut seen = self.seen();
+        seen.runs[host] = false;
+        seen.stopped_with = Some(content);
+    }
+}
