@@ -14,8 +14,8 @@ use ring::digest::{SHA256, digest};
 
 /// Tries before the first wait: a person who mistypes.
 const FREE_TRIES: u32 = 5;
-/// The first wait; each further one is twice as long.
-const WAIT_FIRST: Duration = Duration::from_secs(2);
+/// The first wait, longer than a refusal takes by itself; each further one is twice as long.
+const WAIT_FIRST: Duration = Duration::from_secs(10);
 /// Longest wait of an address.
 const ADDRESS_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest wait of an account.
