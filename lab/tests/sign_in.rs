@@ -177,8 +177,8 @@ fn what_is_refused_changes_nothing(world: &World) {
         assert_eq!(world.host_view(), before);
     };
     let alice = world.of("alice", From::Outside);
-    refused(&Browser { csrf: String::new(), ..alice.clone() }, change, 403, "forbidden");
-    refused(&Browser { csrf: "wrong".to_owned(), ..alice.clone() }, change, 403, "forbidden");
+    refused(&alice.with_token(""), change, 403, "forbidden");
+    refused(&alice.with_token("wrong"), change, 403, "forbidden");
     refused(&world.browser(From::Outside), change, 401, "signed-out");
     refused(&alice, &format!("{{\"x\": \"{}\"}}", "y".repeat(64 * 1024)), 413, "too-large");
     refused(&world.of("vera", From::Outside), change, 403, "forbidden");

@@ -55,6 +55,11 @@ impl<'a> Browser<'a> {
         Browser { lab, from, trusted: trusted.to_owned(), cookie: String::new(), csrf: String::new() }
     }
 
+    /// The same session with another token against forgery.
+    pub fn with_token(&self, token: &str) -> Browser<'a> {
+        Browser { csrf: token.to_owned(), ..self.clone() }
+    }
+
     pub fn get(&self, path: &str) -> Answer {
         self.send("GET", path, "")
     }
