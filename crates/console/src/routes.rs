@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
-use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt, service_fn};
 
 use crate::door::Door;
 use crate::{assets, body, guard, headers, session};
@@ -21,10 +22,11 @@ pub fn routes(door: Arc<Door>, api: Router) -> Router {
         .layer(from_fn(body::take_whole))
         .layer(from_fn_with_state(door, guard::check))
         .layer(from_fn(headers::keep_nowhere));
-    // The API's routes begin with /api themselves, so nothing is cut off the path.
-    Router::new()
-        .merge(session)
-        .route_service("/api/{*rest}", BoxCloneSyncService::new(api))
-        .fallback_service(assets::router())
-        .layer(from_fn(headers::add))
+    // Chosen by hand: a route `/api/{*rest}` would hand its own parameter down to those of the API, and a nest would cut the path.
+    let pages = assets::router();
+    let rest = service_fn(move |request: Request| {
+        let served = if request.uri().path().starts_with("/api/") { &api } else { &pages };
+        served.clone().oneshot(request)
+    });
+    Router::new().merge(session).fallback_service(rest).layer(from_fn(headers::add))
 }
