@@ -1,6 +1,7 @@
 //! What may happen next in a world, and what comes of it.
 
 use choreography::next::may_cancel;
+use choreography::other_host::{OtherHost, Word};
 use choreography::{
     FORCED, Mark, Next, Operation, Options, Outcome, Procedure, Side, Step, StepState, fold, next,
 };
@@ -226,16 +227,16 @@ pub(crate) fn send_delta(model: &Replication, world: &mut World, at: usize, fate
     true
 }
 
-/// Hears the other host; gives whether it was heard, and whether the VM runs there as a primary's.
-pub(crate) fn believe(model: &Replication, world: &mut World, at: usize, fate: Fate) -> Option<bool> {
+/// Hears the other host; gives what its word means for a start here.
+pub(crate) fn believe(model: &Replication, world: &mut World, at: usize, fate: Fate) -> OtherHost {
     let host = &world.hosts[at];
     let request = Request::Beliefs(host.role() == Role::Primary, host.authority.epoch.number());
     let Some(Answer::Beliefs(is_primary, epoch, runs)) = ask(model, world, at, request, fate) else {
-        return None;
+        return OtherHost::of(None);
     };
     world.hosts[at].hear(model, is_primary, epoch.number());
     world.hosts[at].confirmed = true;
-    Some(is_primary && runs)
+    OtherHost::of(Some(Word { is_primary, runs: Some(runs) }))
 }
 
 fn give_up(world: &mut World, at: usize) {
@@ -351,10 +352,9 @@ fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, 
                 return;
             }
             match believe(model, world, at, fate) {
-                // Refused: it runs there.
-                Some(true) => return,
-                Some(false) => {}
-                None => vouch(world, at),
+                OtherHost::Silent => vouch(world, at),
+                said if !said.lets_start(false) => return,
+                _ => {}
             }
             begin(world, at, Procedure::Failover);
         }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use api::dto::{self, Answer, Done};
 use api::{Caller, Problem, units};
-use choreography::Options;
+use choreography::{Options, OtherHost};
 use domain::{OperationId, Phase, Settlement, Timestamp};
-use engine::{FailoverPlan, OtherHost};
+use engine::FailoverPlan;
 
 use crate::problems::{checks_hold, failed, invalid, problem, shown};
 use crate::service::Daemon;
@@ -180,6 +180,9 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         ),
         OtherHost::Off => format!("{peer} answers, and the VM does not run there."),
         OtherHost::Runs => format!("{peer} answers, and the VM RUNS there."),
+        OtherHost::Unsure => {
+            format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: its libvirt does not say.")
+        }
     });
     lines.push(match options.commit_timer {
         None => "Afterwards: reverse, complete-failover or cancel-failover.".to_owned(),

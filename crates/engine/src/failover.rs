@@ -13,7 +13,7 @@ mod steps;
 use std::time::Duration;
 
 use choreography::authority::Denied;
-use choreography::{Entry, Mark, Operation, Options, Procedure, Side, Step, fold};
+use choreography::{Entry, Mark, Operation, Options, OtherHost, Procedure, Side, Step, fold};
 use domain::{
     Check, CheckName, OperationId, Phase, PointId, RecoveryPoint, Role, Settlement, Timestamp, vm_argument,
 };
@@ -33,17 +33,6 @@ const ASK_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
 const SILENCE_REMEMBERED: Duration = Duration::from_secs(5);
 /// How long a guest may take to shut down when its failover is rolled back by itself.
 const ROLL_BACK_SHUTDOWN: Duration = Duration::from_secs(60);
-
-/// What the other host says about the VM.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum OtherHost {
-    /// It does not answer: nobody knows whether the VM runs there.
-    Silent,
-    /// It answers, and the VM is off there.
-    Off,
-    /// It answers, and the VM runs there (or libvirt there does not say).
-    Runs,
-}
 
 /// What a failover would do, and what would be lost by it.
 #[derive(Clone, Debug)]
@@ -91,7 +80,7 @@ impl Engine {
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
         let (host, facts) =
             self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
-        let other = self.ask_whether_it_runs(record).await;
+        let other = self.ask_whether_it_runs(record, ASK_DEADLINE).await;
         let checks = vec![
             Check::when(CheckName::NoOtherOperation, open.is_none(), || {
                 let id = open.as_ref().map(|(operation, _)| operation.id.to_string()).unwrap_or_default();
@@ -101,15 +90,8 @@ impl Engine {
             survey::hook(self),
             survey::memory(&host, &facts),
             Check::pass(CheckName::RecoveryPointTrusted),
-            Check::when(CheckName::NotRunningThere, force || other != OtherHost::Runs, || {
-                let peer = self.peer_name(record);
-                let found = format!(
-                    "{peer} answers, and the VM runs there: two running copies cannot be united again"
-                );
-                let cure = format!(
-                    "hand it over without loss: virt-replica planned-failover {vm}; if you know better: virt-replica failover --force {vm}"
-                );
-                (found, cure)
+            Check::when(CheckName::NotRunningThere, other.lets_start(force), || {
+                in_the_way(other, &self.peer_name(record), &vm)
             }),
         ];
         let plan =
@@ -137,15 +119,12 @@ impl Engine {
         Err(Refusal::new(Code::Refused, found, cure))
     }
 
-    async fn ask_whether_it_runs(&self, record: &Record) -> OtherHost {
-        match self.hear_peer_in_a_hurry(record, ASK_DEADLINE).await {
-            // One that is replica itself, or knows nothing of the VM, does not run it.
-            Ok(beliefs) if !standing::is_primary(&beliefs) || beliefs.vm_runs == Some(false) => {
-                OtherHost::Off
-            }
-            Ok(_) => OtherHost::Runs,
+    /// What the other host says of the VM, before one starts here.
+    pub(crate) async fn ask_whether_it_runs(&self, record: &Record, deadline: Duration) -> OtherHost {
+        match self.hear_peer_in_a_hurry(record, deadline).await {
+            Ok(beliefs) => OtherHost::of(Some(standing::word(&beliefs))),
             Err(error) if error.code == Code::NotFound => OtherHost::Off,
-            Err(_) => OtherHost::Silent,
+            Err(_) => OtherHost::of(None),
         }
     }
 
@@ -170,9 +149,9 @@ impl Engine {
         if let Some(check) = plan.plan.checks.iter().find(|check| !check.holds()) {
             return Err(refused(check));
         }
-        if options.force && plan.other == OtherHost::Runs {
-            let text =
-                format!("{requested_by} failed it over although {} runs it, too", self.peer_name(record));
+        if options.force && !plan.other.lets_start(false) {
+            let (peer, said) = (self.peer_name(record), plan.other.words());
+            let text = format!("{requested_by} failed it over although {peer} answers: {said}");
             self.event(Number::Forced, &record.relationship.vm_name, text);
         }
         let words = format!(
@@ -289,16 +268,24 @@ impl Engine {
     }
 }
 
-impl OtherHost {
-    /// For people.
-    #[must_use]
-    pub fn words(&self) -> &'static str {
-        match self {
-            OtherHost::Silent => "it does not answer, so it is unknown whether the VM runs there",
-            OtherHost::Off => "it answers, and the VM does not run there",
-            OtherHost::Runs => "it answers, and the VM runs there",
+/// Why what the other host says forbids the start here, and the way out.
+fn in_the_way(other: OtherHost, peer: &str, vm: &str) -> (String, String) {
+    let found = match other {
+        OtherHost::Unsure => {
+            format!("{peer} answers, and cannot tell whether the VM runs there: its libvirt does not say")
         }
-    }
+        _ => format!("{peer} answers, and the VM runs there: two running copies cannot be united again"),
+    };
+    let cure = match other {
+        OtherHost::Unsure => format!(
+            "on {peer}: virsh domstate {vm}, and once it answers: again; if you know that it is off: virt-replica failover \
+             --force {vm}"
+        ),
+        _ => format!(
+            "hand it over without loss: virt-replica planned-failover {vm}; if you know better: virt-replica failover --force {vm}"
+        ),
+    };
+    (found, cure)
 }
 
 fn not_failed_over(record: &Record, verb: &str) -> Option<Refusal> {

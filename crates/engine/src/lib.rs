@@ -80,7 +80,7 @@ pub use compare::policy::ComparisonFacts;
 pub use confirm::StartWord;
 pub use diverged::DivergedDisk;
 pub use error::{Code, Refusal, Result};
-pub use failover::{FailoverPlan, OtherHost};
+pub use failover::FailoverPlan;
 pub use guest_files::{GuestFile, GuestFiles};
 pub use plan::Plan;
 pub use points::{ChainFacts, PointFacts, WishedPoint};

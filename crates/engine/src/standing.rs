@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use choreography::authority::Standing;
+use choreography::other_host::Word;
 use domain::{Epoch, Role};
 use store::Record;
 use wire::message::{Answer, Beliefs, Request};
@@ -26,6 +27,11 @@ pub(crate) fn plausible(ours: Epoch, theirs: u64) -> Result<Epoch> {
 /// Whether the beliefs are those of a primary. A daemon of before does not say; its replica is one that receives.
 pub(crate) fn is_primary(beliefs: &Beliefs) -> bool {
     beliefs.is_primary.unwrap_or(!beliefs.receives)
+}
+
+/// What the beliefs say to one who would start the VM here.
+pub(crate) fn word(beliefs: &Beliefs) -> Word {
+    Word { is_primary: is_primary(beliefs), runs: beliefs.vm_runs }
 }
 
 impl Engine {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use choreography::{Mark, Step};
+use choreography::{Mark, OtherHost, Step};
 use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, vm_argument};
 use store::Record;
 
@@ -40,26 +40,26 @@ impl Run<'_> {
     }
 
     /// A copy that is stale now is told so before this one starts: from then on nothing starts it. One that does not answer learns
-    /// it when it does. Refused while the VM runs there: it was off when it was asked, and a handover that is undone, or a person,
-    /// has started it since.
+    /// it when it does. Refused while it does not say that the VM is off there: a handover that is undone, or a person, may have
+    /// started it since it was asked.
     pub(crate) async fn tell_of_failover(&self) -> Result<()> {
         let record = self.engine.record(self.operation.relationship)?;
         let (peer, vm) = (self.engine.peer_name(&record), vm_argument(&record.relationship.vm_name));
-        match self.engine.hear_peer_in_a_hurry(&record, TELL_DEADLINE).await {
-            Ok(beliefs) if beliefs.vm_runs == Some(true) && !self.operation.options.force => {
-                let found =
-                    format!("the VM was started on {peer} meanwhile, and is not started here as well");
-                let cure = format!(
-                    "on {peer}: virsh shutdown {vm}, and it starts here; or here: virt-replica cancel-failover {vm}"
-                );
-                Err(Refusal::new(Code::Refused, found, cure))
-            }
-            Ok(_) => Ok(()),
-            Err(silent) => {
-                tracing::info!(%silent, "the other host will learn of the failover later");
-                Ok(())
-            }
+        let other = self.engine.ask_whether_it_runs(&record, TELL_DEADLINE).await;
+        if other == OtherHost::Silent {
+            tracing::info!(%peer, "the other host will learn of the failover later");
         }
+        if other.lets_start(self.operation.options.force) {
+            return Ok(());
+        }
+        let found = match other {
+            OtherHost::Runs => format!("the VM was started on {peer} meanwhile"),
+            _ => format!("{peer} was asked again: {}", other.words()),
+        };
+        let cure = format!(
+            "on {peer}: virsh shutdown {vm}, and it starts here; or here: virt-replica cancel-failover {vm}"
+        );
+        Err(Refusal::new(Code::Refused, format!("{found}; it is not started here as well"), cure))
     }
 
     /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended.
