@@ -71,11 +71,12 @@ fn a_vm_is_failed_over_without_its_host_and_both_hosts_end_alike() {
     world.wait_agent(FIRST);
     world.say(FIRST, &["set", VM, "--recovery-points", "3xall", "--yes"]);
     world.more_cycles(FIRST, 2);
-    let scenes: [(&str, Scene); 4] = [
+    let scenes: [(&str, Scene); 5] = [
         ("a hasty hand", a_hasty_hand),
         ("a clean end behind a cut link", a_clean_end),
         ("the way home, just after a handover", homeward),
         ("a power cut", a_power_cut),
+        ("a survivor that ended the relationship", a_survivor_that_ended_it),
     ];
     for (name, scene) in scenes {
         let begun = Instant::now();
@@ -224,4 +225,37 @@ fn a_power_cut(world: &mut Protected) {
     go_home(world);
     let there = world.marks(FIRST);
     assert!(there.contains(&"after".to_owned()) && !there.contains(&"last".to_owned()), "{there:?}");
+}
+
+/// The survivor gave its host up, which returns after all; then the other way round, and nobody can reverse.
+fn a_survivor_that_ended_it(world: &mut Protected) {
+    world.product.kill(FIRST).unwrap();
+    world.lab.host_mut(FIRST).power_cut().unwrap();
+    world.say(SECOND, &["failover", VM, "--yes"]);
+    world.wait_agent(SECOND);
+    world.say(SECOND, &["remove", VM, "--this-host-only", "--yes"]);
+
+    world.lab.power_on(FIRST).unwrap();
+    world.product.start(world.lab.host(FIRST)).unwrap();
+    assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "the VM lives where the relationship ended");
+    world.wait(FIRST, |shown| {
+        let told = reasons(shown);
+        told.contains("ended the relationship") && told.contains(&format!("virt-replica remove {VM}"))
+    });
+    world.say(FIRST, &["remove", VM, "--yes"]);
+    world.lab.host(FIRST).virsh(["undefine", VM, "--checkpoints-metadata"]).unwrap();
+    world.say(SECOND, &["enable", VM, "--peer", FIRST, "--frequency", "5s", "--yes"]);
+    world.wait(SECOND, |shown| is_normal(shown, 1));
+
+    world.lab.cut_link().unwrap();
+    world.shut_down(SECOND);
+    world.say(FIRST, &["failover", VM, "--yes"]);
+    world.wait_agent(FIRST);
+    world.say(SECOND, &["remove", VM, "--this-host-only", "--yes"]);
+    world.lab.heal_link().unwrap();
+    let (code, said) = world.attempt(FIRST, &["reverse", VM, "--yes"]);
+    let told = ["ended the relationship", "virt-replica remove", "virt-replica enable"];
+    assert!(code == Some(3) && told.iter().all(|part| said.contains(part)), "{code:?} {said}");
+    world.wait(FIRST, |shown| reasons(shown).contains("ended the relationship"));
+    assert_eq!(world.show(FIRST)["state"], "Failed over, not complete");
 }

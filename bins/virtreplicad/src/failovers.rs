@@ -180,6 +180,9 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         ),
         OtherHost::Off => format!("{peer} answers, and the VM does not run there."),
         OtherHost::Runs => format!("{peer} answers, and the VM RUNS there."),
+        OtherHost::Forgot => format!(
+            "{peer} answers, and knows the relationship NO MORE: the VM may run there, and nothing keeps it from being started."
+        ),
         OtherHost::Unsure => {
             format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: its libvirt does not say.")
         }

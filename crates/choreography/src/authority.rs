@@ -9,6 +9,7 @@
 //!   nobody planned it
 //!   survivor:     take over ──▶ settle │ give back: whichever comes first wins
 //!   the other:    supersede ──▶ step down, when the survivor reverses │ adopt, when it gave back
+//!   either:       forget: epoch and role stay, and go on being told to the other
 //! ```
 //! The epoch never goes back, and a word about an epoch that has passed changes nothing. A rule gives the authority that follows;
 //! where nothing follows it is the same. Not here: what the other host is asked before (`engine`).
@@ -129,6 +130,15 @@ pub enum Standing {
     Overtaken(Epoch),
     /// The other host is the replica in a higher epoch: it took a failover back, and this host is primary in that epoch.
     AskedBack(Epoch),
+}
+
+/// What stays of a side that has ended the relationship: enough for the other host's stale copy, should that still believe in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Forgotten {
+    /// The epoch in which it ended.
+    pub epoch: Epoch,
+    /// What this side was in it.
+    pub role: Role,
 }
 
 /// The authority that follows.
@@ -318,6 +328,15 @@ impl Authority {
                 self.in_epoch(epoch, self.phase.clone())
             }
             Standing::AskedBack(_) | Standing::Agreed => self.clone(),
+        }
+    }
+
+    /// This side ends the relationship, whatever the other does: gives what stays of it. Refused while an operation is open: the
+    /// start hook would no longer know a VM that may belong to the other host.
+    pub fn forget(&self) -> Result<Forgotten, Denied> {
+        match self.open {
+            Some(open) => Err(Denied::Busy(open.id)),
+            None => Ok(Forgotten { epoch: self.epoch, role: self.phase.role() }),
         }
     }
 

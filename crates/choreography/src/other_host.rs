@@ -8,6 +8,8 @@ pub struct Word {
     pub is_primary: bool,
     /// Whether the VM runs there; none: it could not tell.
     pub runs: Option<bool>,
+    /// It has ended the relationship: nothing keeps the VM from being started there.
+    pub ended: bool,
 }
 
 /// What the other host says about the VM.
@@ -21,6 +23,8 @@ pub enum OtherHost {
     Runs,
     /// It answers, and cannot tell: libvirt there does not say.
     Unsure,
+    /// It answers, and knows the relationship no more: the VM may run there, or be started at any time.
+    Forgot,
 }
 
 impl OtherHost {
@@ -29,6 +33,7 @@ impl OtherHost {
     pub fn of(word: Option<Word>) -> OtherHost {
         match word {
             None => OtherHost::Silent,
+            Some(Word { ended: true, .. }) => OtherHost::Forgot,
             Some(Word { is_primary: false, .. } | Word { runs: Some(false), .. }) => OtherHost::Off,
             Some(Word { runs: Some(true), .. }) => OtherHost::Runs,
             Some(Word { runs: None, .. }) => OtherHost::Unsure,
@@ -49,6 +54,9 @@ impl OtherHost {
             OtherHost::Silent => "it does not answer, so it is unknown whether the VM runs there",
             OtherHost::Off => "it answers, and the VM does not run there",
             OtherHost::Runs => "it answers, and the VM runs there",
+            OtherHost::Forgot => {
+                "it answers, and knows the relationship no more: nothing there keeps the VM from running"
+            }
             OtherHost::Unsure => {
                 "it answers, and cannot tell whether the VM runs there: its libvirt does not say"
             }
@@ -62,7 +70,7 @@ mod tests {
 
     #[test]
     fn only_a_clear_off_a_replica_or_silence_lets_the_vm_start_without_a_person_who_vouches() {
-        let primary = |runs| OtherHost::of(Some(Word { is_primary: true, runs }));
+        let primary = |runs| OtherHost::of(Some(Word { is_primary: true, runs, ended: false }));
         for (said, lets) in [
             (OtherHost::of(None), true),
             (primary(Some(false)), true),
@@ -73,7 +81,14 @@ mod tests {
             assert!(said.lets_start(true), "{said:?}");
         }
         for runs in [None, Some(true), Some(false)] {
-            assert_eq!(OtherHost::of(Some(Word { is_primary: false, runs })), OtherHost::Off, "a replica");
+            assert_eq!(OtherHost::of(Some(Word { is_primary: false, runs, ended: false })), OtherHost::Off);
+            for is_primary in [true, false] {
+                let said = OtherHost::of(Some(Word { is_primary, runs, ended: true }));
+                assert!(
+                    !said.lets_start(false) && said.lets_start(true),
+                    "nothing guards it there: {said:?}"
+                );
+            }
         }
     }
 }

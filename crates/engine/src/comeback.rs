@@ -32,7 +32,7 @@ use crate::frames::CLUSTER;
 use crate::notice::word;
 use crate::protect::mismatches;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints};
-use crate::{Code, Engine, Refusal, Result, blocking, clock, copy, guest_files, replica, standing};
+use crate::{Code, Engine, Refusal, Result, blocking, clock, copy, ended, guest_files, replica, standing};
 
 /// Nobody waits longer for what is only shown.
 const ASK_DEADLINE: Duration = Duration::from_millis(1500);
@@ -43,7 +43,12 @@ pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
     if !matches!(relationship.phase, Phase::FailedOver { .. } | Phase::Unprotected { .. }) {
         return Vec::new();
     }
-    let Ok(beliefs) = engine.hear_peer(record, ASK_DEADLINE).await else { return Vec::new() };
+    let beliefs = match engine.hear_peer(record, ASK_DEADLINE).await {
+        Ok(beliefs) if !beliefs.ended => beliefs,
+        Ok(beliefs) => return vec![ended::notice(engine, record, beliefs.vm_runs)],
+        Err(error) if error.code == Code::NotFound => return vec![ended::notice(engine, record, None)],
+        Err(_) => return Vec::new(),
+    };
     if !standing::is_primary(&beliefs) || beliefs.epoch >= relationship.epoch.number() {
         return Vec::new();
     }

@@ -123,7 +123,8 @@ impl Engine {
     pub(crate) async fn ask_whether_it_runs(&self, record: &Record, deadline: Duration) -> OtherHost {
         match self.hear_peer_in_a_hurry(record, deadline).await {
             Ok(beliefs) => OtherHost::of(Some(standing::word(&beliefs))),
-            Err(error) if error.code == Code::NotFound => OtherHost::Off,
+            // A daemon of before, or one that has lost its database: it does not say what it was.
+            Err(error) if error.code == Code::NotFound => OtherHost::Forgot,
             Err(_) => OtherHost::of(None),
         }
     }
@@ -274,12 +275,19 @@ fn in_the_way(other: OtherHost, peer: &str, vm: &str) -> (String, String) {
         OtherHost::Unsure => {
             format!("{peer} answers, and cannot tell whether the VM runs there: its libvirt does not say")
         }
+        OtherHost::Forgot => format!(
+            "{peer} answers, and knows the relationship no more: the VM may run there, and nothing keeps it from being started"
+        ),
         _ => format!("{peer} answers, and the VM runs there: two running copies cannot be united again"),
     };
     let cure = match other {
         OtherHost::Unsure => format!(
             "on {peer}: virsh domstate {vm}, and once it answers: again; if you know that it is off: virt-replica failover \
              --force {vm}"
+        ),
+        OtherHost::Forgot => format!(
+            "on {peer}: virsh domstate {vm}, and when it is off and stays so: virt-replica failover --force {vm}; when it lives \
+             there: virt-replica remove {vm}"
         ),
         _ => format!(
             "hand it over without loss: virt-replica planned-failover {vm}; if you know better: virt-replica failover --force {vm}"

@@ -14,7 +14,7 @@ use crate::events::Number;
 use crate::operation::{Run, mib};
 use crate::plan::{VM_RAN, unclean};
 use crate::report::{Report, evidence};
-use crate::{Code, Engine, Refusal, Result, chain, clock, cycle, replica};
+use crate::{Code, Engine, Refusal, Result, chain, clock, cycle, ended, replica};
 
 /// Pause between two looks whether the guest is off: part of the downtime.
 const OFF_POLL: Duration = Duration::from_millis(50);
@@ -289,7 +289,10 @@ impl Engine {
             settings: SettingsForm::from(&relationship.settings),
             dry_run,
         };
-        self.ask(relationship.peer, &request).await.map(drop)
+        match self.ask(relationship.peer, &request).await {
+            Err(error) if error.code == Code::NotFound => Err(ended::refusal(self, record)),
+            answer => answer.map(drop),
+        }
     }
 
     /// The replica's part of a cancelled operation: the promise, in one transaction.

@@ -20,6 +20,7 @@ mod confirm;
 mod copy;
 mod cycle;
 mod diverged;
+mod ended;
 mod error;
 mod events;
 mod export;
@@ -168,6 +169,8 @@ struct Slot {
     follow_failure: Mutex<Option<String>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
+    /// Whether the other host, as last heard, has ended the relationship.
+    ended_there: AtomicBool,
     /// When the VM may have been started, until its agent answers.
     booted: Mutex<Option<Instant>>,
     /// Whether the open backup job was ended because the scratch directory filled up.
@@ -393,6 +396,7 @@ impl Engine {
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
                 silent: Mutex::default(),
+                ended_there: AtomicBool::new(false),
                 booted: Mutex::default(),
                 scratch_ended: Arc::default(),
                 limiter: RateLimiter::new(None),

@@ -93,7 +93,12 @@ impl Engine {
                 self.become_replica(peer, relationship.into(), settings, requirements, &seeds).await
             }
             Request::Beliefs { relationship, epoch, unfinished, is_primary } => {
-                let record = self.theirs(peer, relationship)?;
+                let record = match self.theirs(peer, relationship) {
+                    Err(unknown) if unknown.code == Code::NotFound => {
+                        return self.last_beliefs(peer, RelationshipId(relationship), unknown).await;
+                    }
+                    found => found?,
+                };
                 if is_primary {
                     self.heed(&record, (true, epoch))?;
                 }
@@ -305,6 +310,7 @@ impl Engine {
             divergence: divergence.as_ref().map(DivergenceForm::from),
             seeded,
             lacks: life::lacks(record)?,
+            ended: false,
         })))
     }
 
@@ -494,7 +500,7 @@ impl Engine {
                 self.must_be_idle(&record)?;
                 self.forget(&record, delete_replica).await?;
             }
-            Err(error) if error.code == Code::NotFound => {}
+            Err(error) if error.code == Code::NotFound => self.ended_there_too(peer, RelationshipId(id))?,
             Err(error) => return Err(error),
         }
         Ok(Answer::Done {})

@@ -291,11 +291,12 @@ impl Engine {
         })?;
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
         self.ask(relationship.peer, &Request::Remove { relationship: id, epoch, delete_replica }).await?;
-        self.forget(record, delete_replica).await
+        self.forget(record, delete_replica).await?;
+        self.store().forget_ended(relationship.id).map_err(Refusal::failed)
     }
 
     /// Ends a relationship on this host alone, because the other is lost. Refused while the other answers. On that host, should
-    /// it come back, the relationship stays as it was, and says that it is not known here.
+    /// it come back, the relationship stays as it was; it hears from here what this side was last, so that a stale copy stays off.
     pub async fn remove_alone(&self, record: &Record, delete_replica: bool) -> Result<()> {
         self.must_be_idle(record)?;
         if self.must_answer(record.relationship.peer).await.is_ok() {
@@ -335,7 +336,7 @@ impl Engine {
             }
             Role::Replica => {}
         }
-        self.store().remove_relationship(relationship.id).map_err(Refusal::failed)?;
+        self.store().forget_relationship(relationship.id).map_err(Refusal::failed)?;
         self.event(Number::Removed, &relationship.vm_name, "the relationship was removed");
         self.wake(relationship.id);
         Ok(())

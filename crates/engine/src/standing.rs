@@ -10,7 +10,7 @@ use store::Record;
 use wire::message::{Answer, Beliefs, Request};
 
 use crate::events::Number;
-use crate::{Code, Engine, Refusal, Result};
+use crate::{Code, Engine, Refusal, Result, ended};
 
 /// Epochs rise by one at each failover: a leap beyond this is no word of a host that can be believed.
 const EPOCHS_MISSED_MAX: u64 = 1000;
@@ -31,7 +31,7 @@ pub(crate) fn is_primary(beliefs: &Beliefs) -> bool {
 
 /// What the beliefs say to one who would start the VM here.
 pub(crate) fn word(beliefs: &Beliefs) -> Word {
-    Word { is_primary: is_primary(beliefs), runs: beliefs.vm_runs }
+    Word { is_primary: is_primary(beliefs), runs: beliefs.vm_runs, ended: beliefs.ended }
 }
 
 impl Engine {
@@ -45,7 +45,9 @@ impl Engine {
             is_primary: relationship.role() == Role::Primary,
         };
         let answer = tokio::time::timeout(deadline, self.ask(relationship.peer, &request)).await;
-        match answer.unwrap_or_else(|_| Err(Refusal::unavailable("it does not answer", "")))? {
+        let answer = answer.unwrap_or_else(|_| Err(Refusal::unavailable("it does not answer", "")));
+        ended::note(&self.slot(relationship.id), &answer);
+        match answer? {
             Answer::Beliefs(beliefs) => {
                 self.heed(record, (is_primary(&beliefs), beliefs.epoch))?;
                 Ok(*beliefs)

@@ -73,6 +73,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE wrapper (
         vm TEXT NOT NULL, target TEXT NOT NULL, file TEXT NOT NULL, data TEXT NOT NULL, is_device INTEGER NOT NULL,
         PRIMARY KEY (vm, target)) STRICT;
+", "
+    CREATE TABLE forgotten (
+        relationship TEXT PRIMARY KEY, vm TEXT NOT NULL, peer TEXT NOT NULL, epoch INTEGER NOT NULL,
+        was_primary INTEGER NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -3,6 +3,7 @@
 mod authority;
 mod comparisons;
 mod failover;
+mod forgotten;
 mod guard;
 mod records;
 mod schema;

@@ -271,6 +271,9 @@ pub struct Beliefs {
     /// Replicated disks that its newest recovery point does not have: they travel whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
+    /// The relationship has ended there: this is what it was last. A host of before answers `not-found` instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// A delta that the primary could go on with.
@@ -360,5 +363,25 @@ impl Request {
             | Request::News { .. } => return None,
         };
         Some((RelationshipId(*relationship), Epoch::new(*epoch)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Beliefs;
+
+    #[test]
+    fn beliefs_of_a_daemon_of_before_are_read_and_those_of_a_living_relationship_are_read_by_it() {
+        let before =
+            r#"{"epoch":3,"phase":"Receiving","receives":true,"paused":false,"head":null,"partial":null}"#;
+        let read: Beliefs = serde_json::from_str(before).expect("the fields of before");
+        assert!(!read.ended && read.is_primary.is_none());
+        assert_eq!(
+            serde_json::to_string(&read).expect("text"),
+            before,
+            "a field that it does not know is refused"
+        );
+        let ended = serde_json::to_string(&Beliefs { ended: true, ..read.clone() }).expect("text");
+        assert_eq!(serde_json::from_str::<Beliefs>(&ended).expect("read"), Beliefs { ended: true, ..read });
     }
 }
