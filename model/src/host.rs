@@ -216,7 +216,7 @@ impl Host {
                 }
                 Answer::Beliefs(self.role() == Role::Primary, self.authority.epoch, self.runs, false)
             }
-            Request::Reverse(epoch, dry_run) => self.reversed(*epoch, *dry_run),
+            Request::Reverse(epoch, dry_run) => self.reversed(model, *epoch, *dry_run),
         }
     }
 
@@ -278,14 +278,15 @@ impl Host {
         }
     }
 
-    fn reversed(&mut self, epoch: u64, dry_run: bool) -> Answer {
+    fn reversed(&mut self, model: &Replication, epoch: u64, dry_run: bool) -> Answer {
         let Some(theirs) = Epoch::new(epoch) else { return Answer::Refused };
         let authority = self.authority();
         if authority.phase == Phase::Receiving && authority.epoch == theirs {
             return Answer::Done;
         }
         if self.role() == Role::Primary && theirs > authority.epoch {
-            let Ok(after) = authority.step_down(theirs) else { return Answer::Refused };
+            self.hear(model, true, epoch);
+            let Ok(after) = self.authority().step_down(theirs) else { return Answer::Refused };
             if self.runs {
                 return Answer::Refused;
             }

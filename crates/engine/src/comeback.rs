@@ -87,18 +87,24 @@ pub(crate) async fn expect_can_step_down(
     if let Some(wrong) = mismatches(&relationship.settings, settings).into_iter().next() {
         return Err(Refusal::new(Code::Refused, wrong, "leave the parameter out: the original is filled in"));
     }
-    if engine.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active) {
-        let (here, peer) = (&engine.config().host_name, engine.peer_name(record));
-        let vm = vm_argument(&relationship.vm_name);
-        let found = format!("the VM runs on {here}, too: this program never stops it");
-        let cure = format!("on {here}: virsh shutdown {vm}; then on {peer}: virt-replica reverse {vm}");
-        return Err(Refusal::new(Code::Refused, found, cure));
-    }
+    expect_off(engine, record).await?;
     if known(engine, record, common)?.is_some_and(|known| known.lineage != common.lineage) {
         let found = format!("both hosts have recovery point {}, with different digests", common.id);
         return Err(Refusal::new(Code::InDoubt, found, "virt-replica show, on both hosts"));
     }
     Ok(())
+}
+
+/// A VM that runs on what is to become a replica's base would write under the recovery points.
+async fn expect_off(engine: &Engine, record: &Record) -> Result<()> {
+    if !engine.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active) {
+        return Ok(());
+    }
+    let (here, peer) = (&engine.config().host_name, engine.peer_name(record));
+    let vm = vm_argument(&record.relationship.vm_name);
+    let found = format!("the VM runs on {here}, too: this program never stops it");
+    let cure = format!("on {here}: virsh shutdown {vm}; then on {peer}: virt-replica reverse {vm}");
+    Err(Refusal::new(Code::Refused, found, cure))
 }
 
 fn known(engine: &Engine, record: &Record, common: &RecoveryPoint) -> Result<Option<RecoveryPoint>> {
@@ -125,6 +131,9 @@ pub(crate) async fn step_down(
     let directory = replica::demote(engine, record, common, false).await?;
     engine.store().set_directory(id, &directory).map_err(Refusal::failed)?;
     engine.reach("step down.demoted").await;
+    // One that was let through before this copy was known to be stale may have come up since; it goes on as it is, and this side
+    // stays what it was.
+    expect_off(engine, record).await?;
     engine.store().step_down(id, epoch, common, &divergence).map_err(Refusal::failed)?;
     let words = match divergence.is_known() {
         true => format!("{} were written here after that", crate::operation::mib(divergence.known_bytes())),

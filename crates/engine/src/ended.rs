@@ -112,7 +112,7 @@ pub(crate) fn notice(engine: &Engine, record: &Record, runs: Option<bool>) -> No
         Some(true) => Notice {
             severity: Health::Critical,
             what: format!(
-                "split brain: VM {name:?} runs on this host and on {peer}, which has ended the relationship"
+                "VM {name:?} runs on {peer}, which has ended the relationship, and belongs to this host, too: two writers"
             ),
             cure: format!(
                 "decide which one is to live on, and keep the disk files of the other. This one: on {peer} virsh shutdown {vm}. \

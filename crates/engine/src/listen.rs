@@ -437,6 +437,8 @@ impl Engine {
         }
         let theirs = standing::plausible(relationship.epoch, epoch)?;
         if relationship.role() == Role::Primary && theirs > relationship.epoch {
+            // A start that comes after this is refused, so that the look whether the VM is off holds to the end.
+            self.heed(record, (true, epoch))?;
             let (common, settings) = (RecoveryPoint::try_from(head)?, Settings::try_from(settings)?);
             comeback::expect_can_step_down(self, record, &common, &settings).await?;
             if !dry_run {

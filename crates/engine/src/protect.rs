@@ -324,6 +324,7 @@ impl Engine {
                     let name = crate::source::checkpoint_name(point);
                     let _ = self.hypervisor(move |it| it.delete_checkpoint(vm, &name)).await;
                 }
+                replica::undo_demotion(self, record).await?;
             }
             // The user's own disk under a home replica is never deleted: it lies outside the directory.
             Role::Replica if delete_replica => {
