@@ -50,10 +50,11 @@ fn is_taken_back(world: &Protected) {
 #[test]
 fn a_failover_ends_by_itself_as_was_chosen_and_one_that_hangs_is_taken_back() {
     let mut world = protected("by-itself").unwrap();
-    let scenes: [(&str, Scene); 5] = [
+    let scenes: [(&str, Scene); 6] = [
         ("it starts while a cycle asks", it_starts_while_a_cycle_asks),
         ("it does not boot in time", it_does_not_boot),
         ("it is taken back after a time", it_is_taken_back),
+        ("a copy stands in its way", a_copy_stands_in_its_way),
         ("it hangs", it_hangs),
         ("it becomes final after a time", it_becomes_final),
     ];
@@ -110,6 +111,23 @@ fn it_is_taken_back(world: &mut Protected) {
     world.wait(FIRST, |shown| shown["epoch"] == epoch);
     world.say(FIRST, &["resume", VM, "--yes"]);
     is_taken_back(world);
+}
+
+/// A copy that is tried out reads the recovery points: these may not be given up, and a failover may be taken back past it.
+fn a_copy_stands_in_its_way(world: &mut Protected) {
+    world.say(SECOND, &["test-failover", VM, "--keep", "--yes"]);
+    lose_the_primary(world);
+    world.say(SECOND, &["failover", VM, "--complete-after", "1s", "--yes"]);
+    let overdue = world.wait(SECOND, |shown| shown["reasons"].to_string().contains("its time is over"));
+    assert!(overdue["reasons"].to_string().contains("stop-test-failover"), "{overdue:#}");
+    world.say(SECOND, &["cancel-failover", VM, "--turn-off", "--shutdown-timeout", "5s", "--yes"]);
+    is_taken_back(world);
+    lose_the_primary(world);
+    world.say(SECOND, &["failover", VM, "--roll-back-after", "1s", "--yes"]);
+    is_taken_back(world);
+    let states = world.lab.host(SECOND).virsh(["list", "--name"]).unwrap();
+    assert!(states.contains("Test"), "the copy stands: {states}");
+    world.say(SECOND, &["stop-test-failover", VM, "--yes"]);
 }
 
 /// Before the VM starts, and while its guest is waited for.

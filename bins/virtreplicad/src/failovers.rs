@@ -38,7 +38,7 @@ impl Daemon {
         {
             return self.operation_view(&open.id.to_string()).map(Answer::Done);
         }
-        let plan = self.engine.plan_failover_alone(&record, point, request.force).await.map_err(problem)?;
+        let plan = self.engine.plan_failover_alone(&record, &options).await.map_err(problem)?;
         let lines = sentences(&vm, &host_name(&self.engine, record.relationship.peer), &plan, &options);
         let shown = shown(lines, &plan.plan, false);
         if dry_run {

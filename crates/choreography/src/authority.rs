@@ -187,11 +187,15 @@ impl Authority {
             let procedure = operation.procedure.name();
             return Err(Denied::NotFrom { procedure, phase: self.phase.words() });
         }
-        // A copy reads what a failover leaves as it is; a disaster does not wait for it. What an old primary wrote is looked at
-        // when it takes over.
-        if operation.procedure != Procedure::Failover {
-            self.expect_untested()?;
-            self.expect_undiverged()?;
+        // A copy that is tried out reads what a failover leaves as it is, and so does its cancellation; a disaster does not wait for
+        // it, nor does a time that a person has set. What an old primary wrote is looked at when it takes over.
+        match operation.procedure {
+            Procedure::Failover => {}
+            Procedure::CancelFailover => self.expect_undiverged()?,
+            Procedure::PlannedFailover | Procedure::CompleteFailover => {
+                self.expect_untested()?;
+                self.expect_undiverged()?;
+            }
         }
         Ok(left.map(|open| open.id))
     }

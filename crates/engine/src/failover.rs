@@ -15,7 +15,8 @@ use std::time::Duration;
 use choreography::authority::Denied;
 use choreography::{Entry, Mark, Operation, Options, OtherHost, Procedure, Side, Step, fold};
 use domain::{
-    Check, CheckName, OperationId, Phase, PointId, RecoveryPoint, Role, Settlement, Timestamp, vm_argument,
+    Check, CheckName, Health, Notice, OperationId, Phase, RecoveryPoint, Role, Settlement, Timestamp,
+    vm_argument,
 };
 use store::{Pending, Record, StoreError};
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use wire::message::Beliefs;
 
 use crate::events::Number;
 use crate::plan::refused;
-use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, standing, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, standing, survey};
 
 /// How long the other host is waited for: it may be gone, and the VM is off meanwhile.
 const ASK_DEADLINE: Duration = Duration::from_millis(700);
@@ -52,13 +53,9 @@ pub struct FailoverPlan {
 }
 
 impl Engine {
-    /// Every prerequisite of a failover from a point (none: the newest). `force`: a person vouches for what the other host says.
-    pub async fn plan_failover_alone(
-        &self,
-        record: &Record,
-        point: Option<PointId>,
-        force: bool,
-    ) -> Result<FailoverPlan> {
+    /// Every prerequisite of a failover as a person chose it: from a point (none: the newest), vouching for what the other host says.
+    pub async fn plan_failover_alone(&self, record: &Record, options: &Options) -> Result<FailoverPlan> {
+        let (point, force) = (options.point, options.force);
         let relationship = &record.relationship;
         let vm = vm_argument(&relationship.vm_name);
         if relationship.role() == Role::Primary {
@@ -80,6 +77,11 @@ impl Engine {
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
         let (host, facts) =
             self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
+        if options.roll_back_unless_boots.is_some() && !facts.has_agent {
+            let found = "the VM has no guest agent channel, and nothing else tells whether its guest boots";
+            let cure = "leave --roll-back-unless-boots out; --roll-back-after takes it back unless you say otherwise in time";
+            return Err(Refusal::new(Code::Refused, found, cure));
+        }
         let other = self.ask_whether_it_runs(record, ASK_DEADLINE).await;
         let checks = vec![
             Check::when(CheckName::NoOtherOperation, open.is_none(), || {
@@ -248,25 +250,50 @@ impl Engine {
         Ok(operation.id)
     }
 
-    /// Does what a person has chosen for a failover when its time is over.
+    /// Does what a person has chosen for a failover when its time is over; gives how long to wait before the next look. What stands
+    /// in the way is tried again, and kept for [`overdue`].
     pub(crate) async fn settle_by_timer(
         &self,
         record: &Record,
         (what, at): (Settlement, Timestamp),
-    ) -> Result<()> {
-        if clock::now() < at {
-            return Ok(());
+    ) -> Duration {
+        let left = at.millis().saturating_sub(clock::now().millis());
+        if left > 0 {
+            return Duration::from_millis(left);
         }
         let by = "the commit timer";
-        match what {
-            Settlement::Complete => self.begin_complete(record, by).await.map(drop),
+        let begun = match what {
+            Settlement::Complete => self.begin_complete(record, by).await,
             Settlement::RollBack => {
                 let options =
                     Options { destroy: true, shutdown_timeout: ROLL_BACK_SHUTDOWN, ..Options::default() };
-                self.begin_cancel(record, options, by).map(drop)
+                self.begin_cancel(record, options, by)
             }
-        }
+        };
+        let wait = if begun.is_ok() { Duration::ZERO } else { owner::LOOK };
+        *self.slot(record.relationship.id).overdue() = begun.err();
+        wait
     }
+}
+
+/// A time that a person has set for a failover is over, and what was chosen does not happen.
+pub(crate) fn overdue(engine: &Engine, record: &Record) -> Option<Notice> {
+    let relationship = &record.relationship;
+    let Phase::FailedOver { timer: Some((what, _)), .. } = relationship.phase else { return None };
+    let why = engine.slot(relationship.id).overdue().clone()?;
+    let (verb, command) = match what {
+        Settlement::Complete => ("become final", "complete-failover"),
+        Settlement::RollBack => ("be taken back", "cancel-failover"),
+    };
+    let cure = match why.cure.is_empty() {
+        true => format!("virt-replica {command} {}", vm_argument(&relationship.vm_name)),
+        false => why.cure,
+    };
+    let what = format!(
+        "the failover was to {verb} by itself, its time is over, and it is tried again and again: {}",
+        why.detail
+    );
+    Some(Notice { severity: Health::Warning, what, cure })
 }
 
 /// Why what the other host says forbids the start here, and the way out.

@@ -167,6 +167,8 @@ struct Slot {
     fold_failure: Mutex<Option<String>>,
     /// Why the replica could not follow the VM's disks.
     follow_failure: Mutex<Option<String>>,
+    /// Why what was to become of a failover by itself does not happen.
+    overdue: Mutex<Option<Refusal>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
     /// Whether the other host, as last heard, has ended the relationship.
@@ -200,6 +202,10 @@ impl Slot {
 
     fn follow_failure(&self) -> MutexGuard<'_, Option<String>> {
         self.follow_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn overdue(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn silent(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -395,6 +401,7 @@ impl Engine {
                 waiting: Mutex::default(),
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
+                overdue: Mutex::default(),
                 silent: Mutex::default(),
                 ended_there: AtomicBool::new(false),
                 booted: Mutex::default(),

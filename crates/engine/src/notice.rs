@@ -20,7 +20,7 @@ use store::Record;
 use crate::events::Number;
 use crate::seen::Seen;
 use crate::{
-    Engine, Refusal, Result, comeback, life, quiesce, replica, survey, test_failover, visible, wrap,
+    Engine, Refusal, Result, comeback, failover, life, quiesce, replica, survey, test_failover, visible, wrap,
 };
 
 /// Looks at the VM of a relationship and says what is new. True when the VM has just been turned off: the last changes wait.
@@ -72,6 +72,7 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     notices.extend(wrap::grown_below(&facts));
     notices.extend(comeback::notices(engine, record).await);
     notices.extend(quiesce::notices(engine, record)?);
+    notices.extend(failover::overdue(engine, record));
     Ok((notices, !active && before.is_some_and(|before| before.ran)))
 }
 

@@ -89,8 +89,7 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
             Ok(LOOK)
         }
         (Role::Primary, Phase::FailedOver { timer: Some(timer), .. }) => {
-            engine.settle_by_timer(record, *timer).await?;
-            Ok(Duration::from_millis(timer.1.millis().saturating_sub(clock::now().millis())))
+            Ok(engine.settle_by_timer(record, *timer).await)
         }
         (Role::Primary, Phase::InitialPending { start }) if clock::now() >= *start => {
             engine.store().set_phase(id, &Phase::InitialReplication).map_err(Refusal::failed)?;
