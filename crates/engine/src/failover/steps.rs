@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use choreography::{Mark, OtherHost, Step};
 use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, vm_argument};
+use hypervisor::VmState;
 use store::Record;
 
 use crate::compare::serve;
@@ -110,6 +111,16 @@ impl Run<'_> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
         let (engine, vm) = (self.engine, self.record.relationship.vm);
+        // One that passed the guard just before the right to run was given back: its files are not moved from under it.
+        if engine.vm_state(&self.record).await?.is_some_and(VmState::is_active) {
+            let found =
+                "the VM was started again, and belongs to the other host now: two writers, if it runs there";
+            let cure = format!(
+                "here, and at once: virsh shutdown {}; what it wrote is kept aside",
+                vm_argument(&self.record.relationship.vm_name)
+            );
+            return Err(Refusal::new(Code::Refused, found, cure));
+        }
         let (directory, at) = (replica::directory(&self.record)?, self.operation.begun);
         // With the definition go the checkpoints of what is set aside.
         engine.hypervisor(move |it| it.undefine(vm)).await?;
