@@ -148,6 +148,8 @@ fn a_clean_end(world: &mut Protected) {
     world.wait(FIRST, |shown| reasons(shown).contains("virt-replica reverse"));
     world.wait(SECOND, |shown| reasons(shown).contains("is back"));
     assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
+    let stories = ["disagree", "hvhost01 is primary in epoch", "Failed over", "virt-replica reverse"];
+    world.refused(FIRST, &["resume", VM, "--yes"], &stories);
     world.say(SECOND, &["reverse", VM, "--yes"]);
     let shown = world.wait(SECOND, |shown| is_normal(shown, 1));
     let sent = shown["statistics"]["maximum_bytes"].as_u64().unwrap_or(u64::MAX);

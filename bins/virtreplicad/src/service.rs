@@ -297,12 +297,13 @@ impl Service for Daemon {
         Box::pin(async move {
             let record = self.find_idle(&vm)?;
             if dry_run {
+                self.engine.expect_agreement(&record).await.map_err(problem)?;
                 return Ok(Answer::Planned(dto::Plan::of([
                     "Cycles will go on; the first carries what changed meanwhile.",
                 ])));
             }
-            self.engine.resume(&record).await.map_err(problem)?;
-            Ok(Answer::Done(Done::saying("replication goes on")))
+            let said = self.engine.resume(&record).await.map_err(problem)?;
+            Ok(Answer::Done(Done::saying(format!("replication goes on; {said}"))))
         })
     }
 

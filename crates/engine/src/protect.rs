@@ -188,9 +188,11 @@ impl Engine {
         self.hold(record, Some(clock::now()), Number::Paused).await
     }
 
-    /// Lets cycles go on.
-    pub async fn resume(&self, record: &Record) -> Result<()> {
-        self.hold(record, None, Number::Resumed).await
+    /// Lets cycles go on, where both hosts agree which of them is primary; gives what the other host said, for people.
+    pub async fn resume(&self, record: &Record) -> Result<&'static str> {
+        let said = self.expect_agreement(record).await?;
+        self.hold(&self.record(record.relationship.id)?, None, Number::Resumed).await?;
+        Ok(said)
     }
 
     async fn hold(&self, record: &Record, since: Option<Timestamp>, number: Number) -> Result<()> {
