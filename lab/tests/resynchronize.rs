@@ -202,9 +202,19 @@ fn the_replica_is_equal(world: &mut World) {
 }
 
 fn a_block_rots(world: &mut World) {
+    world.say(&["set", VM, "--resynchronize", "manual", "--yes"]);
     let block = rot(world);
     let (code, said) = world.attempt(&["verify", VM, "--yes"]);
     assert!(code == Some(1) && said.contains("the replica differs"), "{code:?} {said}");
+    // The host where somebody would fail over on the night when this one is gone knows it, too.
+    let dry_run = || world.product.attempt(&world.lab, SECOND, &["failover", VM, "--dry-run"]).unwrap();
+    let begun = Instant::now();
+    while !(dry_run().0 == Some(3) && dry_run().1.contains("differ from the VM's disks")) {
+        assert!(begun.elapsed() < LIMIT, "it is not told: {:?}", dry_run());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(dry_run().1.contains("DOUBTED"), "{:?}", dry_run());
+    world.say(&["set", VM, "--resynchronize", "automatic", "--yes"]);
     let found = world.event(1403, "evidence: ");
     let path = found.rsplit_once("evidence: ").unwrap().1.trim_end_matches(')').to_owned();
     let evidence: Value =
@@ -218,6 +228,8 @@ fn a_block_rots(world: &mut World) {
     let said = world.say(&["verify", VM, "--yes"]);
     assert!(said.contains("is equal"), "{said}");
     world.event(1402, "");
+    let said = world.product.attempt(&world.lab, SECOND, &["failover", VM, "--dry-run"]).unwrap().1;
+    assert!(!said.contains("DOUBTED"), "what repairs it is not doubted: {said}");
 }
 
 /// Writes over one block of guest data in the replica's files, below what any cycle of these seconds changes; gives its offset.

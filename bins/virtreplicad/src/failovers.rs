@@ -170,6 +170,11 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         format!("{vm} starts on this host from the recovery point of {at}."),
         format!("LOST: everything that it wrote after that, {lost} until now; {bytes}"),
     ];
+    if let Some(doubted) = &plan.doubted {
+        lines.push(format!(
+            "DOUBTED: this recovery point, or one after it, differed from the VM's disks: {doubted}"
+        ));
+    }
     if plan.newer > 0 {
         lines.push(format!("{} newer recovery points stay until the failover is complete.", plan.newer));
     }

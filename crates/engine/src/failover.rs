@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use wire::message::Beliefs;
 
+use crate::compare::doubt;
 use crate::events::Number;
 use crate::plan::refused;
 use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, standing, survey};
@@ -50,6 +51,8 @@ pub struct FailoverPlan {
     pub pending: Option<Pending>,
     /// What the other host says.
     pub other: OtherHost,
+    /// What is held against the recovery point, in words; none: nothing is known.
+    pub doubted: Option<String>,
 }
 
 impl Engine {
@@ -73,6 +76,8 @@ impl Engine {
         replica::expect_trusted(self, record).await?;
         let directory = replica::directory(record)?;
         let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > point.ordinal).count();
+        let doubted = self.doubted(record, &point)?;
+        let undoubted = self.newest_undoubted(record, &directory)?;
         let definition = replica::primary_definition(&directory)?;
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
         let (host, facts) =
@@ -91,7 +96,9 @@ impl Engine {
             }),
             survey::hook(self),
             survey::memory(&host, &facts),
-            Check::pass(CheckName::RecoveryPointTrusted),
+            Check::when(CheckName::RecoveryPointTrusted, force || doubted.is_none(), || {
+                doubt::in_the_way(record, doubted.as_deref().unwrap_or_default(), undoubted.as_ref())
+            }),
             Check::when(CheckName::NotRunningThere, other.lets_start(force), || {
                 in_the_way(other, &self.peer_name(record), &vm)
             }),
@@ -100,7 +107,7 @@ impl Engine {
             Plan { checks: crate::plan::in_order(checks), expected_bytes: None, expected_downtime_ms: None };
         let lost = clock::now().since(point.instant);
         let pending = self.pending_since(record, point.instant)?;
-        Ok(FailoverPlan { plan, point, newer, lost, pending, other })
+        Ok(FailoverPlan { plan, point, newer, lost, pending, other, doubted })
     }
 
     /// An old primary whose own last content no recovery point covers yet has nothing to fail over to.
@@ -155,6 +162,11 @@ impl Engine {
         if options.force && !plan.other.lets_start(false) {
             let (peer, said) = (self.peer_name(record), plan.other.words());
             let text = format!("{requested_by} failed it over although {peer} answers: {said}");
+            self.event(Number::Forced, &record.relationship.vm_name, text);
+        }
+        if let Some(doubted) = plan.doubted.as_ref().filter(|_| options.force) {
+            let text =
+                format!("{requested_by} failed it over from a recovery point that is doubted: {doubted}");
             self.event(Number::Forced, &record.relationship.vm_name, text);
         }
         let words = format!(

@@ -167,6 +167,8 @@ struct Slot {
     fold_failure: Mutex<Option<String>>,
     /// Why the replica could not follow the VM's disks.
     follow_failure: Mutex<Option<String>>,
+    /// What the replica's host was told to be doubted.
+    told_doubt: Mutex<Option<domain::Doubt>>,
     /// Why what was to become of a failover by itself does not happen.
     overdue: Mutex<Option<Refusal>>,
     /// When the other host did not answer in a hurry.
@@ -202,6 +204,10 @@ impl Slot {
 
     fn follow_failure(&self) -> MutexGuard<'_, Option<String>> {
         self.follow_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told_doubt(&self) -> MutexGuard<'_, Option<domain::Doubt>> {
+        self.told_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn overdue(&self) -> MutexGuard<'_, Option<Refusal>> {
@@ -401,6 +407,7 @@ impl Engine {
                 waiting: Mutex::default(),
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
+                told_doubt: Mutex::default(),
                 overdue: Mutex::default(),
                 silent: Mutex::default(),
                 ended_there: AtomicBool::new(false),

@@ -165,6 +165,10 @@ impl Engine {
                 self.keep_pending(&self.theirs_now(peer, relationship, epoch)?, bytes)?;
                 Ok(Answer::Done {})
             }
+            Request::Doubt { relationship, epoch, ordinal, what } => {
+                self.keep_doubt(&self.theirs_now(peer, relationship, epoch)?, ordinal, &what)?;
+                Ok(Answer::Done {})
+            }
             Request::Digests { relationship, epoch, point, disk, offset, length } => {
                 let record = self.theirs_now(peer, relationship, epoch)?;
                 let question = serve::Question { point: point.map(domain::PointId), disk, offset, length };

@@ -76,6 +76,7 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
     if memory.told.is_none_or(|told| told.elapsed() > pending::TOLD_EVERY) {
         memory.told = Some(Instant::now());
         engine.tell_pending(record).await;
+        engine.tell_doubt(record).await;
     }
     match (record.relationship.role(), &record.relationship.phase) {
         (Role::Replica, Phase::Receiving) => {

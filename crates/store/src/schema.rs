@@ -77,6 +77,9 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE forgotten (
         relationship TEXT PRIMARY KEY, vm TEXT NOT NULL, peer TEXT NOT NULL, epoch INTEGER NOT NULL,
         was_primary INTEGER NOT NULL) STRICT;
+    CREATE TABLE doubt (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, epoch INTEGER NOT NULL,
+        ordinal INTEGER NOT NULL, what TEXT NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -174,6 +174,17 @@ pub enum Request {
         /// Bytes; whole blocks, except at the end of the disk.
         length: u64,
     },
+    /// I have verified your copy, and it differs: your points up to this one are not known to be right.
+    Doubt {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The primary's epoch.
+        epoch: u64,
+        /// Place in the order of points of the newest that is meant.
+        ordinal: u64,
+        /// What was found, for people.
+        what: String,
+    },
     /// So many bytes wait here to be replicated.
     Pending {
         /// Which relationship.
@@ -353,6 +364,7 @@ impl Request {
             | Request::Points { relationship, epoch }
             | Request::RemovePoint { relationship, epoch, .. }
             | Request::LeftToMerge { relationship, epoch }
+            | Request::Doubt { relationship, epoch, .. }
             | Request::Pending { relationship, epoch, .. }
             | Request::Digests { relationship, epoch, .. } => (relationship, epoch),
             Request::Hello {}
