@@ -150,6 +150,7 @@ fn requests() -> Vec<Vec<u8>> {
         Request::Beliefs { relationship, epoch: 4, unfinished, is_primary: true },
         Request::Paused { relationship, epoch: 4, paused: false },
         Request::Pending { relationship, epoch: 4, bytes: 5 },
+        Request::Doubt { relationship, epoch: 4, ordinal: 5, what: "64 KiB".into() },
         Request::Abandon { operation: Uuid::from_u128(6), relationship },
     ];
     let answers = [Answer::Done {}, Answer::Abandon { already_handed_over: true }];

@@ -150,7 +150,11 @@ fn a_clean_end(world: &mut Protected) {
     assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
     let stories = ["disagree", "hvhost01 is primary in epoch", "Failed over", "virt-replica reverse"];
     world.refused(FIRST, &["resume", VM, "--yes"], &stories);
+    let before_the_delta = Hold::arm(world.lab.host(SECOND), "cycle.agreed").unwrap();
     world.say(SECOND, &["reverse", VM, "--yes"]);
+    before_the_delta.wait(LIMIT).unwrap();
+    world.refused(FIRST, &["failover", VM, "--force", "--yes"], &["own last content", "virt-replica wait"]);
+    drop(before_the_delta);
     let shown = world.wait(SECOND, |shown| is_normal(shown, 1));
     let sent = shown["statistics"]["maximum_bytes"].as_u64().unwrap_or(u64::MAX);
     assert!(sent < SMALL_BYTES, "{sent} bytes travelled: {shown:#}");
