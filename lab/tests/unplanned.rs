@@ -148,13 +148,7 @@ fn a_clean_end(world: &mut Protected) {
     world.wait(FIRST, |shown| reasons(shown).contains("virt-replica reverse"));
     world.wait(SECOND, |shown| reasons(shown).contains("is back"));
     assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
-    let stories = ["disagree", "hvhost01 is primary in epoch", "Failed over", "virt-replica reverse"];
-    world.refused(FIRST, &["resume", VM, "--yes"], &stories);
-    let before_the_delta = Hold::arm(world.lab.host(SECOND), "cycle.agreed").unwrap();
     world.say(SECOND, &["reverse", VM, "--yes"]);
-    before_the_delta.wait(LIMIT).unwrap();
-    world.refused(FIRST, &["failover", VM, "--force", "--yes"], &["own last content", "virt-replica wait"]);
-    drop(before_the_delta);
     let shown = world.wait(SECOND, |shown| is_normal(shown, 1));
     let sent = shown["statistics"]["maximum_bytes"].as_u64().unwrap_or(u64::MAX);
     assert!(sent < SMALL_BYTES, "{sent} bytes travelled: {shown:#}");
@@ -225,7 +219,13 @@ fn a_power_cut(world: &mut Protected) {
     world.lab.power_on(FIRST).unwrap();
     world.product.start(world.lab.host(FIRST)).unwrap();
     assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
+    let stories = ["disagree", "hvhost01 is primary in epoch", "Unprotected", "virt-replica reverse"];
+    world.refused(FIRST, &["resume", VM, "--yes"], &stories);
+    let before_the_delta = Hold::arm(world.lab.host(SECOND), "cycle.agreed").unwrap();
     world.say(SECOND, &["reverse", VM, "--yes"]);
+    before_the_delta.wait(LIMIT).unwrap();
+    world.refused(FIRST, &["failover", VM, "--force", "--yes"], &["own last content", "virt-replica wait"]);
+    drop(before_the_delta);
     world.wait(SECOND, |shown| is_normal(shown, 1));
     world.more_cycles(SECOND, 1);
     both_sides_are_equal(world, SECOND);
