@@ -23,6 +23,7 @@ use crate::notice;
 use crate::points;
 use crate::quiesce::Moment;
 use crate::seal::{self, Seal};
+use crate::shrunk;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
 use crate::standing;
 use crate::transfer::{Acknowledged, Transfer};
@@ -64,7 +65,7 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         return Err(export::waits(engine, record, export));
     }
     let vm = relationship.vm;
-    let facts = engine.vm(record).await?.ok_or_else(|| {
+    let (facts, seen) = engine.look_at(record).await?.ok_or_else(|| {
         let found = format!("VM {:?} is not defined on this host any more", relationship.vm_name);
         Refusal::new(
             Code::Refused,
@@ -73,6 +74,7 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         )
     })?;
     check_vm(&facts, record)?;
+    shrunk::expect_none(engine, record, &seen)?;
     let disks: Vec<DiskTarget> = relationship.settings.replicated_disks().cloned().collect();
 
     let history = engine.store().points(relationship.id).map_err(Refusal::failed)?;

@@ -49,6 +49,7 @@ mod scratch;
 mod seal;
 mod seed;
 mod seen;
+mod shrunk;
 mod source;
 mod spool;
 mod standing;
