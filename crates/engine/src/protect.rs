@@ -271,11 +271,10 @@ impl Engine {
 
     /// The recovery point from which both hosts go on: that of the failover, or else the newest.
     fn common_point(&self, record: &Record) -> Result<RecoveryPoint> {
-        let mut points = self.store().points(record.relationship.id).map_err(Refusal::failed)?;
-        let found = match record.relationship.phase {
-            Phase::FailedOver { point, .. } => points.into_iter().find(|known| known.id == point),
-            _ => points.pop(),
-        };
+        if let Phase::FailedOver { point, .. } = record.relationship.phase {
+            return replica::point(record, Some(point));
+        }
+        let found = self.store().points(record.relationship.id).map_err(Refusal::failed)?.pop();
         found.ok_or_else(|| Refusal::failed("the recovery point that both hosts have is not known here"))
     }
 

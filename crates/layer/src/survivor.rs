@@ -9,7 +9,7 @@
 //! ```
 //! Nothing that a VM wrote is deleted here: what was set aside is listed, and goes when a person says so.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use domain::{DiskTarget, PointId, Timestamp};
 
@@ -93,8 +93,13 @@ impl ReplicaDirectory {
         }
     }
 
-    /// Gives up every point that is newer than this one, and deletes their layers. Repeating it is harmless.
+    /// Gives up every point that is newer than this one, and deletes their layers. Refused when the VM stands on one of them.
+    /// Repeating it is harmless.
     pub fn give_up_after(&mut self, point: PointId) -> Result<(), LayerError> {
+        for target in self.disks_at(point)? {
+            let file = self.point_backing(point, &target)?.resolve(&self.disk_folder(&target));
+            self.expect_below_active(&target, &[&file])?;
+        }
         let sizes: Vec<(DiskTarget, u64)> = self
             .disks_at(point)?
             .into_iter()
@@ -114,20 +119,34 @@ impl ReplicaDirectory {
         self.delete_folded()
     }
 
+    /// The overlay of a disk, where there is one, stands on one of these files.
+    fn expect_below_active(&self, target: &DiskTarget, files: &[&Path]) -> Result<(), LayerError> {
+        match self.file_below_active(target)? {
+            Some(found) if !files.contains(&found.as_path()) => Err(LayerError::StandsElsewhere {
+                path: self.active_path(target),
+                found,
+                expected: files.iter().map(|file| file.to_path_buf()).collect(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Offers no point but this one: the files below it are about to become one. Repeating it is harmless.
     pub fn keep_only(&mut self, point: PointId) -> Result<(), LayerError> {
+        self.disks_at(point)?;
         self.update(|manifest| manifest.points.retain(|listed| listed.point.id == point))
     }
 
     /// What is to be merged below a VM that runs: the newest layer and the base, by their paths; none: nothing is left.
-    /// QEMU lets the overlay stand on the base when it has merged them.
+    /// QEMU lets the overlay stand on the base when it has merged them. An overlay that stands on anything else is refused: QEMU
+    /// would not find the newest layer below the VM.
     pub fn to_merge(&self, target: &DiskTarget) -> Result<Option<(PathBuf, PathBuf)>, LayerError> {
         let (disk, folder) = (self.disk(target)?, self.disk_folder(target));
         let Some(top) = disk.layers.last() else { return Ok(None) };
-        let base = disk.base.resolve(&folder);
-        let stands_on = inspect(&self.active_path(target), Gate::Foreign)?.backing;
-        let merged = stands_on.is_some_and(|name| folder.join(name) == base);
-        Ok((!merged).then(|| (folder.join(top.as_str()), base)))
+        let (top, base) = (folder.join(top.as_str()), disk.base.resolve(&folder));
+        self.expect_below_active(target, &[&top, &base])?;
+        let merged = self.file_below_active(target)?.is_some_and(|found| found == base);
+        Ok((!merged).then_some((top, base)))
     }
 
     /// Notes that QEMU has merged every layer of a disk into its base, and deletes them. Repeating it is harmless.

@@ -525,6 +525,29 @@ fn a_failover_changes_no_point_and_what_was_written_stands_alone_afterwards() {
     assert!(directory.diverged().expect("listed").is_empty());
 }
 
+/// What stands in the manifest, or is asked for, and what the VM stands on are two things.
+#[test]
+fn nothing_is_given_up_or_merged_that_the_vm_does_not_stand_on_as_expected() {
+    for foreign in [false, true] {
+        let World { _root, mut directory, contents } = world(4, foreign);
+        let overlay = directory.create_active_at(&vda(), point(2).id).expect("an overlay");
+        let before = directory.manifest().clone();
+        let elsewhere =
+            |refused: &layer::LayerError| matches!(refused, layer::LayerError::StandsElsewhere { .. });
+        for wrong in [1, 3] {
+            let refused = directory.give_up_after(point(wrong).id).expect_err("the VM stands on another");
+            assert!(elsewhere(&refused), "{refused}");
+        }
+        let refused = directory.to_merge(&vda()).expect_err("the newest layer is not below the VM");
+        assert!(elsewhere(&refused), "{refused}");
+        let refused = directory.keep_only(point(9).id).expect_err("nobody knows it");
+        assert!(matches!(refused, layer::LayerError::NoSuchPoint { .. }), "{refused}");
+        assert_eq!(directory.manifest(), &before);
+        assert_every_point_starts(&directory, &contents);
+        assert_content(&overlay, &contents[&2]);
+    }
+}
+
 #[test]
 fn a_failover_that_is_final_keeps_one_point_and_ends_on_one_file() {
     for foreign in [false, true] {

@@ -9,7 +9,7 @@ use store::Record;
 use crate::compare::serve;
 use crate::operation::Run;
 use crate::{
-    Code, Engine, Refusal, Result, blocking, clock, comeback, guest_files, receive, replica, visible,
+    Code, Engine, Refusal, Result, blocking, chain, clock, comeback, guest_files, receive, replica, visible,
 };
 
 /// Pause between two looks how far a merge is.
@@ -29,6 +29,9 @@ impl Run<'_> {
         // What this host wrote as an old primary is kept before anything can be written over it.
         self.engine.expect_covered(&self.record)?;
         comeback::set_aside(self.engine, &self.record).await?;
+        // A host that was primary for long, or whose store failed once, knows other points than its files hold. What is failed over
+        // to must be known: everything after this counts from it.
+        chain::know_points(self.engine, self.operation.relationship, &replica::directory(&self.record)?)?;
         let options = &self.operation.options;
         let point = replica::point(&self.record, options.point)?.id;
         let now = clock::now();
@@ -153,9 +156,11 @@ impl Run<'_> {
 
     /// QEMU merges what lies below the overlay, while the VM runs.
     pub(crate) async fn merge(&self) -> Result<String> {
-        let (engine, vm, point) = (self.engine, self.record.relationship.vm, self.head()?.id);
+        let (engine, vm) = (self.engine, self.record.relationship.vm);
         let slot = engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
+        // Newer ones were given up when it was settled.
+        let point = replica::point(&self.record, None)?.id;
         let targets = keep_only(&self.record, point).await?;
         for target in &targets {
             while let Some((top, base)) = to_merge(&self.record, target).await? {
@@ -227,6 +232,10 @@ impl Engine {
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);
         let _alone = slot.replica.lock().await;
+        if let Phase::FailedOver { .. } = relationship.phase {
+            // The point that it was from becomes the newest that is known: it must be among them.
+            chain::know_points(self, relationship.id, &replica::directory(record)?)?;
+        }
         self.store().settle(relationship.id, within, clock::now()).map_err(Refusal::failed)?;
         self.reach("settle.stored").await;
         let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
