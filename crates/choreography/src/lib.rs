@@ -10,6 +10,6 @@ pub mod operation;
 pub mod table;
 
 pub use journal::{Entry, FORCED, Mark, Progress, StepState, fold};
-pub use next::{Advice, Next, RestingState, advice, next};
+pub use next::{Advice, Next, RestingState, advice, may_leave_out, next};
 pub use operation::{Operation, Options, Outcome, Side};
 pub use table::{Place, Procedure, Step, StepSpec, Undo, spec};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use choreography::{Mark, Step};
-use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, vm_argument};
+use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, shell_word, vm_argument};
 use store::Record;
 
 use crate::compare::serve;
@@ -163,7 +163,7 @@ impl Run<'_> {
         let point = replica::point(&self.record, None)?.id;
         let targets = keep_only(&self.record, point).await?;
         for target in &targets {
-            while let Some((top, base)) = to_merge(&self.record, target).await? {
+            if let Some((top, base)) = to_merge(&self.record, target).await? {
                 if !self.state().await?.is_active() {
                     let cure = format!("virsh start {}", vm_argument(&self.record.relationship.vm_name));
                     return Err(Refusal::new(
@@ -175,22 +175,72 @@ impl Run<'_> {
                 let disk = target.clone();
                 engine.hypervisor(move |it| it.begin_merge(vm, &disk, &top, &base)).await?;
                 engine.reach("merge.under way").await;
-                loop {
-                    let disk = target.clone();
-                    let Some((done, total)) = engine.hypervisor(move |it| it.merging(vm, &disk)).await?
-                    else {
-                        break;
-                    };
+                while let Some((done, total)) = self.merging(target).await? {
                     slot.show_progress(done, total, self.operation.begun);
                     tokio::time::sleep(MERGE_LOOK).await;
                 }
+                slot.stop_progress();
             }
-            slot.stop_progress();
             engine.reach("merge.merged").await;
-            let (mut directory, target) = (replica::directory(&self.record)?, target.clone());
-            blocking(move || directory.layers_are_merged(&target).map_err(Refusal::failed)).await?;
+            self.note_merged(target).await?;
         }
         Ok("the VM's disks stand on one file each".into())
+    }
+
+    async fn merging(&self, target: &DiskTarget) -> Result<Option<(u64, u64)>> {
+        let (vm, disk) = (self.record.relationship.vm, target.clone());
+        self.engine.hypervisor(move |it| it.merging(vm, &disk)).await
+    }
+
+    /// The manifest follows what QEMU has merged. A merge that ended before its end (QEMU ran out of space, say) is told, and tried
+    /// again after a pause; the disk reads as before.
+    async fn note_merged(&self, target: &DiskTarget) -> Result<()> {
+        if let Some((top, base)) = to_merge(&self.record, target).await? {
+            let found = format!(
+                "QEMU ended the merge of disk {target} before all of it was in {}: what is below {} may be larger than the space \
+                 that is left",
+                base.display(),
+                top.display()
+            );
+            let folder = shell_word(&base.parent().unwrap_or(&base).to_string_lossy());
+            let cure = format!("make room: df -h {folder}; it is tried again by itself");
+            return Err(Refusal::new(Code::Failed, found, cure));
+        }
+        let (mut directory, target) = (replica::directory(&self.record)?, target.clone());
+        blocking(move || directory.layers_are_merged(&target).map_err(Refusal::failed)).await
+    }
+
+    /// A merge that a person left out may be under way, or at its end: the files are told as they are before anything else is done
+    /// with them.
+    pub(crate) async fn conclude_merge(&self) -> Result<()> {
+        let slot = self.engine.slot(self.operation.relationship);
+        let _alone = slot.replica.lock().await;
+        let vm = self.record.relationship.vm;
+        let facts =
+            self.engine.hypervisor(move |it| it.vm(vm)).await?.filter(|facts| facts.state.is_active());
+        let targets: Vec<DiskTarget> = replica::directory(&self.record)?
+            .manifest()
+            .current_disks()
+            .map(|disk| disk.target.clone())
+            .collect();
+        for target in &targets {
+            let is_there =
+                facts.as_ref().is_some_and(|facts| facts.disks.iter().any(|disk| disk.target == *target));
+            if is_there && self.merging(target).await?.is_some() {
+                let vm = vm_argument(&self.record.relationship.vm_name);
+                let found = format!("QEMU still merges what lies below disk {target}");
+                return Err(Refusal::new(
+                    Code::Busy,
+                    found,
+                    format!("wait, or end it: virsh blockjob {vm} {target} --abort"),
+                ));
+            }
+            let left = to_merge(&self.record, target).await;
+            if left.as_ref().is_ok_and(Option::is_none) {
+                self.note_merged(target).await?;
+            }
+        }
+        Ok(())
     }
 }
 
