@@ -1,5 +1,6 @@
 //! What a person types, and what must come of it: named scenes on the simulated hosts, each from a defect that was found.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +12,7 @@ use layer::ReplicaDirectory;
 use store::Record;
 
 use super::{LOOK, World, record};
-use crate::time::SPEED;
+use crate::time::{self, SPEED};
 
 /// A seed whose retention keeps some points.
 const SEED: u64 = 1;
@@ -172,4 +173,45 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
         journal(&world).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
     assert!(skipped);
     world.reverse(AWAY)
+}
+
+/// An old primary cannot set aside what it wrote (its sockets have no place): no recovery point may go meanwhile, for that over it
+/// tells where it is. When it can again, it does.
+#[test]
+fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -> Result<()> {
+    let world = World::new(SEED)?;
+    let replica = record(&world.hosts[AWAY]).and_then(|it| it.directory).context("a replica")?;
+    let newest = ReplicaDirectory::open(&replica)?.manifest().points.last().context("a point")?.point.id;
+    // What the old primary writes after the common point.
+    world.link.swallows.store(true, Ordering::SeqCst);
+    time::pass(Duration::from_secs(10));
+    world.fail_over(AWAY, newest)?;
+    world.link.swallows.store(false, Ordering::SeqCst);
+    world.until("a reverse that is not refused", |it| it.ask_to_reverse(AWAY).is_ok())?;
+    let (sockets, elsewhere) = (world.hosts[HOME].place("n"), world.hosts[HOME].place("away"));
+    std::fs::rename(&sockets, &elsewhere)?;
+    let diverged = |it: &World| {
+        let (engine, there) = it.hosts[HOME].engine().zip(record(&it.hosts[HOME]))?;
+        engine.store().divergence(there.relationship.id).ok()?
+    };
+    let points = || -> Result<Vec<PointId>> {
+        let replica = record(&world.hosts[HOME]).and_then(|it| it.directory).context("a replica")?;
+        Ok(ReplicaDirectory::open(&replica)?.manifest().points.iter().map(|listed| listed.point.id).collect())
+    };
+    world.until("two points more", |_| points().is_ok_and(|points| points.len() > 2))?;
+    let covered_by =
+        diverged(&world).and_then(|it| it.covered_by).context("it was set aside: there was time for it")?;
+    let remove = || {
+        world.asked(HOME, move |engine, record| async move {
+            engine.remove_point(&record, covered_by, false).await
+        })
+    };
+    let refused = remove().expect_err("what lies below it is not set aside").to_string();
+    assert!(refused.contains("not set aside yet"), "{refused}");
+    std::fs::rename(&elsewhere, &sockets)?;
+    world.until("it is set aside", |it| diverged(it).is_none())?;
+    if points()?.contains(&covered_by) {
+        remove()?;
+    }
+    Ok(())
 }
