@@ -21,7 +21,7 @@ use crate::inspect::{Gate, inspect};
 use crate::manifest::Manifest;
 use crate::name::FileName;
 use crate::qemu_img;
-use crate::replica_directory::{ACTIVE, ReplicaDirectory};
+use crate::replica_directory::{ACTIVE, ReplicaDirectory, remove_if_empty};
 use crate::writer::{LayerSpec, create_overlay, discard};
 
 /// How the name of a file begins that holds what was set aside.
@@ -212,15 +212,15 @@ impl ReplicaDirectory {
     /// What was set aside, the oldest first.
     pub fn diverged(&self) -> Result<Vec<Diverged>, LayerError> {
         let mut found = Vec::new();
-        for disk in &self.manifest().disks {
-            let folder = self.disk_folder(&disk.target);
+        for target in self.disks_with_folders()? {
+            let folder = self.disk_folder(&target);
             for entry in std::fs::read_dir(&folder).map_err(LayerError::io("list", &folder))? {
                 let name = entry.map_err(LayerError::io("list", &folder))?.file_name();
                 let Some(at) = name.to_str().and_then(diverged_at) else { continue };
                 let path = folder.join(&name);
                 let extents = own_extents(&path)?;
                 let bytes = extents.iter().map(|(_, length)| length).sum();
-                found.push(Diverged { at, target: disk.target.clone(), path, bytes, pieces: extents.len() });
+                found.push(Diverged { at, target: target.clone(), path, bytes, pieces: extents.len() });
             }
         }
         found.sort_by_key(|one| (one.at, one.target.to_string()));
@@ -230,8 +230,8 @@ impl ReplicaDirectory {
     /// Deletes what was set aside at this time; gives how many files that were.
     pub fn remove_diverged(&self, at: Timestamp) -> Result<usize, LayerError> {
         let mut removed = 0;
-        for disk in &self.manifest().disks {
-            let folder = Folder::open(&self.disk_folder(&disk.target))?;
+        for target in self.disks_with_folders()? {
+            let folder = Folder::open(&self.disk_folder(&target))?;
             let (name, list) = (diverged_name(at), diverged_list_name(at));
             if folder.exists(name.as_str())? {
                 folder.remove(list.as_str())?;
@@ -239,8 +239,24 @@ impl ReplicaDirectory {
                 folder.sync()?;
                 removed += 1;
             }
+            if self.manifest().disk(&target).is_none() {
+                remove_if_empty(folder.path())?;
+            }
         }
         Ok(removed)
+    }
+
+    /// Disks that have a folder, those among them that went with the last point that had them.
+    fn disks_with_folders(&self) -> Result<Vec<DiskTarget>, LayerError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.path()).map_err(LayerError::io("list", self.path()))? {
+            let entry = entry.map_err(LayerError::io("list", self.path()))?;
+            let kind = entry.file_type().map_err(LayerError::io("look at", self.path()))?;
+            let target = entry.file_name().to_str().and_then(|name| DiskTarget::new(name).ok());
+            found.extend(target.filter(|_| kind.is_dir()));
+        }
+        found.sort();
+        Ok(found)
     }
 }
 

@@ -575,3 +575,22 @@ fn a_failover_that_is_final_keeps_one_point_and_ends_on_one_file() {
         assert!(directory.leftovers().expect("listed").is_empty());
     }
 }
+
+#[test]
+fn what_was_set_aside_of_a_disk_that_went_is_listed_until_a_person_removes_it() {
+    let World { _root, mut directory, .. } = world(2, false);
+    let overlay = directory.create_active_at(&vda(), point(2).id).expect("an overlay");
+    write_through(&overlay, 7 * CLUSTER, 0xAB);
+    directory.set_active_aside(&vda(), Timestamp(1234)).expect("set aside");
+    directory
+        .update(|manifest| {
+            manifest.have_disks(&[]);
+            manifest.points.clear();
+        })
+        .expect("the disk is gone, and every point that had it");
+    assert_eq!(directory.drop_retired().expect("dropped"), [vda()]);
+    let kept = directory.diverged().expect("listed");
+    assert_eq!((kept.len(), kept[0].bytes, kept[0].path.exists()), (1, CLUSTER, true));
+    assert_eq!(directory.remove_diverged(Timestamp(1234)).expect("removed"), 1);
+    assert!(directory.diverged().expect("listed").is_empty() && !directory.disk_folder(&vda()).exists());
+}
