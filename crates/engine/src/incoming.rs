@@ -70,11 +70,10 @@ fn layer_of(
 ) -> Result<(FileName, LayerSpec)> {
     let Some(known) = directory.manifest().disk(target) else {
         // Plugged in since the last delta. The manifest learns of it with the point.
-        return Ok((ReplicaDirectory::base_name(), LayerSpec { virtual_size: 0, backing: None }));
+        return Ok((ReplicaDirectory::base_name(), directory.first_layer(target, 0)));
     };
     if first && known.base == Backing::beside(&ReplicaDirectory::base_name()) {
-        let spec = LayerSpec { virtual_size: known.virtual_size, backing: None };
-        return Ok((ReplicaDirectory::base_name(), spec));
+        return Ok((ReplicaDirectory::base_name(), directory.first_layer(target, known.virtual_size)));
     }
     let name = ReplicaDirectory::layer_name(ordinal, PointId(point));
     if known.layers.contains(&name) {

@@ -208,7 +208,7 @@ pub(crate) async fn create(
             let folder = directory.disk_folder(&disk.target);
             if !folder.join(ReplicaDirectory::base_name().as_str()).exists() {
                 layer::discard(&folder, &ReplicaDirectory::base_name()).map_err(Refusal::failed)?;
-                let spec = layer::LayerSpec { virtual_size: disk.virtual_size, backing: None };
+                let spec = directory.first_layer(&disk.target, disk.virtual_size);
                 let writer = layer::LayerWriter::create(&folder, &ReplicaDirectory::base_name(), spec);
                 writer.and_then(layer::LayerWriter::seal).map_err(Refusal::failed)?;
             }

@@ -69,7 +69,11 @@ impl ReplicaDirectory {
             let virtual_size = self.size_at(target, &backing)?;
             // A crash in mid-creation leaves a partial file that holds nothing.
             discard(&folder, &name)?;
-            create_overlay(&folder, &name, LayerSpec { virtual_size, backing: Some(backing) })?;
+            create_overlay(
+                &folder,
+                &name,
+                LayerSpec { virtual_size, backing: Some(backing), owner: Some(self.owner(target)) },
+            )?;
         }
         Ok(self.active_path(target))
     }

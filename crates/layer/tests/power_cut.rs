@@ -43,7 +43,7 @@ fn content(ordinal: u64) -> Vec<u8> {
 fn receive(directory: &ReplicaDirectory, ordinal: u64) {
     let folder = directory.disk_folder(&vda());
     let (file, spec) = match ordinal {
-        0 => (layer_of(0), LayerSpec { virtual_size: SIZE, backing: None }),
+        0 => (layer_of(0), LayerSpec { virtual_size: SIZE, backing: None, owner: None }),
         _ => (layer_of(ordinal), directory.next_layer(&vda()).expect("a spec")),
     };
     let mut writer = match LayerWriter::resume(&folder, &file, &spec) {

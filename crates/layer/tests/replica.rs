@@ -55,7 +55,7 @@ fn world(layers: u64, foreign: bool) -> World {
     };
     let mut directory = ReplicaDirectory::create(&storage, manifest(base)).expect("a directory");
     if !foreign {
-        let spec = layer::LayerSpec { virtual_size: SIZE, backing: None };
+        let spec = layer::LayerSpec { virtual_size: SIZE, backing: None, owner: None };
         let mut writer =
             LayerWriter::create(&directory.disk_folder(&vda()), &base_name, spec).expect("a writer");
         writer.write(0, &content).expect("a write");
