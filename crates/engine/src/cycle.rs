@@ -353,6 +353,7 @@ impl Attempt<'_> {
             }
             Basis::Initial | Basis::Compare { .. } => {
                 self.drop_checkpoints(checkpoints.iter().copied()).await;
+                seal::forget_bitmaps(&self.facts, &self.disks).await;
                 Vec::new()
             }
         };

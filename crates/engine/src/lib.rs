@@ -45,6 +45,7 @@ mod quiesce;
 mod receive;
 mod replica;
 mod report;
+mod room;
 mod scratch;
 mod seal;
 mod seed;

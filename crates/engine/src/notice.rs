@@ -20,7 +20,8 @@ use store::Record;
 use crate::events::Number;
 use crate::seen::Seen;
 use crate::{
-    Engine, Refusal, Result, comeback, life, quiesce, replica, shrunk, survey, test_failover, visible, wrap,
+    Engine, Refusal, Result, comeback, life, quiesce, replica, room, shrunk, survey, test_failover, visible,
+    wrap,
 };
 
 /// Looks at the VM of a relationship and says what is new. True when the VM has just been turned off: the last changes wait.
@@ -235,6 +236,7 @@ async fn on_replica(engine: &Engine, record: &Record) -> Result<Vec<Notice>> {
     }
     let failure = engine.slot(record.relationship.id).fold_failure().clone();
     notices.extend(test_failover::notices(engine, record)?);
+    notices.extend(room::notice(engine, record)?);
     notices.extend(failure.map(|why| Notice {
         severity: Health::Critical,
         what: format!("recovery points cannot be merged, and each cycle adds one: {why}"),

@@ -28,7 +28,9 @@ impl Run<'_> {
         replica::expect_untouched(&self.record)?;
         // What this host wrote as an old primary is kept before anything can be written over it.
         self.engine.expect_covered(&self.record)?;
-        comeback::set_aside(self.engine, &self.record).await?;
+        comeback::set_aside(self.engine, &self.record)
+            .await
+            .map_err(|error| not_kept(&self.record, error))?;
         // A host that was primary for long, or whose store failed once, knows other points than its files hold. What is failed over
         // to must be known: everything after this counts from it.
         chain::know_points(self.engine, self.operation.relationship, &replica::directory(&self.record)?)?;
@@ -242,6 +244,22 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Nothing can be started over what only this host has, and no force skips that.
+fn not_kept(record: &Record, error: Refusal) -> Refusal {
+    let found = format!(
+        "what this host wrote as the old primary must be set aside first, and cannot be: {}",
+        error.detail
+    );
+    let path = record.directory.clone().unwrap_or_default();
+    let again = format!(
+        "make room for it (df -h {}), then again: virt-replica failover {}",
+        shell_word(&path.to_string_lossy()),
+        vm_argument(&record.relationship.vm_name)
+    );
+    let cure = if error.cure.is_empty() { again } else { format!("{}; {again}", error.cure) };
+    Refusal { detail: found, cure, ..error }
 }
 
 async fn keep_only(record: &Record, point: PointId) -> Result<Vec<DiskTarget>> {
