@@ -121,6 +121,7 @@ pub(crate) async fn step_down(
     engine.store().set_directory(id, &directory).map_err(Refusal::failed)?;
     engine.reach("step down.demoted").await;
     engine.store().step_down(id, epoch, common, &divergence).map_err(Refusal::failed)?;
+    engine.reach("step down.stored").await;
     let words = match divergence.is_known() {
         true => format!("{} were written here after that", crate::operation::mib(divergence.known_bytes())),
         false => {

@@ -40,6 +40,7 @@ pub(crate) async fn copy(
         })
         .await?;
     }
+    engine.reach("copy.written").await;
     client.disconnect().await;
     export.stop().await;
     blocking(move || writer.seal().map(drop).map_err(Refusal::failed)).await?;

@@ -267,6 +267,7 @@ impl Engine {
     pub(crate) async fn turn_round(&self, record: &Record, common: &RecoveryPoint) -> Result<()> {
         let relationship = &record.relationship;
         self.ask_to_reverse(record, common, false).await?;
+        self.reach("reverse.answered").await;
         self.store().set_phase(relationship.id, &Phase::Replicating).map_err(Refusal::failed)?;
         // Whatever was written since then is on this side alone.
         self.store().set_synchronized(relationship.id, common.instant).map_err(Refusal::failed)?;
