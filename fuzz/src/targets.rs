@@ -20,7 +20,7 @@ use wire::delta::DeltaDisk;
 use wire::digests::DigestsForm;
 use wire::frame::{data_frame, end_frame, zero_frame};
 use wire::message::form::{CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm};
-use wire::message::{Answer, Request, Unfinished};
+use wire::message::{Answer, Request, Unfinished, View, ViewOf};
 use wire::{AttachmentForm, DeltaHeader, DeltaTrailer, FrameDecoder, Item};
 
 /// A decoder and what it decodes.
@@ -53,6 +53,7 @@ pub fn targets() -> Vec<Target> {
         Target { name: "nbd-server", decode: server::listen, inputs: server::said },
         Target { name: "definition", decode: definition, inputs: definitions },
         Target { name: "api", decode: api, inputs: bodies },
+        Target { name: "shown-by-a-peer", decode: shown, inputs: views },
         Target { name: "file-system", decode: file_system, inputs: file_systems },
     ]
 }
@@ -150,7 +151,15 @@ fn requests() -> Vec<Vec<u8>> {
         Request::Beliefs { relationship, epoch: 4, unfinished, is_primary: true },
         Request::Paused { relationship, epoch: 4, paused: false },
         Request::Pending { relationship, epoch: 4, bytes: 5 },
+        Request::Doubt { relationship, epoch: 4, ordinal: 5, what: "64 KiB".into() },
         Request::Abandon { operation: Uuid::from_u128(6), relationship },
+        Request::View(View {
+            of: ViewOf::Events,
+            after: Some("7".into()),
+            limit: 9,
+            vm: None,
+            since: Some(8),
+        }),
     ];
     let answers = [Answer::Done {}, Answer::Abandon { already_handed_over: true }];
     all.iter().map(json).chain(answers.iter().map(json)).collect()
@@ -319,6 +328,46 @@ fn api(input: &[u8]) {
     read::<dto::CancelFailoverRequest>(input);
     read::<dto::CreatePointRequest>(input);
     read::<dto::ImportRequest>(input);
+}
+
+fn views() -> Vec<Vec<u8>> {
+    let event = dto::Event {
+        sequence: 7,
+        number: 2001,
+        at_ms: 8,
+        severity: dto::Severity::Warning,
+        vm: Some("vm".into()),
+        text: "it happened".into(),
+    };
+    let disk = dto::VmDisk {
+        target: "vda".into(),
+        format: "qcow2".into(),
+        size_bytes: Some(9),
+        allocated_bytes: None,
+    };
+    let vm = dto::VmView {
+        id: "i".into(),
+        name: "vm".into(),
+        state: dto::VmState::Off,
+        memory_bytes: 5,
+        processors: 2,
+        relationship: None,
+        mode: None,
+        test_failover: None,
+        disks: vec![disk],
+        networks: vec!["br0".into()],
+        obstacles: Vec::new(),
+    };
+    vec![json(&dto::Paged { shown: vec![event], next: Some("7".into()) }), json(&dto::Paged::whole(vec![vm]))]
+}
+
+/// What a peer shows of itself.
+fn shown(input: &[u8]) {
+    drop(serde_json::from_slice::<dto::Paged<dto::HostView>>(input));
+    drop(serde_json::from_slice::<dto::Paged<Vec<dto::VmView>>>(input));
+    drop(serde_json::from_slice::<dto::Paged<Vec<dto::RelationshipSummary>>>(input));
+    drop(serde_json::from_slice::<dto::Paged<Vec<dto::OperationView>>>(input));
+    drop(serde_json::from_slice::<dto::Paged<Vec<dto::Event>>>(input));
 }
 
 struct Memory(Vec<u8>);

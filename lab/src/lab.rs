@@ -123,6 +123,11 @@ impl Lab {
         self.lan.within(call)
     }
 
+    /// Lets programs of the real machine reach the hosts at their addresses, for as long as the lab runs.
+    pub fn open_to_machine(&self) -> Result<()> {
+        network::join_real_machine(&self.lan)
+    }
+
     /// The way into the network outside, for threads that live longer than one call.
     pub(crate) fn entrance(&self) -> Result<Entrance> {
         self.lan.entrance()

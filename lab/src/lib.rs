@@ -18,9 +18,11 @@
 //! ```
 //! It is NOT a simulation: libvirtd, QEMU, the network and the disks are the real ones, in namespaces of their own.
 
+mod api;
 mod bench;
 mod binaries;
 mod block;
+mod browsers;
 mod guest;
 mod hold;
 mod host;
@@ -38,12 +40,14 @@ mod sides;
 mod soak;
 mod workload;
 
+pub use api::{Answered, Api};
 pub use bench::{
     Benchmark, Copies, CycleFigure, FailoverFigures, Failure, Figures, HandoverFigure, MergeFigure,
     ResynchronizeFigure, ReverseFigure, Usage, run as benchmark,
 };
 pub use binaries::{Binaries, binaries, binaries_in};
 pub use block::BlockDevice;
+pub use browsers::{let_people_in, play};
 pub use guest::{Guest, GuestOptions, IMAGE_FOLDER};
 pub use hold::Hold;
 pub use host::{Daemon, Host};

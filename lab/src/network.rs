@@ -10,6 +10,8 @@
 //! ```
 //! NOT a model of a slow or lossy line: the link is whole or cut.
 
+use std::process::Command;
+
 use anyhow::{Context, Result};
 
 use crate::host::Host;
@@ -19,6 +21,8 @@ use crate::run::run;
 /// Address of the outside, and length of the network's prefix.
 pub(crate) const LAN_ADDRESS: &str = "10.77.0.1";
 pub(crate) const PREFIX: u8 = 24;
+/// Address of the machine that the lab runs on, once it is joined.
+const REAL_MACHINE_ADDRESS: &str = "10.77.0.2";
 
 const LAN: &str = "
 ip link set lo up
@@ -33,6 +37,15 @@ ip link add to-HOST type veth peer name uplink netns PID
 ip link set to-HOST master lan0 up
 ";
 
+/// From the real machine to the switch: its browser reaches the hosts. Goes with the machine in the middle.
+const MACHINE: &str = "
+ip link del vr-lab 2>/dev/null || true
+ip link add vr-lab type veth peer name to-machine netns PID
+ip addr add ADDRESS dev vr-lab
+ip link set vr-lab up
+";
+const MACHINE_PORT: &str = "ip link set to-machine master lan0 up";
+
 const HOST_SIDE: &str = "
 ip link set lo up
 ip link add br0 address MAC type bridge forward_delay 0
@@ -45,6 +58,14 @@ ip link set br0 up
 pub(crate) fn make_lan(lan: &Namespace) -> Result<()> {
     script(lan, &LAN.replace("ADDRESS", &format!("{LAN_ADDRESS}/{PREFIX}")))
         .context("network between the hosts")
+}
+
+/// Joins the machine that the lab runs on to the switch.
+pub(crate) fn join_real_machine(lan: &Namespace) -> Result<()> {
+    let address = format!("{REAL_MACHINE_ADDRESS}/{PREFIX}");
+    let script_here = MACHINE.replace("PID", &lan.pid().to_string()).replace("ADDRESS", &address);
+    run(Command::new("sh").args(["-ec", &script_here])).context("a way from this machine into the lab")?;
+    script(lan, MACHINE_PORT)
 }
 
 /// Joins a machine to the switch; a port that an earlier life of the machine left is replaced.

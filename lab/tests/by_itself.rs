@@ -50,10 +50,12 @@ fn is_taken_back(world: &Protected) {
 #[test]
 fn a_failover_ends_by_itself_as_was_chosen_and_one_that_hangs_is_taken_back() {
     let mut world = protected("by-itself").unwrap();
-    let scenes: [(&str, Scene); 5] = [
+    let scenes: [(&str, Scene); 7] = [
         ("it starts while a cycle asks", it_starts_while_a_cycle_asks),
         ("it does not boot in time", it_does_not_boot),
+        ("it is not final before it has started", it_is_not_final_before_it_has_started),
         ("it is taken back after a time", it_is_taken_back),
+        ("a copy stands in its way", a_copy_stands_in_its_way),
         ("it hangs", it_hangs),
         ("it becomes final after a time", it_becomes_final),
     ];
@@ -91,6 +93,55 @@ fn it_does_not_boot(world: &mut Protected) {
     );
 }
 
+/// The newer recovery points are the way out of a point that does not start: they are not given up for a VM that is off.
+fn it_is_not_final_before_it_has_started(world: &mut Protected) {
+    world.mark(FIRST, "newest");
+    lose_the_primary(world);
+    let points = world.points(SECOND);
+    an_overlay_is_planted(world);
+    world.say(SECOND, &["failover", VM, "--yes"]);
+    world.wait_agent(SECOND);
+    world.shut_down(SECOND);
+    let cures = ["has not started", "virsh start testVM01", "virt-replica cancel-failover testVM01"];
+    world.refused(SECOND, &["complete-failover", VM, "--yes"], &cures);
+    world.refused(SECOND, &["complete-failover", VM, "--dry-run"], &cures);
+    assert_eq!(world.points(SECOND), points, "every recovery point is still there");
+    world.say(SECOND, &["cancel-failover", VM, "--yes"]);
+    is_taken_back(world);
+    assert!(world.marks(FIRST).contains(&"newest".to_owned()));
+}
+
+/// Somebody started the VM from the replica's files, before it was looked at or between the look and the deed: what was written there
+/// is neither run nor lost.
+fn an_overlay_is_planted(world: &Protected) {
+    let directory = world.show(SECOND)["directory"].as_str().unwrap().to_owned();
+    let active = format!("{directory}/vda/active.qcow2");
+    let plant = format!(
+        "cd {directory}/vda && qemu-img create -q -f qcow2 -F qcow2 -b $(ls [0-9]*.qcow2 | sort -V | tail -n 1) active.qcow2"
+    );
+    let second = world.lab.host(SECOND);
+    let says = ["somebody started the VM from the replica's files", "active.qcow2", "mv FILE FILE.kept"];
+    second.sh(&plant).unwrap();
+    world.refused(SECOND, &["failover", VM, "--yes"], &says);
+    second.sh(&format!("rm {active}")).unwrap();
+
+    let hold = Hold::arm(second, "take over.before").unwrap();
+    let mut failover = begin(world, &["failover", VM, "--yes"]);
+    hold.wait(LIMIT).unwrap();
+    second.sh(&plant).unwrap();
+    let planted = second.sh(&format!("sha256sum {active}")).unwrap();
+    drop(hold);
+    assert!(!failover.wait().unwrap().success());
+    let shown = world.wait(SECOND, is_receiving);
+    assert_eq!(shown["mode"], "replica", "{shown:#}");
+    let newest = world.product.newest_operation(&world.lab, SECOND).unwrap();
+    assert!(newest.to_string().contains(says[0]), "{newest:#}");
+    assert_eq!(newest["state"], "undone", "{newest:#}");
+    assert!(world.lab.host(SECOND).guest_state(VM).unwrap().starts_with("shut off"));
+    assert_eq!(second.sh(&format!("sha256sum {active}")).unwrap(), planted, "it is left as it is");
+    second.sh(&format!("mv {active} {active}.kept")).unwrap();
+}
+
 /// The primary is paused: it makes no cycles, and hears of both all the same.
 fn it_is_taken_back(world: &mut Protected) {
     world.more_cycles(FIRST, 1);
@@ -110,6 +161,23 @@ fn it_is_taken_back(world: &mut Protected) {
     world.wait(FIRST, |shown| shown["epoch"] == epoch);
     world.say(FIRST, &["resume", VM, "--yes"]);
     is_taken_back(world);
+}
+
+/// A copy that is tried out reads the recovery points: these may not be given up, and a failover may be taken back past it.
+fn a_copy_stands_in_its_way(world: &mut Protected) {
+    world.say(SECOND, &["test-failover", VM, "--keep", "--yes"]);
+    lose_the_primary(world);
+    world.say(SECOND, &["failover", VM, "--complete-after", "1s", "--yes"]);
+    let overdue = world.wait(SECOND, |shown| shown["reasons"].to_string().contains("its time is over"));
+    assert!(overdue["reasons"].to_string().contains("stop-test-failover"), "{overdue:#}");
+    world.say(SECOND, &["cancel-failover", VM, "--turn-off", "--shutdown-timeout", "5s", "--yes"]);
+    is_taken_back(world);
+    lose_the_primary(world);
+    world.say(SECOND, &["failover", VM, "--roll-back-after", "1s", "--yes"]);
+    is_taken_back(world);
+    let states = world.lab.host(SECOND).virsh(["list", "--name"]).unwrap();
+    assert!(states.contains("Test"), "the copy stands: {states}");
+    world.say(SECOND, &["stop-test-failover", VM, "--yes"]);
 }
 
 /// Before the VM starts, and while its guest is waited for.

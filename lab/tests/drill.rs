@@ -1,5 +1,8 @@
 //! Test failover: copies run beside the replica while replication goes on, meet nobody, and leave nothing, however they end.
 
+#[path = "drill/storage.rs"]
+mod storage;
+
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -95,7 +98,7 @@ fn copies_are_tried_beside_the_replica_meet_nobody_and_leave_nothing() {
     interrupted(&mut world, &before);
     step("interrupted", begun);
     let begun = Instant::now();
-    no_room(&world);
+    storage::no_room(&world);
     step("no room", begun);
     let begun = Instant::now();
     drill(&world);
@@ -285,59 +288,6 @@ fn kill_at(world: &mut Protected, hold: Hold) {
     world.product.kill(HOSTS[1]).unwrap();
     drop(hold);
     world.product.start(world.lab.host(HOSTS[1])).unwrap();
-}
-
-/// On a storage that is nearly full nothing begins: what a copy writes must not take the room of replication.
-fn no_room(world: &Protected) {
-    let (lab, product) = (&world.lab, &world.product);
-    product.run(lab, HOSTS[0], &["pause", VM, "--yes"]).unwrap();
-    let host = lab.host(HOSTS[1]);
-    host.sh(
-        "cd /var/lib/virt-replica/replicas && mkdir -p /run/full && mount -t tmpfs -o mode=755,size=200m tmpfs /run/full \
-         && cp -a --sparse=always . /run/full && mount --move /run/full /var/lib/virt-replica/replicas",
-    )
-    .unwrap();
-    let (code, said) = product.attempt(lab, HOSTS[1], &["test-failover", VM, "--yes"]).unwrap();
-    println!("{said}");
-    tampered(world);
-    host.sh("umount /var/lib/virt-replica/replicas").unwrap();
-    product.run(lab, HOSTS[0], &["resume", VM, "--yes"]).unwrap();
-    assert_eq!(code, Some(3), "{said}");
-    for words in ["✗ Enough disk space", "MiB free", "Fix: ", "df -h"] {
-        assert!(said.contains(words), "{words:?} is not in:\n{said}");
-    }
-}
-
-/// What somebody did to the copy of the storage is seen before anything starts from it.
-fn tampered(world: &Protected) {
-    let host = world.lab.host(HOSTS[1]);
-    let newest = "$(ls -d /var/lib/virt-replica/replicas/*/vda/[1-9]*.qcow2 | sort -V | tail -n 1)";
-    for (deed, undo, found) in [
-        (format!("mv {newest} /run/layer"), "mv /run/layer FILE", "No such file"),
-        (
-            format!("F={newest}; mv $F /run/layer; ln -s /run/layer $F"),
-            "mv -f /run/layer FILE",
-            "not a regular file",
-        ),
-        (format!("F={newest}; cp -a $F /run/layer; truncate -s 100 $F"), "mv -f /run/layer FILE", "qcow2"),
-        (
-            format!("F={newest}; cp -a $F /run/layer; qemu-img rebase -u -F raw -b /etc/passwd $F"),
-            "mv -f /run/layer FILE",
-            "stands on \"/etc/passwd\" where",
-        ),
-    ] {
-        let file = host.sh(&format!("echo {newest}")).unwrap();
-        host.sh(&deed).unwrap();
-        let (code, said) =
-            world.product.attempt(&world.lab, HOSTS[1], &["test-failover", VM, "--yes"]).unwrap();
-        println!("{deed}\n{said}");
-        host.sh(&undo.replace("FILE", file.trim())).unwrap();
-        assert_eq!(code, Some(3), "{said}");
-        assert!(
-            said.contains("not to be trusted") && said.contains(found) && said.contains("Fix: "),
-            "{said}"
-        );
-    }
 }
 
 /// A drill comes by itself, and health says when it is overdue: the last good test is older than the schedule by now.

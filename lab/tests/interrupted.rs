@@ -40,7 +40,7 @@ enum Fault {
 const FAULTS: [Fault; 4] = [Fault::KillPrimary, Fault::CutLink, Fault::KillReplica, Fault::KillBoth];
 
 #[rustfmt::skip]
-const PLACES: [(Way, Side, &str); 39] = [
+const PLACES: [(Way, Side, &str); 40] = [
     (Way::Cycle,    Side::Primary, "cycle.frozen"),
     (Way::Cycle,    Side::Primary, "cycle.reading"),
     (Way::Cycle,    Side::Primary, "cycle.acknowledged"),
@@ -72,6 +72,7 @@ const PLACES: [(Way, Side, &str); 39] = [
     (Way::Failover, Side::Replica, "confirm.before"),
     (Way::Failover, Side::Replica, "confirm.after"),
     (Way::Failover, Side::Replica, "redirect.before"),
+    (Way::Failover, Side::Replica, "redirect.after"),
     (Way::Failover, Side::Replica, "report.before"),
     (Way::Failover, Side::Replica, "report.after"),
     (Way::Failover, Side::Replica, "end.before"),

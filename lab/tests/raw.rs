@@ -1,5 +1,5 @@
 //! Raw disks on the primary server, a file and a block device: behind wrappers they are replicated like any other, to qcow2
-//! files on the other host, and come home to the same disks.
+//! files on the other host, are failed over at home, and come home to the same disks.
 //!
 //! One lab, one story. What is judged: the content of both sides byte by byte, the raw disks themselves, and what is said.
 
@@ -13,6 +13,8 @@ const HOME: &str = HOSTS[0];
 const AWAY: &str = HOSTS[1];
 const LIMIT: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
+/// What the guest was told to keep, on either host.
+const MARKS: [&str; 4] = ["away", "for-good", "home", "one"];
 
 /// `vda` is a raw file, `vdb` a block device.
 fn with_raw_disks(lab: &Lab) -> (lab::Guest, BlockDevice) {
@@ -61,7 +63,7 @@ fn raw_disks_are_replicated_behind_wrappers_and_come_home_to_themselves() {
     let raw_definition = definition(&world);
     let wrapped = wrap(&mut world, &device);
     enable(&world);
-    crossings(&world, &wrapped);
+    crossings(&mut world, &wrapped, &device);
     grows_below(&world, &device);
     written_past(&world);
     unwrap(&world, &raw_definition);
@@ -115,28 +117,108 @@ fn enable(world: &Protected) {
 }
 
 /// There and back, nothing lost, nothing doubled, nothing copied to turn round; the VM ends on the wrappers it began on.
-fn crossings(world: &Protected, wrapped: &str) {
-    for (round, from) in HOSTS.into_iter().enumerate() {
-        let first = (round as u64 + 1) * 1_000_000;
-        let done = world.product.hand_over(&world.lab, &world.guest, from, first, &[]).unwrap();
-        let judged = (done.lost_writes, done.doubled_writes, done.digests_equal, done.reverse_bytes);
-        assert_eq!(judged, (0, 0, Some(true), Some(0)), "{done:?}");
-        let to = HOSTS[1 - round];
-        world.wait_agent(to);
-        world.mark(to, ["away", "home"][round]);
-        world.wait(to, |shown| is_normal(shown, 2));
-    }
-    assert_eq!(world.marks(HOME), ["away", "home", "one"]);
-    let sources = |text: &str| -> Vec<String> {
-        text.lines()
-            .filter(|line| line.contains("<source ") || line.contains("<dataStore"))
-            .map(str::to_owned)
-            .collect()
-    };
+fn crossings(world: &mut Protected, wrapped: &str, device: &BlockDevice) {
+    cross(world, 0);
+    world.mark(AWAY, "away");
+    // The first of them may have begun before.
+    world.more_cycles(AWAY, 2);
+    fails_over_at_home(world, device);
+    world.say(HOME, &["planned-failover", VM, "--to", AWAY, "--yes"]);
+    world.wait_agent(AWAY);
+    cross(world, 1);
+    world.mark(HOME, "home");
+    world.more_cycles(HOME, 1);
+    assert_eq!(world.marks(HOME), MARKS);
     assert_eq!(sources(&definition(world)), sources(wrapped), "home again on what it had");
     shut_down_and_compare(world, HOME);
     world.lab.host(HOME).virsh(["start", VM]).unwrap();
     world.wait_agent(HOME);
+}
+
+/// One handover from this host, judged.
+fn cross(world: &mut Protected, from: usize) {
+    let first = (from as u64 + 1) * 1_000_000;
+    let done = world.product.hand_over(&world.lab, &world.guest, HOSTS[from], first, &[]).unwrap();
+    let judged = (done.lost_writes, done.doubled_writes, done.digests_equal, done.reverse_bytes);
+    assert_eq!(judged, (0, 0, Some(true), Some(0)), "{done:?}");
+    let to = HOSTS[1 - from];
+    world.wait_agent(to);
+    world.wait(to, |shown| is_normal(shown, 2));
+}
+
+/// The disks of a definition.
+fn sources(definition: &str) -> Vec<String> {
+    let lines = definition.lines().filter(|line| line.contains("<source ") || line.contains("<dataStore"));
+    lines.map(str::to_owned).collect()
+}
+
+/// The other host is lost while the VM runs there: at home it writes to overlays above the wrappers. What it writes in a failover
+/// that is taken back never reaches the raw disks; when a failover is final, they take in what came from the other host.
+fn fails_over_at_home(world: &Protected, device: &BlockDevice) {
+    world.lab.cut_link().unwrap();
+    world.shut_down(AWAY);
+    let point = newest_point_of_the_file(world);
+    let raw_disks = || [format!("{IMAGE_FOLDER}/{VM}-vda.img"), device.path().display().to_string()];
+    let digests = || raw_disks().map(|disk| digest(world, &disk));
+    let write = |seek: u8| {
+        let write = format!("dd if=/dev/urandom of=/dev/vdb bs=1M seek={seek} count=1 && sync");
+        world.lab.host(HOME).guest_sh(VM, &write).unwrap();
+    };
+    let before = digests();
+    world.say(HOME, &["failover", VM, "--yes"]);
+    world.wait_agent(HOME);
+    world.mark(HOME, "taken-back");
+    write(20);
+    world.say(HOME, &["cancel-failover", VM, "--turn-off", "--shutdown-timeout", "60s", "--yes"]);
+    assert_eq!(digests(), before, "the raw disks know nothing of it");
+    let listed = world.product.json(&world.lab, HOME, &["diverged", "list", VM]).unwrap();
+    assert_eq!(listed[0]["disks"].as_array().unwrap().len(), 2, "{listed:#}");
+
+    world.say(HOME, &["failover", VM, "--yes"]);
+    world.wait_agent(HOME);
+    let there = world.marks(HOME);
+    assert!(there.contains(&"away".to_owned()) && !there.contains(&"taken-back".to_owned()), "{there:?}");
+    world.mark(HOME, "for-good");
+    write(22);
+    assert_eq!(digests(), before, "nothing is merged before it is final");
+    world.say(HOME, &["complete-failover", VM, "--yes"]);
+    assert_eq!(digests()[0], point, "the raw file is the recovery point, with nothing of the overlay");
+    let active = world.lab.host(HOME).virsh(["domblklist", VM]).unwrap();
+    for active in active.split_whitespace().filter(|word| word.ends_with("active.qcow2")) {
+        let chain = ["qemu-img", "info", "-U", "--backing-chain", active];
+        let chain = world.lab.host(HOME).exec(chain).unwrap();
+        assert_eq!(chain.matches("image: ").count(), 2, "{chain}");
+        assert!(chain.contains("data file: "), "{chain}");
+    }
+
+    world.lab.heal_link().unwrap();
+    world.wait(HOME, |shown| shown["reasons"].to_string().contains("is back"));
+    world.say(HOME, &["reverse", VM, "--yes"]);
+    world.wait(HOME, |shown| is_normal(shown, 1));
+    shut_down_and_compare(world, HOME);
+    world.lab.host(HOME).virsh(["start", VM]).unwrap();
+    world.wait_agent(HOME);
+}
+
+/// The digest of what the newest recovery point holds of the raw file's disk. Older layers are merged before in peace: from then on
+/// nobody but the VM changes the raw disks.
+fn newest_point_of_the_file(world: &Protected) -> String {
+    let directory = world.show(HOME)["directory"].as_str().unwrap().to_owned();
+    let path = world.lab.host(HOME).path(format!("{directory}/manifest.json")).unwrap();
+    let begun = std::time::Instant::now();
+    loop {
+        let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let disks = manifest["disks"].as_array().unwrap();
+        if disks.iter().all(|disk| disk["layers"].as_array().is_some_and(|layers| layers.len() <= 1)) {
+            let point = manifest["points"].as_array().unwrap().last().unwrap();
+            let head = format!("{directory}/vda/{}", point["files"]["vda"].as_str().unwrap());
+            let convert = format!("qemu-img convert -O raw {head} /var/tmp/point.raw");
+            world.lab.host(HOME).sh(&convert).unwrap();
+            return digest(world, "/var/tmp/point.raw");
+        }
+        assert!(begun.elapsed() < LIMIT, "layers are not merged: {manifest:#}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }
 
 /// The device grows, and its new part is not empty, as that of a logical volume.
@@ -192,5 +274,5 @@ fn unwrap(world: &Protected, raw_definition: &str) {
     assert_eq!(left.trim(), "", "no wrapper is left");
     world.lab.host(HOME).virsh(["start", VM]).unwrap();
     world.wait_agent(HOME);
-    assert_eq!(world.marks(HOME), ["away", "home", "one"]);
+    assert_eq!(world.marks(HOME), MARKS);
 }

@@ -1,8 +1,14 @@
-//! Both sides compared, in one lab: after a bitmap was lost, with the link cut in the middle, when a person must begin it, after the
-//! VM's process was killed, and to prove that the replica is equal, also when it is not.
+//! Both sides compared, in one lab: after a bitmap was lost, with the link cut in the middle, when a person must begin it, in a
+//! window of the day, after the VM's process or a daemon was killed, and to prove that the replica is equal, also when it is not,
+//! also by a schedule.
 //!
 //! Property: little more than what differs travels, the VM runs on, the replica keeps a recovery point all the time, and both
 //! sides are equal at the end.
+
+#[path = "resynchronize/by_itself.rs"]
+mod by_itself;
+#[path = "resynchronize/killed.rs"]
+mod killed;
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +34,8 @@ struct World {
     guest: lab::Guest,
     /// Events of the first host before this one have been looked at.
     seen: u64,
+    /// When the schedule verified for the first time.
+    verified_at_ms: u64,
 }
 
 impl World {
@@ -119,13 +127,17 @@ fn only_what_differs_travels_and_what_is_wrong_is_found() {
     guest.wait_workload(&lab, LIMIT).unwrap();
     product.run(&lab, FIRST, &["enable", VM, "--peer", SECOND, "--frequency", "5s", "--yes"]).unwrap();
     product.run(&lab, FIRST, &["set", VM, "--missed-cycles-max", "100", "--yes"]).unwrap();
-    let mut world = World { lab, product, guest, seen: 0 };
+    let mut world = World { lab, product, guest, seen: 0, verified_at_ms: 0 };
     world.normal();
-    let scenes: [(&str, Scene); 9] = [
+    let scenes: [(&str, Scene); 13] = [
         ("a bitmap is lost", a_bitmap_is_lost),
         ("the link is cut in the middle", the_link_is_cut_in_the_middle),
         ("a person must begin it", a_person_must_begin_it),
         ("the replica is equal", the_replica_is_equal),
+        ("a schedule verifies", by_itself::a_schedule_verifies),
+        ("the window is closed", by_itself::the_window_is_closed),
+        ("a daemon is killed in a comparison", killed::in_a_comparison),
+        ("the schedule verifies again", by_itself::the_schedule_verifies_again),
         ("a block rots on the replica", a_block_rots),
         ("the replica begins from an existing copy", an_existing_copy),
         ("the first copy is carried by hand", carried_by_hand),
@@ -202,9 +214,19 @@ fn the_replica_is_equal(world: &mut World) {
 }
 
 fn a_block_rots(world: &mut World) {
+    world.say(&["set", VM, "--resynchronize", "manual", "--yes"]);
     let block = rot(world);
     let (code, said) = world.attempt(&["verify", VM, "--yes"]);
     assert!(code == Some(1) && said.contains("the replica differs"), "{code:?} {said}");
+    // The host where somebody would fail over on the night when this one is gone knows it, too.
+    let dry_run = || world.product.attempt(&world.lab, SECOND, &["failover", VM, "--dry-run"]).unwrap();
+    let begun = Instant::now();
+    while !(dry_run().0 == Some(3) && dry_run().1.contains("differ from the VM's disks")) {
+        assert!(begun.elapsed() < LIMIT, "it is not told: {:?}", dry_run());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(dry_run().1.contains("DOUBTED"), "{:?}", dry_run());
+    world.say(&["set", VM, "--resynchronize", "automatic", "--yes"]);
     let found = world.event(1403, "evidence: ");
     let path = found.rsplit_once("evidence: ").unwrap().1.trim_end_matches(')').to_owned();
     let evidence: Value =
@@ -218,6 +240,8 @@ fn a_block_rots(world: &mut World) {
     let said = world.say(&["verify", VM, "--yes"]);
     assert!(said.contains("is equal"), "{said}");
     world.event(1402, "");
+    let said = world.product.attempt(&world.lab, SECOND, &["failover", VM, "--dry-run"]).unwrap().1;
+    assert!(!said.contains("DOUBTED"), "what repairs it is not doubted: {said}");
 }
 
 /// Writes over one block of guest data in the replica's files, below what any cycle of these seconds changes; gives its offset.
@@ -268,9 +292,12 @@ fn an_existing_copy(world: &mut World) {
         assert!(code == Some(3) && said.contains(why), "{file}: {code:?} {said}");
     }
     let before = world.sent();
+    let held = [(SECOND, "copy.written"), (FIRST, "compare.range")];
+    let held = held.map(|(host, place)| Hold::arm(world.lab.host(host), place).unwrap());
     let (code, said) = enable("old.qcow2");
     assert_eq!(code, Some(0), "{said}");
     world.say(&["set", VM, "--missed-cycles-max", "100", "--yes"]);
+    killed::in_a_seed(world, held);
     world.event(1401, "differed and travelled");
     let sent = world.sent() - before;
     println!("{sent} bytes left the host");
@@ -302,19 +329,20 @@ fn carried_by_hand(world: &mut World) {
     world.event(1406, CARRIED);
     world.fill("while-it-is-carried", 3);
     world.wait(|shown| shown["reasons"].to_string().contains("virt-replica import DIRECTORY"));
-    let import = || {
+    let import = |world: &World| {
         let (code, said) = world.product.attempt(&world.lab, SECOND, &["import", CARRIED, "--yes"]).unwrap();
         println!("{SECOND}# virt-replica import {CARRIED}\n{said}");
         (code, said)
     };
-    let (code, said) = import();
+    let (code, said) = import(world);
     assert!(code == Some(3) && said.contains("no whole copy"), "{code:?} {said}");
-    let carried = |host: &str| world.lab.host(host).path(CARRIED).unwrap();
-    for file in std::fs::read_dir(carried(FIRST)).unwrap() {
+    let [from, to] = HOSTS.map(|host| world.lab.host(host).path(CARRIED).unwrap());
+    for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
-        std::fs::copy(file.path(), carried(SECOND).join(file.file_name())).unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
-    let (code, said) = import();
+    killed::in_an_import(world, CARRIED);
+    let (code, said) = import(world);
     assert!(code == Some(0) && said.contains("was imported"), "{code:?} {said}");
     world.normal();
     let sent = world.sent() - before;

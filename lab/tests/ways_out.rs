@@ -109,6 +109,9 @@ fn a_relationship_ends_on_each_host_alone(world: &mut Protected) {
     let directory = world.show(SECOND)["directory"].as_str().unwrap().to_owned();
     let started = world.lab.host(SECOND).exec_raw(["virsh", "start", VM]).unwrap();
     assert!(!started.status.success());
+    let (code, said) = world.attempt(SECOND, &["failover", VM, "--yes"]);
+    let told = ["relationship no more", "virsh domstate", "--force"];
+    assert!(code == Some(3) && told.iter().all(|part| said.contains(part)), "{code:?} {said}");
     let enable = ["enable", VM, "--peer", SECOND, "--frequency", "5s", "--yes"];
     let (code, said) = world.attempt(FIRST, &enable);
     assert!(code == Some(3) && said.contains(&format!("virt-replica remove {}", VM)), "{code:?} {said}");

@@ -1,6 +1,7 @@
 //! What may happen next in a world, and what comes of it.
 
 use choreography::next::may_cancel;
+use choreography::other_host::{OtherHost, Word};
 use choreography::{
     FORCED, Mark, Next, Operation, Options, Outcome, Procedure, Side, Step, StepState, fold, next,
 };
@@ -42,13 +43,15 @@ pub enum Command {
     CompleteFailover,
     /// `reverse`.
     Reverse,
+    /// `remove --this-host-only`; whether the other host answers is not asked, so that more is tried than the program allows.
+    RemoveAlone,
     /// `virsh start`.
     Start,
     /// `virsh shutdown`.
     ShutDown,
 }
 
-const COMMANDS: [Command; 9] = [
+const COMMANDS: [Command; 10] = [
     Command::PlannedFailover,
     Command::Cancel,
     Command::ForceCancel,
@@ -56,6 +59,7 @@ const COMMANDS: [Command; 9] = [
     Command::CancelFailover,
     Command::CompleteFailover,
     Command::Reverse,
+    Command::RemoveAlone,
     Command::Start,
     Command::ShutDown,
 ];
@@ -75,8 +79,10 @@ pub enum Action {
     Type(usize, Command, Fate),
     /// The guest writes.
     Write(usize),
-    /// A host loses its power and comes back.
+    /// A host loses its power.
     PowerCut(usize),
+    /// It comes back; the second: it starts its VM by itself.
+    Boot(usize, bool),
     /// A late request arrives; it may arrive once more.
     Deliver(usize),
     /// A late request is gone.
@@ -84,12 +90,18 @@ pub enum Action {
 }
 
 pub(crate) fn possible(world: &World, actions: &mut Vec<Action>) {
-    let fates: &[Fate] = match world.left.losses {
-        0 => &[Fate::Heard],
-        _ => &[Fate::Heard, Fate::AnswerLost, Fate::Lost, Fate::Late],
-    };
     for at in [0, 1] {
         let host = &world.hosts[at];
+        // From a host without power there is no answer anyway.
+        let fates: &[Fate] = match world.left.losses {
+            0 => &[Fate::Heard],
+            _ if world.hosts[1 - at].dark => &[Fate::Heard],
+            _ => &[Fate::Heard, Fate::AnswerLost, Fate::Lost, Fate::Late],
+        };
+        if host.dark {
+            actions.extend([Action::Boot(at, true), Action::Boot(at, false)]);
+            continue;
+        }
         if let Some(place) = host.open() {
             actions.extend(fates.iter().map(|fate| Action::Drive(at, *fate)));
             if world.left.losses > 0 {
@@ -99,10 +111,10 @@ pub(crate) fn possible(world: &World, actions: &mut Vec<Action>) {
             if progress.steps.values().any(|state| matches!(state, StepState::Failed { .. })) {
                 actions.push(Action::GiveUp(at));
             }
-        } else if host.role() == Role::Primary {
+        } else if host.role() == Role::Primary && !host.ended {
             actions.extend(fates.iter().map(|fate| Action::Cycle(at, *fate)));
         }
-        if host.role() == Role::Primary {
+        if host.role() == Role::Primary && !host.ended {
             actions.extend([Fate::Heard, Fate::AnswerLost].iter().map(|fate| Action::Ask(at, *fate)));
         }
         if world.left.commands > 0 {
@@ -119,8 +131,11 @@ pub(crate) fn possible(world: &World, actions: &mut Vec<Action>) {
             actions.push(Action::PowerCut(at));
         }
     }
-    for place in 0..world.late.len() {
-        actions.extend([Action::Deliver(place), Action::Drop(place)]);
+    for (place, (to, _)) in world.late.iter().enumerate() {
+        if !world.hosts[*to].dark {
+            actions.push(Action::Deliver(place));
+        }
+        actions.push(Action::Drop(place));
     }
 }
 
@@ -162,8 +177,14 @@ pub(crate) fn perform(model: &Replication, world: &mut World, action: Action) {
         Action::PowerCut(at) => {
             let Some(left) = world.left.power_cuts.checked_sub(1) else { return };
             world.left.power_cuts = left;
-            world.hosts[at].runs = false;
-            world.hosts[at].confirmed = false;
+            let host = &mut world.hosts[at];
+            (host.dark, host.runs, host.confirmed) = (true, false, false);
+        }
+        Action::Boot(at, starts) => {
+            world.hosts[at].dark = false;
+            if starts {
+                start_by_hand(model, world, at, Fate::Heard);
+            }
         }
         Action::Deliver(place) => {
             let (to, request) = world.late[place].clone();
@@ -203,6 +224,7 @@ pub(crate) fn ask(
 ) -> Option<Answer> {
     let to = 1 - from;
     match fate {
+        Fate::Heard | Fate::AnswerLost | Fate::Cut if world.hosts[to].dark => None,
         Fate::Heard | Fate::Cut => Some(deliver(model, world, to, &request)),
         Fate::AnswerLost => {
             deliver(model, world, to, &request);
@@ -226,16 +248,25 @@ pub(crate) fn send_delta(model: &Replication, world: &mut World, at: usize, fate
     true
 }
 
-/// Hears the other host; gives whether it was heard, and whether the VM runs there as a primary's.
-pub(crate) fn believe(model: &Replication, world: &mut World, at: usize, fate: Fate) -> Option<bool> {
+/// Hears the other host; gives what its word means for a start here.
+pub(crate) fn believe(model: &Replication, world: &mut World, at: usize, fate: Fate) -> OtherHost {
     let host = &world.hosts[at];
     let request = Request::Beliefs(host.role() == Role::Primary, host.authority.epoch.number());
-    let Some(Answer::Beliefs(is_primary, epoch, runs)) = ask(model, world, at, request, fate) else {
-        return None;
+    let (is_primary, epoch, runs, ended) = match ask(model, world, at, request, fate) {
+        Some(Answer::Beliefs(is_primary, epoch, runs, ended)) => (is_primary, epoch, runs, ended),
+        // It answers, and holds nothing to tell.
+        Some(_) => {
+            world.hosts[at].confirmed = true;
+            return OtherHost::Forgot;
+        }
+        None => return OtherHost::of(None),
     };
     world.hosts[at].hear(model, is_primary, epoch.number());
     world.hosts[at].confirmed = true;
-    Some(is_primary && runs)
+    if ended && model.sabotage == Some(Sabotage::EndedIsOff) {
+        return OtherHost::Off;
+    }
+    OtherHost::of(Some(Word { is_primary, runs: Some(runs), ended }))
 }
 
 fn give_up(world: &mut World, at: usize) {
@@ -328,6 +359,11 @@ pub(crate) fn number_of(operation: &Operation) -> u8 {
 /// Starts the VM, if the guard of this host lets it; false: the other host must speak first, for the power failed here, and it
 /// is silent.
 pub(crate) fn start(model: &Replication, world: &mut World, at: usize, fate: Fate) -> bool {
+    if world.hosts[at].ended {
+        // Nothing guards it any more. What was a replica has no files to start from.
+        world.hosts[at].runs |= world.hosts[at].role() == Role::Primary;
+        return true;
+    }
     let must_ask = !world.hosts[at].confirmed && world.hosts[at].role() == Role::Primary;
     if must_ask && model.sabotage != Some(Sabotage::SilenceAllows) {
         believe(model, world, at, fate);
@@ -342,7 +378,24 @@ pub(crate) fn start(model: &Replication, world: &mut World, at: usize, fate: Fat
     true
 }
 
+/// Somebody else than a procedure starts the VM. Where one has yet to start it first, its definition names files that do not exist.
+fn start_by_hand(model: &Replication, world: &mut World, at: usize, fate: Fate) {
+    let host = &world.hosts[at];
+    let has_files = host.open().is_none_or(|place| {
+        let (operation, entries) = &host.journals[place];
+        operation.side == Side::OldPrimary
+            || operation.procedure.steps().all(|step| step != Step::Start)
+            || fold(entries).is_settled(Step::Start)
+    });
+    if has_files {
+        start(model, world, at, fate);
+    }
+}
+
 fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, fate: Fate) {
+    if world.hosts[at].ended && !matches!(command, Command::Start | Command::ShutDown) {
+        return;
+    }
     match command {
         Command::PlannedFailover => begin(world, at, Procedure::PlannedFailover),
         Command::Cancel | Command::ForceCancel => cancel(world, at, command == Command::ForceCancel),
@@ -351,10 +404,9 @@ fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, 
                 return;
             }
             match believe(model, world, at, fate) {
-                // Refused: it runs there.
-                Some(true) => return,
-                Some(false) => {}
-                None => vouch(world, at),
+                OtherHost::Silent => vouch(world, at),
+                said if !said.lets_start(false) => return,
+                _ => {}
             }
             begin(world, at, Procedure::Failover);
         }
@@ -365,18 +417,25 @@ fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, 
             }
         }
         Command::Reverse => reverse(model, world, at, fate),
-        Command::Start => {
-            start(model, world, at, fate);
+        Command::RemoveAlone => {
+            if world.hosts[at].authority().forget().is_ok() {
+                // A copy that the other has overtaken starts from then on, if this person starts it.
+                let (own, other) = (&world.hosts[at], &world.hosts[1 - at]);
+                let overtaken = other.authority.epoch > own.authority.epoch;
+                world.risked |= own.role() == Role::Primary && other.role() == Role::Primary && overtaken;
+                world.hosts[at].ended = true;
+            }
         }
+        Command::Start => start_by_hand(model, world, at, fate),
         Command::ShutDown => world.hosts[at].runs = false,
     }
 }
 
 /// Nobody knows whether the VM runs on the other host; a person says that it does not. Where that host has no power it is true, and
-/// it must stay true when the power comes back.
+/// it must stay true when the power comes back: where the relationship was ended, nothing sees to that.
 pub(crate) fn vouch(world: &mut World, at: usize) {
     let other = &world.hosts[1 - at];
-    world.risked |= other.runs || other.confirmed;
+    world.risked |= other.runs || other.confirmed || other.ended;
 }
 
 fn cancel(world: &mut World, at: usize, force: bool) {

@@ -23,6 +23,10 @@ pub struct Host {
     pub promised: Vec<OperationId>,
     /// Whether the VM runs here.
     pub runs: bool,
+    /// The relationship was ended here, by a command for this host alone: nothing but the last epoch and role are kept.
+    pub ended: bool,
+    /// It has no power: it does nothing, and answers nothing.
+    pub dark: bool,
     /// Whether the other host was heard since the power came back.
     pub confirmed: bool,
     /// Writes that the disk, or the newest recovery point, holds.
@@ -57,8 +61,8 @@ pub enum Answer {
     Refused,
     /// The journal of the operation there.
     Journal(Vec<Entry>),
-    /// Role, epoch, and whether the VM runs there.
-    Beliefs(bool, Epoch, bool),
+    /// Role, epoch, whether the VM runs there, and whether that is the last word of an ended relationship.
+    Beliefs(bool, Epoch, bool, bool),
     /// The promise; true: too late, it took over.
     Promise(bool),
 }
@@ -156,6 +160,15 @@ impl Host {
         request: &Request,
         asker: Option<(&Operation, &[Entry])>,
     ) -> Answer {
+        let is_primary = self.role() == Role::Primary;
+        if self.ended {
+            return match request {
+                Request::Beliefs(..) if !model.is(Sabotage::NothingStays) => {
+                    Answer::Beliefs(is_primary, self.authority.epoch, self.runs, true)
+                }
+                _ => Answer::Refused,
+            };
+        }
         match request {
             Request::Announce(_) => self.announced(asker),
             Request::HandOver(number, content) => self.handed_over(*number, *content, asker),
@@ -201,10 +214,9 @@ impl Host {
                 if *they_are_primary {
                     self.hear(model, true, *epoch);
                 }
-                let is_primary = self.role() == Role::Primary;
-                Answer::Beliefs(is_primary, self.authority.epoch, self.runs)
+                Answer::Beliefs(self.role() == Role::Primary, self.authority.epoch, self.runs, false)
             }
-            Request::Reverse(epoch, dry_run) => self.reversed(*epoch, *dry_run),
+            Request::Reverse(epoch, dry_run) => self.reversed(model, *epoch, *dry_run),
         }
     }
 
@@ -266,14 +278,15 @@ impl Host {
         }
     }
 
-    fn reversed(&mut self, epoch: u64, dry_run: bool) -> Answer {
+    fn reversed(&mut self, model: &Replication, epoch: u64, dry_run: bool) -> Answer {
         let Some(theirs) = Epoch::new(epoch) else { return Answer::Refused };
         let authority = self.authority();
         if authority.phase == Phase::Receiving && authority.epoch == theirs {
             return Answer::Done;
         }
         if self.role() == Role::Primary && theirs > authority.epoch {
-            let Ok(after) = authority.step_down(theirs) else { return Answer::Refused };
+            self.hear(model, true, epoch);
+            let Ok(after) = self.authority().step_down(theirs) else { return Answer::Refused };
             if self.runs {
                 return Answer::Refused;
             }

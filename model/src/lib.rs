@@ -29,7 +29,7 @@ pub struct Budget {
     pub commands: u8,
     /// Requests or answers that are lost or late, and steps that are cut before they are noted as done.
     pub losses: u8,
-    /// Hosts that lose their power.
+    /// Hosts that lose their power; each may come back.
     pub power_cuts: u8,
     /// Writes of the guest.
     pub writes: u8,
@@ -54,6 +54,10 @@ pub enum Sabotage {
     EpochUnheeded,
     /// The old primary becomes the replica before the other has taken over.
     DemoteFirst,
+    /// A host that has ended the relationship is taken for one on which the VM is off.
+    EndedIsOff,
+    /// Nothing is kept of a relationship that ended, and a host that hears so starts the VM.
+    NothingStays,
 }
 
 /// All there is.
@@ -118,6 +122,8 @@ impl Model for Replication {
             taken: Vec::new(),
             promised: Vec::new(),
             runs,
+            ended: false,
+            dark: false,
             confirmed: true,
             disk: 0,
         };

@@ -1,6 +1,6 @@
 //! What each step of a procedure does in the model: `engine`'s `carry_out`, without files.
 
-use choreography::{Mark, Operation, Procedure, Step, StepState, fold};
+use choreography::{Mark, Operation, OtherHost, Procedure, Step, StepState, fold};
 use domain::{Phase, Role};
 
 use crate::act::{ask, believe, failed_over, send_delta, start, vouch};
@@ -83,10 +83,10 @@ fn carry_out(
         Step::Start => {
             if operation.procedure == Procedure::Failover {
                 match believe(model, world, at, fate) {
+                    OtherHost::Silent => vouch(world, at),
                     // It was started there meanwhile: this one waits.
-                    Some(true) => return Tried::Silent,
-                    Some(false) => {}
-                    None => vouch(world, at),
+                    said if !said.lets_start(false) => return Tried::Silent,
+                    _ => {}
                 }
             }
             start(model, world, at, fate);

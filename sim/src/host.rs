@@ -62,6 +62,12 @@ impl Host {
         self.dir.join("disks").join(name)
     }
 
+    /// Where something of its daemon lies.
+    #[cfg(test)]
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// The replica directories that it has.
     pub(crate) fn replicas(&self) -> Result<Vec<PathBuf>> {
         Ok(Storage::open(&self.dir.join("storage"))?.replicas()?)

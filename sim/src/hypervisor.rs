@@ -524,8 +524,9 @@ impl Hypervisor for SimHypervisor {
         Ok(())
     }
 
-    fn begin_merge(&self, _id: VmId, _disk: &DiskTarget, _top: &Path, _base: &Path) -> Result<()> {
-        Err(failed("merge", "nothing is merged below a running VM here"))
+    /// Begins, and ends at once with nothing merged: as QEMU's job does without room.
+    fn begin_merge(&self, id: VmId, _disk: &DiskTarget, _top: &Path, _base: &Path) -> Result<()> {
+        need(&mut self.0.verb("merge")?, id).map(drop)
     }
 
     fn merging(&self, _id: VmId, _disk: &DiskTarget) -> Result<Option<(u64, u64)>> {

@@ -280,3 +280,6 @@ impl World {
 fn record(host: &Host) -> Option<Record> {
     host.engine()?.store().relationships().ok()?.pop()
 }
+
+#[cfg(test)]
+mod scenes;

@@ -31,10 +31,30 @@ pub(crate) fn run(keep: bool) -> Result<()> {
         println!("\nThe lab stays up. For example:");
         println!("  cargo xtask lab exec hvhost01 --name demo -- {}", command_line()?);
         println!("  cargo xtask lab down --name demo");
+        consoles(&lab)?;
         return told;
     }
     lab.down()?;
     told
+}
+
+/// Where a person clicks through the story: each link opens a console once, as administrator.
+fn consoles(lab: &Lab) -> Result<()> {
+    lab.open_to_machine()?;
+    let program = lab::binaries()?.virt_replica;
+    println!("\nThe consoles, for a browser on this machine (each link works once, within ten minutes):");
+    for host in lab.hosts() {
+        let words = ["console", "link", "--yes", "--json"].map(std::ffi::OsStr::new);
+        let made = host.exec([program.as_os_str()].into_iter().chain(words))?;
+        let made: serde_json::Value = serde_json::from_str(&made)?;
+        let made = made.get("done").unwrap_or(&made);
+        let url = made["url"].as_str().context("a link")?;
+        println!("  {}: {url}", host.name());
+    }
+    println!(
+        "The browser warns about the certificate: its fingerprint is told by `virt-replica console link`."
+    );
+    Ok(())
 }
 
 fn command_line() -> Result<String> {

@@ -3,17 +3,22 @@
 //! NOT an installer of the product. No service is started: libvirtd runs only inside the lab's hosts.
 
 mod backports;
+mod browser;
+mod schemathesis;
 mod services;
 
 use anyhow::{Context, Result, ensure};
 
+pub(crate) use browser::browser;
+
 use crate::program::{output, run, succeeds};
 
 /// Debian packages, with the reason for each.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("gcc", "linker of Rust programs"),
     ("pkg-config", "finds libvirt when building"),
     ("libvirt-dev", "headers that the libvirt crate links against"),
+    ("libpam0g-dev", "library that the accounts crate links against"),
     ("libvirt-daemon", "libvirtd of the lab's hosts"),
     ("libvirt-daemon-driver-qemu", "libvirtd's QEMU driver"),
     ("libvirt-clients", "virsh"),
@@ -27,8 +32,10 @@ const PACKAGES: [(&str, &str); 19] = [
     ("util-linux", "namespaces of the lab"),
     ("e2fsprogs", "file system of the guest's disk"),
     ("fdisk", "partition tables of test disks"),
+    ("curl", "tests sign in to the console as a program would"),
     ("procps", "tests look at running programs"),
     ("strace", "tests kill programs and cut their power at chosen calls"),
+    ("python3-venv", "a folder for schemathesis, which tests the REST API"),
     ("libfaketime", "tests let the clocks of the lab's hosts differ"),
 ];
 
@@ -51,7 +58,14 @@ const NEWER: [&str; 6] = [
 /// Tools for people and continuous integration.
 pub(crate) fn everything() -> Result<()> {
     packages()?;
+    for_lab()?;
     nextest().map(drop)
+}
+
+/// What the lab's cases need of other registries than Debian's, and what that needs.
+pub(crate) fn for_lab() -> Result<()> {
+    browser()?;
+    schemathesis::install()
 }
 
 /// Debian packages that are missing.

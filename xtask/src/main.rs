@@ -3,6 +3,7 @@
 //! NOT part of the product. Each command installs what it needs first (see `install`), so a bare Debian machine will do.
 
 mod bench;
+mod console;
 mod demo;
 mod deny;
 mod install;
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long)]
         copies_only: bool,
     },
+    /// Measures how long the console takes to show a thousand VMs in Chromium; target/console/first-paint.json
+    Console,
     /// Two libvirt hosts on this machine, to play with
     #[command(subcommand)]
     Lab(lab_commands::Command),
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Install => install::everything()?,
+        Command::Console => console::measure()?,
         Command::Bench { quick, copies_only } => bench::run(quick, copies_only)?,
         Command::Demo { keep } => demo::run(keep)?,
         Command::Deny => deny::run()?,

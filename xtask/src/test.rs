@@ -26,6 +26,7 @@ pub(crate) fn everything(cases: LabCases) -> Result<()> {
     })?;
     step("tests", || tests(nextest, cases))?;
     if cases != LabCases::None {
+        install::for_lab()?;
         // With all targets, for then the crates that the tests were built with serve here too: nothing is built twice.
         step("programs for the lab", || run(&["cargo", "build", "--quiet", "--workspace", "--all-targets"]))?;
         step("lab cases", || lab_cases(nextest, cases))?;

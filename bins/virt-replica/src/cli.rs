@@ -9,8 +9,8 @@ use crate::exit::{Exit, TABLE};
 use crate::screen::Screen;
 use crate::session::{Ending, Session};
 use crate::{
-    compare, failover, generate, host, observe, operation, peer, point, protect, render, test_failover,
-    unplanned,
+    compare, console, failover, generate, host, observe, operation, peer, point, protect, render,
+    test_failover, unplanned,
 };
 
 /// Replicates running virtual machines to a second libvirt host, hands them over with nothing lost, and brings them home.
@@ -62,6 +62,9 @@ pub enum Verb {
     /// This host
     #[command(subcommand)]
     Host(host::Verb),
+    /// The console of this host, for browsers
+    #[command(subcommand)]
+    Console(console::Verb),
     /// Start a throw-away copy of a VM on its replica server, check it, and keep a report
     TestFailover(test_failover::TestFailover),
     /// End test failovers: nothing of them is left but their reports
@@ -124,6 +127,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Ending {
         Verb::Events(events) => observe::events(session, events).await,
         Verb::Remove(remove) => protect::remove(session, remove).await,
         Verb::Host(verb) => host::run(session, verb).await,
+        Verb::Console(verb) => console::run(session, verb).await,
         Verb::TestFailover(test) => test_failover::test_failover(session, test).await,
         Verb::StopTestFailover(stop) => test_failover::stop(session, stop).await,
         Verb::Failover(args) => unplanned::failover(session, args).await,

@@ -115,7 +115,7 @@ async fn run(
 }
 
 async fn events(session: &Session, vm: Option<&str>, since: Option<u64>) -> Result<Vec<Event>, Problem> {
-    session.client.events(&EventQuery { vm: vm.map(str::to_owned), since, limit: None }).await
+    session.client.events(&EventQuery { vm: vm.map(str::to_owned), since, ..EventQuery::default() }).await
 }
 
 async fn newest(session: &Session, vm: Option<&str>) -> Result<u64, Problem> {

@@ -37,13 +37,13 @@ pub const TABLE: &str = "Exit codes:
 impl From<Code> for Exit {
     fn from(code: Code) -> Exit {
         match code {
-            Code::Invalid => Exit::Usage,
+            Code::Invalid | Code::TooLarge => Exit::Usage,
             Code::NotFound => Exit::NotFound,
-            Code::Refused => Exit::Refused,
-            Code::Busy => Exit::Busy,
+            Code::Refused | Code::Stale => Exit::Refused,
+            Code::Busy | Code::TooMany => Exit::Busy,
             Code::NeedsOperator => Exit::NeedsOperator,
             Code::Unreachable => Exit::Unreachable,
-            Code::Forbidden | Code::Failed => Exit::Failed,
+            Code::NotSignedIn | Code::Forbidden | Code::PeerSilent | Code::Failed => Exit::Failed,
         }
     }
 }

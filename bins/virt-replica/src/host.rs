@@ -9,6 +9,9 @@ use crate::exit::Exit;
 use crate::session::{Ending, Session};
 use crate::{parse, render};
 
+/// A few screens.
+const AUDIT_SHOWN: u32 = 100;
+
 /// The verbs of `host`.
 #[derive(Subcommand)]
 pub enum Verb {
@@ -16,6 +19,12 @@ pub enum Verb {
     Show,
     /// Check everything that replication needs on this host
     Check,
+    /// Who changed what, from where, and what came of it; the newest first
+    Audit {
+        /// At most so many records
+        #[arg(long, value_name = "N", default_value_t = AUDIT_SHOWN)]
+        limit: u32,
+    },
     /// Change this host's settings
     Set {
         /// Upper limit of all replication traffic, for example 100MiB/s, or none
@@ -37,6 +46,11 @@ pub async fn run(session: &Session, verb: Verb) -> Ending {
             let checks = session.client.host_check().await?;
             session.show(&checks, |screen, checks| render::checks(screen, checks));
             Ok(if checks.iter().all(|check| check.ok) { Exit::Ok } else { Exit::Refused })
+        }
+        Verb::Audit { limit } => {
+            let records = session.client.audit(limit).await?;
+            session.show(&records, |screen, records| render::audit(screen, records));
+            Ok(Exit::Ok)
         }
         Verb::Set { rate_limit, consent } => {
             let change = HostChange { rate_limit };

@@ -4,6 +4,7 @@
 mod change;
 mod cli;
 mod compare;
+mod console;
 mod exit;
 mod failover;
 mod follow;

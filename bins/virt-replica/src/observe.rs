@@ -51,7 +51,7 @@ pub struct Events {
 
 /// What happened.
 pub async fn events(session: &Session, args: Events) -> Ending {
-    let query = EventQuery { vm: args.vm, since: args.since, limit: Some(args.limit) };
+    let query = EventQuery { vm: args.vm, since: args.since, limit: Some(args.limit), after: None };
     let events = session.client.events(&query).await?;
     session.show(&events, |screen, events| render::events(screen, events));
     Ok(Exit::Ok)

@@ -1,5 +1,7 @@
 //! Answers in words. Pure: forms and a screen in, text out; nothing is asked or printed here.
 
+mod audit;
+mod console;
 mod diverged;
 mod event;
 mod host;
@@ -13,6 +15,8 @@ mod test_failover;
 #[cfg(test)]
 mod tests;
 
+pub use audit::audit;
+pub use console::{console_link, console_sessions};
 pub use diverged::diverged;
 pub use event::events;
 pub use host::{host, invitation, joined, peers};

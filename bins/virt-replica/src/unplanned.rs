@@ -18,7 +18,7 @@ pub struct Failover {
     /// From this recovery point, by its id [default: latest]
     #[arg(long, value_name = "POINT")]
     point: Option<String>,
-    /// Also when the other host answers that the VM runs there: you vouch that it will not go on there
+    /// Also when the other host does not answer with a clear "off", or the recovery point is doubted: you vouch for both
     #[arg(long)]
     force: bool,
     /// Make it final by itself after this time

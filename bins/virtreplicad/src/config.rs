@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// `/etc/virt-replica/virtreplicad.toml`.
@@ -32,6 +32,35 @@ pub(crate) struct Config {
     pub(crate) rate_limit_mib_per_second: Option<u64>,
     /// Most resynchronizations at a time.
     pub(crate) resynchronizations_max: usize,
+    /// Address and port of the console, or off.
+    console: ConsoleAddress,
+    /// The site's certificate for the console, with those that lead to its authority.
+    console_certificate: Option<PathBuf>,
+    /// Its key.
+    console_key: Option<PathBuf>,
+    /// Which groups of the system have which role in the console.
+    pub(crate) roles: console::Roles,
+}
+
+/// Where the console is served.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+enum ConsoleAddress {
+    Off,
+    At(SocketAddr),
+}
+
+impl TryFrom<String> for ConsoleAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(ConsoleAddress::Off);
+        }
+        let address = text.parse().map(ConsoleAddress::At);
+        address
+            .map_err(|_| format!("{text:?} is neither ADDRESS:PORT, such as \"0.0.0.0:8444\", nor \"off\""))
+    }
 }
 
 impl Default for Config {
@@ -49,6 +78,10 @@ impl Default for Config {
             start_when_peer_silent: true,
             rate_limit_mib_per_second: None,
             resynchronizations_max: 2,
+            console: ConsoleAddress::At(SocketAddr::from(([0, 0, 0, 0], 8444))),
+            console_certificate: None,
+            console_key: None,
+            roles: console::Roles::default(),
         }
     }
 }
@@ -61,10 +94,31 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
             Err(error) => return Err(error).with_context(|| format!("the configuration {}", path.display())),
         };
-        toml::from_str(&text).with_context(|| {
+        Self::of_text(&text).with_context(|| {
             let path = path.display();
             format!("the configuration {path} is not accepted; mend it, then: virtreplicad --check-config --config {path}")
         })
+    }
+
+    fn of_text(text: &str) -> Result<Config> {
+        let config: Config = toml::from_str(text)?;
+        let halves = [&config.console_certificate, &config.console_key];
+        let given = halves.iter().filter(|half| half.is_some()).count();
+        ensure!(given != 1, "console_certificate and console_key belong together: give both, or neither");
+        Ok(config)
+    }
+
+    /// Address and port of the console; none: it is turned off.
+    pub(crate) fn console(&self) -> Option<SocketAddr> {
+        match self.console {
+            ConsoleAddress::Off => None,
+            ConsoleAddress::At(address) => Some(address),
+        }
+    }
+
+    /// The site's certificate and key for the console.
+    pub(crate) fn console_certificate(&self) -> Option<(PathBuf, PathBuf)> {
+        self.console_certificate.clone().zip(self.console_key.clone())
     }
 
     /// Where the command line and the start hook find the daemon.
@@ -100,5 +154,21 @@ mod tests {
         let config = read("listen = \"127.0.0.1:9\"").expect("a configuration");
         assert_eq!((config.listen.port(), config.spool_max_mib), (9, 4096));
         assert!(read("").is_ok());
+    }
+
+    #[test]
+    fn the_console_is_on_at_an_address_or_off_and_a_certificate_has_its_key() {
+        assert_eq!(read("").expect("a configuration").console().map(|it| it.port()), Some(8444));
+        let at = read("console = \"127.0.0.1:9000\"").expect("a configuration");
+        assert_eq!(at.console(), Some(SocketAddr::from(([127, 0, 0, 1], 9000))));
+        assert_eq!(read("console = \"off\"").expect("a configuration").console(), None);
+        for wrong in
+            ["console = \"of\"", "console = 8444", "console_key = \"/k\"", "[roles]\nadmin = [\"wheel\"]"]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let one_role = read("[roles]\nadministrator = [\"wheel\"]").expect("a configuration");
+        assert_eq!(one_role.roles.administrator, ["wheel"]);
+        assert_eq!(one_role.roles.viewer, console::Roles::default().viewer);
     }
 }

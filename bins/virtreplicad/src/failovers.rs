@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use api::dto::{self, Answer, Done};
 use api::{Caller, Problem, units};
-use choreography::Options;
+use choreography::{Options, OtherHost};
 use domain::{OperationId, Phase, Settlement, Timestamp};
-use engine::{FailoverPlan, OtherHost};
+use engine::FailoverPlan;
 
 use crate::problems::{checks_hold, failed, invalid, problem, shown};
 use crate::service::Daemon;
@@ -38,7 +38,7 @@ impl Daemon {
         {
             return self.operation_view(&open.id.to_string()).map(Answer::Done);
         }
-        let plan = self.engine.plan_failover_alone(&record, point, request.force).await.map_err(problem)?;
+        let plan = self.engine.plan_failover_alone(&record, &options).await.map_err(problem)?;
         let lines = sentences(&vm, &host_name(&self.engine, record.relationship.peer), &plan, &options);
         let shown = shown(lines, &plan.plan, false);
         if dry_run {
@@ -170,6 +170,11 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         format!("{vm} starts on this host from the recovery point of {at}."),
         format!("LOST: everything that it wrote after that, {lost} until now; {bytes}"),
     ];
+    if let Some(doubted) = &plan.doubted {
+        lines.push(format!(
+            "DOUBTED: this recovery point, or one after it, differed from the VM's disks: {doubted}"
+        ));
+    }
     if plan.newer > 0 {
         lines.push(format!("{} newer recovery points stay until the failover is complete.", plan.newer));
     }
@@ -180,6 +185,12 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         ),
         OtherHost::Off => format!("{peer} answers, and the VM does not run there."),
         OtherHost::Runs => format!("{peer} answers, and the VM RUNS there."),
+        OtherHost::Forgot => format!(
+            "{peer} answers, and knows the relationship NO MORE: the VM may run there, and nothing keeps it from being started."
+        ),
+        OtherHost::Unsure => {
+            format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: its libvirt does not say.")
+        }
     });
     lines.push(match options.commit_timer {
         None => "Afterwards: reverse, complete-failover or cancel-failover.".to_owned(),

@@ -1,19 +1,30 @@
 //! The daemon: puts the parts together and runs them. What is *not* here: decisions.
 
 mod allocator;
+mod audit;
+mod changes;
 mod choices;
 mod comparing;
 mod config;
+mod door;
 mod failovers;
+mod handovers;
+mod host;
+mod lists;
 mod lookup;
 mod operations;
+mod peers;
 mod points;
 mod problems;
+mod protecting;
 mod service;
+mod showing;
 mod start_guard;
 mod test_failovers;
 mod thaw;
 mod views;
+mod visitors;
+mod vms;
 mod wrapping;
 
 use std::os::unix::fs::PermissionsExt;
@@ -45,6 +56,9 @@ struct Arguments {
     /// Is the watchdog over a VM whose file systems are frozen.
     #[arg(long, hide = true, value_name = "VM")]
     thaw_when_orphaned: Option<Uuid>,
+    /// Is the process that asks PAM about one account.
+    #[arg(long, hide = true)]
+    ask_about_account: bool,
 }
 
 fn main() -> Result<()> {
@@ -53,6 +67,9 @@ fn main() -> Result<()> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("threads")?;
         return runtime.block_on(thaw::when_orphaned(vm.into()));
+    }
+    if arguments.ask_about_account {
+        return accounts::answer().context("the account cannot be asked about");
     }
     let config = Config::read(&arguments.config)?;
     if arguments.check_config {
@@ -103,6 +120,8 @@ async fn run(config: Config) -> Result<()> {
         program: std::env::current_exe().context("the path of this program")?,
         holds: std::env::var_os("VIRT_REPLICA_HOLDS").map(PathBuf::from),
     };
+    let program = parts.program.clone();
+    let door = door::open(&config, program, store.clone()).map_err(anyhow::Error::from_boxed)?;
     let hypervisor = Arc::new(Libvirt::new("qemu:///system"));
     let engine = Engine::new(parts, host, store, hypervisor, trust.clone(), identity.clone());
     engine.restore_limit(config.rate_limit_mib_per_second.map(|mib| mib << 20))?;
@@ -128,14 +147,20 @@ async fn run(config: Config) -> Result<()> {
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660))?;
     tokio::spawn(mind_certificates(engine.clone()));
     let service = service::Daemon {
-        engine,
+        changes: changes::Changes::of(&engine),
+        showing: Arc::default(),
+        door: door.clone(),
+        engine: engine.clone(),
         identity,
         trust,
         own,
         advertise: config.advertise(),
         listen: config.listen,
     };
-    let serving = tokio::spawn(api::serve(listener, Arc::new(service)));
+    engine.show_peers(Arc::new(service.clone()));
+    let service: Arc<dyn api::Service> = Arc::new(service);
+    let serving = tokio::spawn(api::serve(listener, service.clone()));
+    let console = door.and_then(|door| door::Serving::begin(&config, door, service));
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     tracing::info!(host = config.host_name, listen = %server.local_address(), "virtreplicad is ready");
 
@@ -146,6 +171,9 @@ async fn run(config: Config) -> Result<()> {
         ended = serving => { ended??; }
     }
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    if let Some(console) = console {
+        console.stop().await;
+    }
     server.stop().await;
     Ok(())
 }

@@ -82,6 +82,12 @@ fn advise(operation: &Operation, progress: &Progress, new_primary: &str) -> (Str
                     "; if the other host is lost for good, finish here without it: virt-replica operation cancel {id} --force"
                 );
             }
+            if let Some(step) = choreography::may_leave_out(operation.procedure, progress) {
+                explanation += &format!(
+                    "; the VM runs as well without the step \"{}\": to leave it out: virt-replica operation cancel {id} --force",
+                    step.name()
+                );
+            }
             (explanation, Some(format!("virt-replica operation resume {id}")))
         }
         Some(Advice::Decide) => (

@@ -1,18 +1,22 @@
 //! Recovery points as the command line asks for them, and as it shows them.
 
 use api::Problem;
-use api::dto::{self, Answer, Done};
+use api::dto::{self, Answer, Done, LIMIT_MAX, Page, Paged};
 use domain::PointId;
 use domain::retention::{TAG_CHARS_MAX, TAG_DEFAULT};
 use engine::{ChainFacts, PointFacts};
 
+use crate::lists::limit;
 use crate::problems::{invalid, problem};
 use crate::service::Daemon;
 
 impl Daemon {
-    pub(crate) async fn all_points(&self, vm: &str) -> Result<dto::PointList, Problem> {
-        let facts = self.engine.points(&self.find(vm)?).await.map_err(problem)?;
-        Ok(dto::PointList { chain: chain(&facts), points: facts.points.into_iter().map(view).collect() })
+    pub(crate) async fn all_points(&self, vm: &str, page: &Page) -> Result<Paged<dto::PointList>, Problem> {
+        let (record, limit) = (self.find(vm)?, limit(page, LIMIT_MAX)?);
+        let facts = self.engine.points(&record).await.map_err(problem)?;
+        let chain = chain(&facts);
+        let points = Paged::of(facts.points, page.after.as_deref(), limit, |point| point.id.clone());
+        Ok(points.map(|points| dto::PointList { chain, points: points.into_iter().map(view).collect() }))
     }
 
     pub(crate) async fn make_point(

@@ -1,22 +1,20 @@
-//! What the command line asks, done by the engine.
+//! The API's verbs: each is carried out in the room of its subject. What is *not* here: anything but the way there.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use api::dto::{self, Answer, Done};
-use api::{Caller, Code, Problem, Reply, Service};
-use choreography::Options;
-use domain::{Frequency, HostId, Role};
-use engine::{Engine, ReverseRequest, StartWord};
-use store::EventSeverity;
-use transport::{Identity, Introduction, Invite, TrustStore};
+use api::dto::{self, Answer, Done, Page, Paged};
+use api::{Asked, Caller, Reply, Service};
+use console::Door;
+use engine::Engine;
+use futures_util::stream::BoxStream;
+use transport::{Identity, Introduction, TrustStore};
+use wire::message::ViewOf;
 
-use crate::choices::changed;
-use crate::problems::{checks_hold, failed, invalid, problem, shown};
-use crate::{operations, points, views};
+use crate::changes::Changes;
 
-/// The daemon as the command line sees it.
+/// The daemon as whoever speaks to its API sees it. A cheap handle.
+#[derive(Clone)]
 pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) identity: Arc<Identity>,
@@ -24,17 +22,16 @@ pub(crate) struct Daemon {
     pub(crate) own: Introduction,
     pub(crate) advertise: Vec<String>,
     pub(crate) listen: SocketAddr,
+    pub(crate) changes: Changes,
+    /// Of the console; none: it is turned off.
+    pub(crate) door: Option<Arc<Door>>,
+    /// Held while a peer is shown something.
+    pub(crate) showing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Service for Daemon {
     fn host(&self) -> Reply<'_, dto::HostView> {
-        Box::pin(async move {
-            let facts = self.engine.hypervisor(|it| it.host_facts()).await.ok();
-            let words = |facts: String| Some(facts);
-            let hypervisor = facts
-                .and_then(|it| words(format!("libvirt {}, QEMU {}", it.libvirt_version, it.qemu_version)));
-            Ok(dto::HostView { hypervisor, ..self.host_view()? })
-        })
+        Box::pin(self.show_host())
     }
 
     fn host_check(&self) -> Reply<'_, Vec<dto::Check>> {
@@ -42,88 +39,95 @@ impl Service for Daemon {
     }
 
     fn peers(&self) -> Reply<'_, Vec<dto::Peer>> {
-        Box::pin(async move {
-            let peers = self.engine.store().peers().map_err(failed)?;
-            Ok(peers.iter().map(|peer| self.shown_peer(peer)).collect())
-        })
+        Box::pin(self.all_peers())
     }
 
     fn peer_test(&self, peer: String) -> Reply<'_, Vec<dto::Check>> {
-        Box::pin(async move {
-            let peer = self.peer(&peer)?;
-            Ok(self.engine.test_peer(peer.host).await.iter().map(Into::into).collect())
-        })
+        Box::pin(self.test_peer(peer))
     }
 
-    fn relationships(&self) -> Reply<'_, Vec<dto::RelationshipSummary>> {
-        Box::pin(async move {
-            let records = self.engine.store().relationships().map_err(failed)?;
-            records.iter().map(|record| views::summary(&self.engine, record).map_err(problem)).collect()
-        })
+    fn relationships(&self, page: Page) -> Reply<'_, Paged<Vec<dto::RelationshipSummary>>> {
+        Box::pin(async move { self.list_relationships(&page, None) })
     }
 
     fn relationship(&self, vm: String) -> Reply<'_, dto::RelationshipDetail> {
-        Box::pin(async move {
-            let record = self.find(&vm)?;
-            let pending_bytes = self.engine.pending_bytes(&record).await;
-            let sizes = self.engine.disk_sizes(&record).await;
-            let chain = match record.relationship.role() {
-                Role::Replica => self.engine.points(&record).await.ok().map(|facts| points::chain(&facts)),
-                Role::Primary => None,
-            };
-            let detail = views::detail(&self.engine, &record, &sizes).map_err(problem)?;
-            Ok(dto::RelationshipDetail { pending_bytes, chain, ..detail })
-        })
+        Box::pin(self.detail(vm))
+    }
+
+    fn revision(&self, vm: String) -> Reply<'_, String> {
+        Box::pin(async move { self.revision_of(&vm) })
+    }
+
+    fn cycles(&self, vm: String, page: Page) -> Reply<'_, Paged<Vec<dto::CycleView>>> {
+        Box::pin(async move { self.list_cycles(&vm, &page) })
     }
 
     fn may_start(&self, vm: String) -> Reply<'_, dto::StartWord> {
-        Box::pin(async move {
-            Ok(match self.engine.about_to_start(&self.find(&vm)?).await.map_err(problem)? {
-                StartWord::Allowed => dto::StartWord::Allowed,
-                StartWord::Refused(reason) => dto::StartWord::Refused { reason },
-                StartWord::PeerSilent(reason) => dto::StartWord::PeerSilent { reason },
-            })
-        })
+        Box::pin(self.start_word(vm))
     }
 
-    fn operations(&self) -> Reply<'_, Vec<dto::OperationView>> {
-        const SHOWN: u32 = 100;
-        Box::pin(async move {
-            let operations = self.engine.store().operations(SHOWN).map_err(failed)?;
-            Ok(operations
-                .iter()
-                .map(|(operation, entries)| operations::view(&self.engine, operation, entries))
-                .collect())
-        })
+    fn operations(&self, page: Page) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
+        Box::pin(async move { self.list_operations(&page, None) })
     }
 
     fn operation(&self, id: String) -> Reply<'_, dto::OperationView> {
         Box::pin(async move { self.operation_view(&id) })
     }
 
-    fn events(&self, query: dto::EventQuery) -> Reply<'_, Vec<dto::Event>> {
-        Box::pin(async move {
-            let vm = query
-                .vm
-                .as_ref()
-                .map(|vm| self.find(vm).map_or_else(|_| vm.clone(), |record| record.relationship.vm_name));
-            let limit = query.limit.unwrap_or(dto::EventQuery::LIMIT_DEFAULT);
-            let events =
-                self.engine.store().events(vm.as_deref(), query.since.unwrap_or(0), limit).map_err(failed)?;
-            let shown = events.into_iter().map(|event| dto::Event {
-                sequence: event.sequence,
-                number: event.number,
-                at_ms: event.at.millis(),
-                severity: match event.severity {
-                    EventSeverity::Info => dto::Severity::Info,
-                    EventSeverity::Warning => dto::Severity::Warning,
-                    EventSeverity::Critical => dto::Severity::Critical,
-                },
-                vm: event.vm_name,
-                text: event.text,
-            });
-            Ok(shown.collect())
-        })
+    fn events(&self, query: dto::EventQuery) -> Reply<'_, Paged<Vec<dto::Event>>> {
+        Box::pin(async move { self.list_events(&query, None) })
+    }
+
+    fn audit(&self, page: Page) -> Reply<'_, Paged<Vec<dto::AuditRecord>>> {
+        Box::pin(async move { self.list_audit(&page) })
+    }
+
+    fn console_sessions(&self) -> Reply<'_, Vec<dto::ConsoleSession>> {
+        Box::pin(async move { self.visitors() })
+    }
+
+    fn vms(&self, page: Page) -> Reply<'_, Paged<Vec<dto::VmView>>> {
+        Box::pin(async move { self.list_vms(&page, None).await })
+    }
+
+    fn vm(&self, vm: String) -> Reply<'_, dto::VmView> {
+        Box::pin(self.one_vm(vm))
+    }
+
+    fn changes(&self) -> BoxStream<'static, dto::What> {
+        self.changes.listen()
+    }
+
+    fn peer_host(&self, peer: String) -> Reply<'_, dto::HostView> {
+        Box::pin(self.look_at_host(peer))
+    }
+
+    fn peer_vms(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<dto::VmView>>> {
+        Box::pin(self.look_at(peer, ViewOf::Vms, page))
+    }
+
+    fn peer_relationships(
+        &self,
+        peer: String,
+        page: Page,
+    ) -> Reply<'_, Paged<Vec<dto::RelationshipSummary>>> {
+        Box::pin(self.look_at(peer, ViewOf::Relationships, page))
+    }
+
+    fn peer_operations(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
+        Box::pin(self.look_at(peer, ViewOf::Operations, page))
+    }
+
+    fn peer_events(&self, peer: String, query: dto::EventQuery) -> Reply<'_, Paged<Vec<dto::Event>>> {
+        Box::pin(self.look_at_events(peer, query))
+    }
+
+    fn audit_asked(&self, asked: Asked) -> Reply<'_, u64> {
+        Box::pin(async move { self.keep_asked(&asked) })
+    }
+
+    fn audit_ended(&self, record: u64, result: dto::AuditResult, detail: String) -> Reply<'_, ()> {
+        Box::pin(async move { self.keep_result(record, result, &detail) })
     }
 
     fn host_set(
@@ -132,17 +136,25 @@ impl Service for Daemon {
         change: dto::HostChange,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::HostView>> {
-        Box::pin(async move {
-            if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of([
-                    "The host's rate limit will change now, also for transfers under way, and stays after a restart.",
-                ])));
-            }
-            if let Some(limit) = change.rate_limit {
-                self.engine.limit(limit.bytes_per_second()).map_err(problem)?;
-            }
-            Ok(Answer::Done(self.host_view()?))
-        })
+        Box::pin(self.set_host(change, dry_run))
+    }
+
+    fn console_link(
+        &self,
+        who: Caller,
+        request: dto::ConsoleLinkRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::ConsoleLink>> {
+        Box::pin(async move { self.let_in(&who, request, dry_run) })
+    }
+
+    fn console_end_sessions(
+        &self,
+        _: Caller,
+        request: dto::EndSessionsRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Done>> {
+        Box::pin(async move { self.put_out(&request, dry_run) })
     }
 
     fn peer_invite(
@@ -151,78 +163,19 @@ impl Service for Daemon {
         request: dto::InviteRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::Invitation>> {
-        Box::pin(async move {
-            if dry_run {
-                let line = format!(
-                    "A token will be made that lets one host pair within {} s.",
-                    request.valid_seconds
-                );
-                return Ok(Answer::Planned(dto::Plan::of([line])));
-            }
-            let lifetime = Duration::from_secs(request.valid_seconds);
-            let now = engine::clock::now();
-            let made = Invite::create(
-                self.trust.as_ref(),
-                &self.identity,
-                &self.advertise,
-                self.own.port,
-                lifetime,
-                now,
-            );
-            let invite = made.map_err(failed)?;
-            Ok(Answer::Done(dto::Invitation {
-                token: invite.token,
-                expires_at_ms: invite.expires.millis(),
-                host: self.own.name.clone(),
-            }))
-        })
+        Box::pin(self.invite(request, dry_run))
     }
 
     fn peer_join(&self, _: Caller, request: dto::JoinRequest, dry_run: bool) -> Reply<'_, Answer<dto::Peer>> {
-        Box::pin(async move {
-            if dry_run {
-                let line = "Both hosts will pin each other's certificate; the token is used up.";
-                return Ok(Answer::Planned(dto::Plan::of([line])));
-            }
-            let now = engine::clock::now();
-            let joined =
-                transport::join(&request.token, &self.own, &self.identity, self.trust.as_ref(), now).await;
-            let record =
-                joined.map_err(|error| Problem::new(Code::Refused, "Not paired", error.to_string()))?;
-            let peer = self.peer(&record.host.to_string())?;
-            Ok(Answer::Done(self.shown_peer(&peer)))
-        })
+        Box::pin(self.join(request, dry_run))
     }
 
     fn peer_remove(&self, _: Caller, peer: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
-        Box::pin(async move {
-            let peer = self.peer(&peer)?;
-            if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of([format!(
-                    "{} will not be trusted any more.",
-                    peer.name
-                )])));
-            }
-            self.engine.store().remove_peer(peer.host).map_err(|error| {
-                Problem::new(Code::Refused, "The peer is in use", error.to_string())
-                    .with_cure("virt-replica list")
-            })?;
-            Ok(Answer::Done(Done::saying(format!(
-                "{} is not trusted any more; remove this host there too",
-                peer.name
-            ))))
-        })
+        Box::pin(self.distrust(peer, dry_run))
     }
 
     fn peer_rotate(&self, _: Caller, dry_run: bool) -> Reply<'_, Answer<Done>> {
-        Box::pin(async move {
-            if dry_run {
-                let line = "A new certificate is made, told to every peer, and then used.";
-                return Ok(Answer::Planned(dto::Plan::of([line])));
-            }
-            self.engine.rotate_certificate(engine::clock::now(), false).await.map_err(problem)?;
-            Ok(Answer::Done(Done::saying("every peer knows the new certificate, and it is used now")))
-        })
+        Box::pin(self.rotate(dry_run))
     }
 
     fn enable(
@@ -231,28 +184,7 @@ impl Service for Daemon {
         request: dto::EnableRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::RelationshipSummary>> {
-        Box::pin(async move {
-            let wanted = self.enable_request(&request).await?;
-            if let Some(record) = self.engine.enabled_already(&wanted) {
-                return Ok(Answer::Done(views::summary(&self.engine, &record).map_err(problem)?));
-            }
-            let plan = self.engine.plan_enable(&wanted).await.map_err(problem)?;
-            let summary = vec![
-                format!("VM {} will be replicated to {}.", request.vm, request.peer),
-                format!(
-                    "A cycle runs every {} s; the VM runs on meanwhile.",
-                    wanted.settings.frequency.seconds()
-                ),
-            ];
-            let shown = shown(summary, &plan, false);
-            if dry_run {
-                return Ok(Answer::Planned(shown));
-            }
-            checks_hold(&shown)?;
-            let id = self.engine.enable(wanted).await.map_err(problem)?;
-            let record = self.engine.record(id).map_err(problem)?;
-            Ok(Answer::Done(views::summary(&self.engine, &record).map_err(problem)?))
-        })
+        Box::pin(self.protect(request, dry_run))
     }
 
     fn change(
@@ -262,48 +194,15 @@ impl Service for Daemon {
         change: dto::SettingsChange,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::RelationshipDetail>> {
-        Box::pin(async move {
-            let record = self.find_idle(&vm)?;
-            let settings = changed(&record.relationship.settings, &change)?;
-            let settings =
-                self.engine.with_disks(&record, settings, &change.add_disks).await.map_err(problem)?;
-            if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of([
-                    "Both hosts will use the new settings from the next cycle on.",
-                ])));
-            }
-            self.engine.change(&record, settings).await.map_err(problem)?;
-            self.engine.accept_disks(&record, &change.add_disks).await.map_err(problem)?;
-            let record = self.find(&vm)?;
-            let sizes = self.engine.disk_sizes(&record).await;
-            Ok(Answer::Done(views::detail(&self.engine, &record, &sizes).map_err(problem)?))
-        })
+        Box::pin(self.set(vm, change, dry_run))
     }
 
     fn pause(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
-        Box::pin(async move {
-            let record = self.find_idle(&vm)?;
-            if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of([
-                    "No cycle will begin until `resume`; changes are still tracked.",
-                ])));
-            }
-            self.engine.pause(&record).await.map_err(problem)?;
-            Ok(Answer::Done(Done::saying("replication is paused")))
-        })
+        Box::pin(self.hold(vm, dry_run))
     }
 
     fn resume(&self, _: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
-        Box::pin(async move {
-            let record = self.find_idle(&vm)?;
-            if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of([
-                    "Cycles will go on; the first carries what changed meanwhile.",
-                ])));
-            }
-            self.engine.resume(&record).await.map_err(problem)?;
-            Ok(Answer::Done(Done::saying("replication goes on")))
-        })
+        Box::pin(self.go_on(vm, dry_run))
     }
 
     fn resynchronize(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>> {
@@ -333,23 +232,7 @@ impl Service for Daemon {
         request: dto::RemoveRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<Done>> {
-        Box::pin(async move {
-            let record = self.find_idle(&vm)?;
-            let delete = request.replica == dto::ReplicaFate::Delete;
-            let hosts = if request.this_host_only { "this host only" } else { "both hosts" };
-            if dry_run {
-                let fate =
-                    if delete { "the replica's files are deleted" } else { "the replica's files stay" };
-                let text = format!("The relationship ends on {hosts}; {fate}.");
-                return Ok(Answer::Planned(dto::Plan::of([text])));
-            }
-            let removed = match request.this_host_only {
-                true => self.engine.remove_alone(&record, delete).await,
-                false => self.engine.remove(&record, delete).await,
-            };
-            removed.map_err(problem)?;
-            Ok(Answer::Done(Done::saying(format!("the relationship has ended on {hosts}"))))
-        })
+        Box::pin(self.end(vm, request, dry_run))
     }
 
     fn planned_failover(
@@ -359,60 +242,7 @@ impl Service for Daemon {
         request: dto::PlannedFailoverRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::OperationView>> {
-        Box::pin(async move {
-            let record = self.find(&vm)?;
-            let options = Options {
-                reverse: request.reverse,
-                start: request.start,
-                shutdown_timeout: Duration::from_secs(request.shutdown_timeout_seconds),
-                ..Options::default()
-            };
-            let here = record.relationship.role() == Role::Primary;
-            if dry_run {
-                let plan = if here {
-                    self.engine.plan_failover(&record).await
-                } else {
-                    self.engine.relay_plan(&record, &options).await
-                };
-                let from = views::summary(&self.engine, &record).map_err(problem)?;
-                let mut lines = vec![format!(
-                    "{} will be shut down on {} and handed over to {}.",
-                    vm, from.primary_server, from.replica_server
-                )];
-                lines.push(match (request.start, request.reverse) {
-                    (true, true) => "It starts there, and replication is reversed at once.".into(),
-                    (true, false) => {
-                        "It starts there; it is unprotected until `virt-replica reverse`.".into()
-                    }
-                    (false, true) => "It stays off there; replication is reversed at once.".into(),
-                    (false, false) => {
-                        "It stays off there, and is unprotected until `virt-replica reverse`.".into()
-                    }
-                });
-                lines.extend(self.merged_at_home(&record).await);
-                return Ok(Answer::Planned(shown(lines, &plan.map_err(problem)?, true)));
-            }
-            let requested_by = format!("{who} on {}", self.own.name);
-            let id = if here {
-                let open = self.engine.store().open_operation(record.relationship.id).map_err(failed)?;
-                if open.is_none() {
-                    let plan = self.engine.plan_failover(&record).await.map_err(problem)?;
-                    checks_hold(&shown(Vec::new(), &plan, true))?;
-                }
-                self.engine.begin_failover(&record, options, &requested_by).await
-            } else {
-                self.engine.relay_failover(&record, &options, &requested_by).await
-            };
-            let id = id.map_err(problem)?.to_string();
-            // On the replica's side the announcement follows in a moment.
-            for _ in 0..50 {
-                if let Ok(view) = self.operation_view(&id) {
-                    return Ok(Answer::Done(view));
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            self.operation_view(&id).map(Answer::Done)
-        })
+        Box::pin(self.begin_handover(who, vm, request, dry_run))
     }
 
     fn reverse(
@@ -422,39 +252,7 @@ impl Service for Daemon {
         request: dto::ReverseRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::RelationshipSummary>> {
-        Box::pin(async move {
-            let record = self.find_idle(&vm)?;
-            let mut settings = record.relationship.settings.clone();
-            if let Some(seconds) = request.frequency_seconds {
-                settings.frequency = Frequency::from_seconds(seconds).map_err(invalid)?;
-            }
-            if let Some(compression) = request.compression {
-                settings.compression = compression.into();
-            }
-            let peer: Option<HostId> = match &request.peer {
-                Some(named) => Some(self.peer(named)?.host),
-                None => None,
-            };
-            let wanted = ReverseRequest { peer, settings: Some(settings) };
-            if let Some(refusal) = self.engine.reverse_obstacle(&record, &wanted) {
-                return Err(problem(refusal));
-            }
-            if dry_run {
-                let peer = views::host_name(&self.engine, record.relationship.peer);
-                let replica = format!("{peer} becomes the replica server with the original parameters.");
-                let lines = match record.relationship.phase {
-                    domain::Phase::FailedOver { .. } => vec![
-                        replica,
-                        "The failover is final: newer recovery points than the one that it started from are given up.".into(),
-                        format!("What only {peer} has is kept aside there; what either side changed travels, or what a comparison finds."),
-                    ],
-                    _ => vec![replica, "No disk is copied, unless the other host wrote to it meanwhile.".into()],
-                };
-                return Ok(Answer::Planned(dto::Plan::of(lines)));
-            }
-            self.engine.reverse(&record, &wanted).await.map_err(problem)?;
-            Ok(Answer::Done(views::summary(&self.engine, &self.find(&vm)?).map_err(problem)?))
-        })
+        Box::pin(self.turn_round(vm, request, dry_run))
     }
 
     fn operation_resume(
@@ -463,16 +261,7 @@ impl Service for Daemon {
         id: String,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::OperationView>> {
-        Box::pin(async move {
-            let view = self.operation_view(&id)?;
-            if dry_run {
-                return Ok(Answer::Planned(dto::Plan::of(["The next step is tried again now."])));
-            }
-            if let Ok(relationship) = view.relationship.parse() {
-                self.engine.wake(relationship);
-            }
-            self.operation_view(&id).map(Answer::Done)
-        })
+        Box::pin(self.try_again(id, dry_run))
     }
 
     fn operation_cancel(
@@ -482,32 +271,11 @@ impl Service for Daemon {
         request: dto::CancelRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<dto::OperationView>> {
-        Box::pin(async move {
-            let view = self.operation_view(&id)?;
-            if dry_run {
-                return Ok(Answer::Planned(match (request.force, view.state) {
-                    (true, dto::OperationState::InDoubt) => dto::Plan::of([
-                        format!("{} is taken not to have taken over, on your word alone.", view.new_primary),
-                        format!(
-                            "The VM starts on {}. If it runs on {} too, its data diverges.",
-                            view.old_primary, view.new_primary
-                        ),
-                    ]),
-                    (true, dto::OperationState::Finishing) => dto::Plan::of([
-                        "What is left of the operation and needs the other host is left out; this host's part ends.",
-                        "The VM stays where it was handed over to, and is unprotected.",
-                    ]),
-                    _ => dto::Plan::of(["Every step is taken back; the VM is protected as before."]),
-                }));
-            }
-            let parsed = view.id.parse().map_err(invalid)?;
-            self.engine.cancel_operation(parsed, &who.to_string(), request.force).map_err(problem)?;
-            self.operation_view(&id).map(Answer::Done)
-        })
+        Box::pin(self.take_back(who, id, request, dry_run))
     }
 
-    fn test_failovers(&self) -> Reply<'_, Vec<dto::TestFailoverView>> {
-        Box::pin(async move { self.all_tests() })
+    fn test_failovers(&self, page: Page) -> Reply<'_, Paged<Vec<dto::TestFailoverView>>> {
+        Box::pin(async move { self.all_tests(&page) })
     }
 
     fn test_failover(&self, id: String) -> Reply<'_, dto::TestFailoverView> {
@@ -570,8 +338,8 @@ impl Service for Daemon {
         Box::pin(async move { Daemon::remove_diverged(self, &vm, &id, dry_run).await })
     }
 
-    fn points(&self, vm: String) -> Reply<'_, dto::PointList> {
-        Box::pin(async move { self.all_points(&vm).await })
+    fn points(&self, vm: String, page: Page) -> Reply<'_, Paged<dto::PointList>> {
+        Box::pin(async move { self.all_points(&vm, &page).await })
     }
 
     fn create_point(

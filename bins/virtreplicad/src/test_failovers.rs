@@ -1,17 +1,20 @@
 //! Test failovers as the command line asks for them, and as it shows them.
 
-use api::dto::{self, Answer};
+use api::dto::{self, Answer, LIMIT_MAX, Page, Paged};
 use api::{Caller, Problem};
 use domain::TestId;
 use engine::{TestOptions, TestView};
 use store::TestState;
 
+use crate::lists::limit;
 use crate::problems::{checks_hold, invalid, problem, shown};
 use crate::service::Daemon;
 
 impl Daemon {
-    pub(crate) fn all_tests(&self) -> Result<Vec<dto::TestFailoverView>, Problem> {
-        Ok(self.engine.tests().map_err(problem)?.into_iter().map(|test| self.shown_test(test)).collect())
+    pub(crate) fn all_tests(&self, page: &Page) -> Result<Paged<Vec<dto::TestFailoverView>>, Problem> {
+        let (tests, limit) = (self.engine.tests().map_err(problem)?, limit(page, LIMIT_MAX)?);
+        let page = Paged::of(tests, page.after.as_deref(), limit, |test| test.id.to_string());
+        Ok(page.map(|tests| tests.into_iter().map(|test| self.shown_test(test)).collect()))
     }
 
     pub(crate) fn one_test(&self, id: &str) -> Result<dto::TestFailoverView, Problem> {

@@ -1,9 +1,10 @@
 //! From the engine's records to what is shown.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use api::dto;
-use domain::{DiskChoice, Phase, Resynchronize, Role};
+use domain::{DiskChoice, OperationId, Phase, Resynchronize, Role};
 use engine::{ComparisonFacts, Engine, Refusal};
 use store::Record;
 
@@ -37,8 +38,16 @@ pub(crate) fn summary(engine: &Engine, record: &Record) -> Result<dto::Relations
         frequency_seconds: relationship.settings.frequency.seconds(),
         last_synchronized_at_ms: record.last_synchronized.map(domain::Timestamp::millis),
         paused: relationship.paused_since.is_some(),
+        revision: revision(record, open.as_ref().map(|(operation, _)| operation.id)),
         operation: open.map(|(operation, _)| operation.id.to_string()),
     })
+}
+
+/// Another one whenever that has changed by which a person decides; the course of cycles is none of it. Compared, never read.
+pub(crate) fn revision(record: &Record, open: Option<OperationId>) -> String {
+    let mut hasher = DefaultHasher::new();
+    format!("{:?} {open:?}", record.relationship).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// View Replication Health.

@@ -12,11 +12,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::dto::{
-    Answer, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest, DivergedView, Done,
-    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
-    InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade,
-    RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
-    TestFailoverRequest, TestFailoverView,
+    Answer, AuditRecord, CancelFailoverRequest, CancelRequest, Check, ConsoleLink, ConsoleLinkRequest,
+    ConsoleSession, CreatePointRequest, DivergedView, Done, EnableRequest, EndSessionsRequest, Event,
+    EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation, InviteRequest, JoinRequest,
+    LIMIT_MAX, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView,
 };
 use crate::problem::{Code, Problem};
 
@@ -92,7 +93,7 @@ impl Client {
 
     /// `list`
     pub async fn relationships(&self) -> Result<Vec<RelationshipSummary>> {
-        self.read("relationships").await
+        self.list("relationships", None).await
     }
 
     /// `show`
@@ -159,9 +160,9 @@ impl Client {
         self.write(&of_vm(vm, "/reverse"), request, dry_run).await
     }
 
-    /// `operation list`
+    /// `operation list`: the newest, as many as one page has.
     pub async fn operations(&self) -> Result<Vec<OperationView>> {
-        self.read("operations").await
+        Ok(self.page("operations", None, None).await?.0)
     }
 
     /// `operation show`
@@ -186,7 +187,7 @@ impl Client {
 
     /// `test-failover list`
     pub async fn test_failovers(&self) -> Result<Vec<TestFailoverView>> {
-        self.read("test-failovers").await
+        self.list("test-failovers", None).await
     }
 
     /// `test-failover show`
@@ -250,7 +251,14 @@ impl Client {
 
     /// `point list`
     pub async fn points(&self, vm: &str) -> Result<PointList> {
-        self.read(&of_vm(vm, "/points")).await
+        let path = of_vm(vm, "/points");
+        let (mut list, mut next): (PointList, _) = self.page(&path, None, None).await?;
+        while let Some(after) = next {
+            let page: (PointList, _) = self.page(&path, Some(&after), None).await?;
+            list.points.extend(page.0.points);
+            next = page.1;
+        }
+        Ok(list)
     }
 
     /// `point create`: answers when the replica server has it.
@@ -293,42 +301,135 @@ impl Client {
         self.write(&of_vm(vm, "/verify"), &(), dry_run).await
     }
 
-    /// `events`
+    /// `console sessions`, the newest first.
+    pub async fn console_sessions(&self) -> Result<Vec<ConsoleSession>> {
+        self.read("console/sessions").await
+    }
+
+    /// `console end-sessions`
+    pub async fn console_end_sessions(
+        &self,
+        request: &EndSessionsRequest,
+        dry_run: bool,
+    ) -> Result<Answer<Done>> {
+        self.write("console/sessions/end", request, dry_run).await
+    }
+
+    /// `console link`
+    pub async fn console_link(
+        &self,
+        request: &ConsoleLinkRequest,
+        dry_run: bool,
+    ) -> Result<Answer<ConsoleLink>> {
+        self.write("console/link", request, dry_run).await
+    }
+
+    /// `host audit`, the newest first.
+    pub async fn audit(&self, limit: u32) -> Result<Vec<AuditRecord>> {
+        self.list("audit", Some(limit)).await
+    }
+
+    /// `events`, the oldest first: the newest so many.
     pub async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
         let pairs = [
             query.vm.as_ref().map(|vm| format!("vm={}", escape(vm))),
             query.since.map(|since| format!("since={since}")),
-            query.limit.map(|limit| format!("limit={limit}")),
         ];
-        let query: Vec<String> = pairs.into_iter().flatten().collect();
-        self.read(&format!("events?{}", query.join("&"))).await
+        let pairs: Vec<String> = pairs.into_iter().flatten().collect();
+        let mut pages: Vec<Vec<Event>> = Vec::new();
+        let (mut left, mut after) = (query.limit.unwrap_or(EventQuery::LIMIT_DEFAULT), query.after.clone());
+        while left > 0 {
+            let page: (Vec<Event>, _) = self
+                .page(&format!("events?{}", pairs.join("&")), after.as_deref(), Some(left.min(LIMIT_MAX)))
+                .await?;
+            left = left.saturating_sub(u32::try_from(page.0.len()).unwrap_or(u32::MAX));
+            pages.push(page.0);
+            after = page.1;
+            if after.is_none() {
+                break;
+            }
+        }
+        // Pages lead back in time.
+        Ok(pages.into_iter().rev().flatten().collect())
+    }
+
+    /// A list, page by page, up to so many entries; none: all of it.
+    async fn list<T: DeserializeOwned>(&self, path: &str, wanted: Option<u32>) -> Result<Vec<T>> {
+        let (mut all, mut next): (Vec<T>, _) =
+            self.page(path, None, wanted.map(|wanted| wanted.min(LIMIT_MAX))).await?;
+        while let Some(after) = next {
+            let left =
+                wanted.map(|wanted| wanted.saturating_sub(u32::try_from(all.len()).unwrap_or(u32::MAX)));
+            if left == Some(0) {
+                break;
+            }
+            let page: (Vec<T>, _) =
+                self.page(path, Some(&after), left.map(|left| left.min(LIMIT_MAX))).await?;
+            all.extend(page.0);
+            next = page.1;
+        }
+        Ok(all)
+    }
+
+    /// One page, and where the list goes on.
+    async fn page<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        after: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<(T, Option<String>)> {
+        let pairs = [
+            after.map(|after| format!("after={}", escape(after))),
+            limit.map(|limit| format!("limit={limit}")),
+        ];
+        let path = pairs.into_iter().flatten().fold(path.to_owned(), |path, pair| {
+            let sign = if path.ends_with('?') {
+                ""
+            } else if path.contains('?') {
+                "&"
+            } else {
+                "?"
+            };
+            format!("{path}{sign}{pair}")
+        });
+        let (bytes, next) = self.send(Method::GET, &path, Bytes::new()).await?;
+        Ok((understood(&bytes)?, next))
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.send(Method::GET, path, Bytes::new()).await
+        understood(&self.send(Method::GET, path, Bytes::new()).await?.0)
     }
 
     async fn write<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B, dry: bool) -> Result<T> {
-        let body = serde_json::to_vec(body)
+        let mut body = serde_json::to_vec(body)
             .map_err(|error| Problem::new(Code::Invalid, "Request cannot be written", error.to_string()))?;
+        if body == b"null" {
+            body.clear(); // what has no fields has no body
+        }
         let path = if dry { format!("{path}?dry_run=true") } else { path.to_owned() };
-        self.send(Method::POST, &path, body.into()).await
+        understood(&self.send(Method::POST, &path, body.into()).await?.0)
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T> {
+    /// The answer's body, and where its list goes on.
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(Bytes, Option<String>)> {
         let exchange = self.exchange(method, path, body);
-        let (status, bytes) = tokio::time::timeout(ANSWER_WAIT_MAX, exchange)
+        let (status, bytes, next) = tokio::time::timeout(ANSWER_WAIT_MAX, exchange)
             .await
             .map_err(|_| self.unreachable(format!("no answer in {} s", ANSWER_WAIT_MAX.as_secs())))??;
         if status.is_success() {
-            serde_json::from_slice(&bytes).map_err(|error| not_understood(&error.to_string()))
+            Ok((bytes, next))
         } else {
             let problem = serde_json::from_slice::<Problem>(&bytes);
             Err(problem.unwrap_or_else(|_| not_understood(&format!("HTTP status {status}"))))
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(hyper::StatusCode, Bytes)> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(hyper::StatusCode, Bytes, Option<String>)> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.cannot_connect(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -342,10 +443,10 @@ impl Client {
             .map_err(|error| Problem::new(Code::Invalid, "Request cannot be written", error.to_string()))?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-            let status = response.status();
+            let (status, next) = (response.status(), next_of(response.headers()));
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
             let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-            Ok::<_, String>((status, bytes))
+            Ok::<_, String>((status, bytes, next))
         };
         // The connection must be driven while the answer is awaited, and is dropped with it.
         let drive = async {
@@ -380,6 +481,17 @@ impl Client {
     }
 }
 
+fn understood<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| not_understood(&error.to_string()))
+}
+
+/// The cursor of the following page, out of `Link: </api/v1/…?after=CURSOR>; rel="next"`.
+fn next_of(headers: &header::HeaderMap) -> Option<String> {
+    let link = headers.get(header::LINK)?.to_str().ok()?;
+    let (_, query) = link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")?.split_once('?')?;
+    query.split('&').find_map(|pair| pair.strip_prefix("after=")).map(unescape)
+}
+
 fn not_understood(why: &str) -> Problem {
     Problem::new(Code::Failed, "The daemon's answer was not understood", why)
         .with_cure("install the same version of virt-replica and virtreplicad: virt-replica --version")
@@ -395,7 +507,7 @@ fn of_vm(vm: &str, rest: &str) -> String {
 
 /// Percent-encodes everything but RFC 3986's unreserved characters: a VM may be called anything. A name of dots alone is
 /// encoded too, so that nothing on the way takes it for a relative path.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     use std::fmt::Write;
     let only_dots = text.bytes().all(|byte| byte == b'.');
     text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
@@ -410,9 +522,31 @@ fn escape(text: &str) -> String {
     })
 }
 
+/// Takes [`escape`] back.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let digits = |rest: &mut std::str::Bytes<'_>| Some([rest.next()?, rest.next()?]);
+        let decoded = (byte == b'%')
+            .then(|| digits(&mut rest))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok());
+        bytes.push(decoded.unwrap_or(byte));
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cursor_survives_its_way_through_a_link() {
+        for cursor in ["testVM01/0190", "a b/c?d#e%'\"", "ü", "100%"] {
+            assert_eq!(unescape(&escape(cursor)), cursor);
+        }
+    }
 
     #[test]
     fn every_name_is_one_segment_of_a_path() {

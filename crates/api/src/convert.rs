@@ -108,6 +108,22 @@ impl From<&domain::RecoveryPoint> for dto::RecoveryPointView {
     }
 }
 
+impl From<&domain::CycleRecord> for dto::CycleView {
+    fn from(cycle: &domain::CycleRecord) -> Self {
+        dto::CycleView {
+            begun_at_ms: cycle.begun.millis(),
+            duration_ms: millis(cycle.latency),
+            bytes: cycle.bytes,
+            sent_bytes: cycle.sent_bytes,
+            outcome: match cycle.outcome {
+                domain::CycleOutcome::Acknowledged => dto::CycleOutcome::Acknowledged,
+                domain::CycleOutcome::Failed => dto::CycleOutcome::Failed,
+                domain::CycleOutcome::Missed => dto::CycleOutcome::Missed,
+            },
+        }
+    }
+}
+
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,37 +3,34 @@
 //! Every change takes `dry_run`: then nothing is changed and the answer is the plan with its checks (failed checks in a
 //! plan are no error). Without it, a failed check is a [`Problem`] with the code `refused` that carries the checks.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+use futures_util::stream::BoxStream;
+
+use crate::caller::Caller;
 use crate::dto::{
-    Answer, CancelFailoverRequest, CancelRequest, Check, CreatePointRequest, DivergedView, Done,
-    EnableRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
-    InviteRequest, JoinRequest, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade,
-    RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
-    TestFailoverRequest, TestFailoverView,
+    Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
+    ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
+    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
+    InviteRequest, JoinRequest, OperationView, Page, Paged, Peer, PlannedFailoverRequest, PointList,
+    PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
+    StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
 use crate::problem::Problem;
 
 /// A boxed answer: keeps [`Service`] usable as a trait object.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + 'a>>;
 
-/// Who asks, as the kernel says (peer credentials of the socket).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Caller {
-    /// The user's number; none: not known.
-    pub uid: Option<u32>,
-}
-
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.uid {
-            Some(0) => f.write_str("root"),
-            Some(uid) => write!(f, "uid {uid}"),
-            None => f.write_str("unknown"),
-        }
-    }
+/// A change that somebody asks for, as the audit keeps it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Who, from where, in which role.
+    pub who: Caller,
+    /// The name of the route.
+    pub verb: &'static str,
+    /// Of what; none: of this host.
+    pub target: Option<String>,
 }
 
 /// The verbs. A `vm` is a name, a UUID or a relationship id; a `peer` is a name or an id.
@@ -48,20 +45,62 @@ pub trait Service: Send + Sync + 'static {
     fn peers(&self) -> Reply<'_, Vec<Peer>>;
     /// `peer test`: talks to the peer, changes nothing.
     fn peer_test(&self, peer: String) -> Reply<'_, Vec<Check>>;
-    /// `list`
-    fn relationships(&self) -> Reply<'_, Vec<RelationshipSummary>>;
+    /// `list`; must be cheap for a thousand.
+    fn relationships(&self, page: Page) -> Reply<'_, Paged<Vec<RelationshipSummary>>>;
     /// `show`
     fn relationship(&self, vm: String) -> Reply<'_, RelationshipDetail>;
+    /// What `If-Match` compares: another one whenever that has changed by which a person decides (`RelationshipSummary::revision`).
+    fn revision(&self, vm: String) -> Reply<'_, String>;
+    /// The cycles that are remembered, the newest first.
+    fn cycles(&self, vm: String, page: Page) -> Reply<'_, Paged<Vec<CycleView>>>;
     /// What the start hook asks; answers within its two seconds.
     fn may_start(&self, vm: String) -> Reply<'_, StartWord>;
     /// `operation list`, the newest first.
-    fn operations(&self) -> Reply<'_, Vec<OperationView>>;
+    fn operations(&self, page: Page) -> Reply<'_, Paged<Vec<OperationView>>>;
     /// `operation show`; polled while one is under way, so it must be cheap.
     fn operation(&self, id: String) -> Reply<'_, OperationView>;
     /// `events`, the oldest first.
-    fn events(&self, query: EventQuery) -> Reply<'_, Vec<Event>>;
+    fn events(&self, query: EventQuery) -> Reply<'_, Paged<Vec<Event>>>;
+    /// `host audit`, the newest first.
+    fn audit(&self, page: Page) -> Reply<'_, Paged<Vec<AuditRecord>>>;
+    /// All VMs of this host, by name; looks at no image.
+    fn vms(&self, page: Page) -> Reply<'_, Paged<Vec<VmView>>>;
+    /// One of them, with the sizes of its disks.
+    fn vm(&self, vm: String) -> Reply<'_, VmView>;
+    /// What a listener is told from now on: coalesced, a few each second at most. Ends with the daemon.
+    fn changes(&self) -> BoxStream<'static, What>;
+
+    /// `console sessions`, the newest first.
+    fn console_sessions(&self) -> Reply<'_, Vec<ConsoleSession>>;
+
+    // ── what a peer shows of itself; its silence is a problem of its own, never an empty list ──
+    fn peer_host(&self, peer: String) -> Reply<'_, HostView>;
+    fn peer_vms(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<VmView>>>;
+    fn peer_relationships(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<RelationshipSummary>>>;
+    fn peer_operations(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<OperationView>>>;
+    fn peer_events(&self, peer: String, query: EventQuery) -> Reply<'_, Paged<Vec<Event>>>;
+
+    // ── the audit ──
+    /// A change was asked for: on disk when this returns, and then the change may begin. Answers with the record's number.
+    fn audit_asked(&self, asked: Asked) -> Reply<'_, u64>;
+    /// What came of it.
+    fn audit_ended(&self, record: u64, result: AuditResult, detail: String) -> Reply<'_, ()>;
 
     // ── changes ──
+    /// `console link`; only for whoever comes through the control socket.
+    fn console_link(
+        &self,
+        who: Caller,
+        request: ConsoleLinkRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<ConsoleLink>>;
+    /// `console end-sessions`
+    fn console_end_sessions(
+        &self,
+        who: Caller,
+        request: EndSessionsRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<Done>>;
     /// `host set`
     fn host_set(&self, who: Caller, change: HostChange, dry_run: bool) -> Reply<'_, Answer<HostView>>;
     /// `peer invite`
@@ -132,7 +171,7 @@ pub trait Service: Send + Sync + 'static {
         dry_run: bool,
     ) -> Reply<'_, Answer<OperationView>>;
     /// `test-failover list`, the newest first.
-    fn test_failovers(&self) -> Reply<'_, Vec<TestFailoverView>>;
+    fn test_failovers(&self, page: Page) -> Reply<'_, Paged<Vec<TestFailoverView>>>;
     /// `test-failover show`; polled while one is under way, so it must be cheap.
     fn test_failover(&self, id: String) -> Reply<'_, TestFailoverView>;
     /// `test-failover`: answers as soon as it is journaled. On the replica server.
@@ -173,7 +212,7 @@ pub trait Service: Send + Sync + 'static {
     /// `diverged remove`
     fn remove_diverged(&self, who: Caller, vm: String, id: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
     /// `point list`, the oldest first; the primary asks its replica server.
-    fn points(&self, vm: String) -> Reply<'_, PointList>;
+    fn points(&self, vm: String, page: Page) -> Reply<'_, Paged<PointList>>;
     /// `point create`: answers when the replica server has it. On the primary server.
     fn create_point(
         &self,

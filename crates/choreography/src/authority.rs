@@ -9,6 +9,7 @@
 //!   nobody planned it
 //!   survivor:     take over ──▶ settle │ give back: whichever comes first wins
 //!   the other:    supersede ──▶ step down, when the survivor reverses │ adopt, when it gave back
+//!   either:       forget: epoch and role stay, and go on being told to the other
 //! ```
 //! The epoch never goes back, and a word about an epoch that has passed changes nothing. A rule gives the authority that follows;
 //! where nothing follows it is the same. Not here: what the other host is asked before (`engine`).
@@ -131,6 +132,15 @@ pub enum Standing {
     AskedBack(Epoch),
 }
 
+/// What stays of a side that has ended the relationship: enough for the other host's stale copy, should that still believe in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Forgotten {
+    /// The epoch in which it ended.
+    pub epoch: Epoch,
+    /// What this side was in it.
+    pub role: Role,
+}
+
 /// The authority that follows.
 pub type Ruling = Result<Authority, Denied>;
 
@@ -177,11 +187,15 @@ impl Authority {
             let procedure = operation.procedure.name();
             return Err(Denied::NotFrom { procedure, phase: self.phase.words() });
         }
-        // A copy reads what a failover leaves as it is; a disaster does not wait for it. What an old primary wrote is looked at
-        // when it takes over.
-        if operation.procedure != Procedure::Failover {
-            self.expect_untested()?;
-            self.expect_undiverged()?;
+        // A copy that is tried out reads what a failover leaves as it is, and so does its cancellation; a disaster does not wait for
+        // it, nor does a time that a person has set. What an old primary wrote is looked at when it takes over.
+        match operation.procedure {
+            Procedure::Failover => {}
+            Procedure::CancelFailover => self.expect_undiverged()?,
+            Procedure::PlannedFailover | Procedure::CompleteFailover => {
+                self.expect_untested()?;
+                self.expect_undiverged()?;
+            }
         }
         Ok(left.map(|open| open.id))
     }
@@ -318,6 +332,15 @@ impl Authority {
                 self.in_epoch(epoch, self.phase.clone())
             }
             Standing::AskedBack(_) | Standing::Agreed => self.clone(),
+        }
+    }
+
+    /// This side ends the relationship, whatever the other does: gives what stays of it. Refused while an operation is open: the
+    /// start hook would no longer know a VM that may belong to the other host.
+    pub fn forget(&self) -> Result<Forgotten, Denied> {
+        match self.open {
+            Some(open) => Err(Denied::Busy(open.id)),
+            None => Ok(Forgotten { epoch: self.epoch, role: self.phase.role() }),
         }
     }
 

@@ -217,5 +217,13 @@ pub fn may_cancel(procedure: Procedure, progress: &Progress) -> Result<(), Canno
     }
 }
 
+/// A step behind the point of no return that a person may leave out for good; none: all the others are needed.
+#[must_use]
+pub fn may_leave_out(procedure: Procedure, progress: &Progress) -> Option<Step> {
+    // A VM runs as well on a chain of files as on one.
+    let merges = procedure == Procedure::CompleteFailover && progress.handed_over();
+    (merges && progress.outcome.is_none() && !progress.is_settled(Step::Merge)).then_some(Step::Merge)
+}
+
 #[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ pub use comparing::{Comparing, Resynchronize};
 pub use divergence::Divergence;
 pub use health::{Health, HealthReport, Notice, Reason};
 pub use ids::{DiskTarget, Epoch, HostId, OperationId, PointId, RelationshipId, TestId, VmId};
-pub use point::{Consistency, Lineage, RecoveryPoint};
+pub use point::{Consistency, Doubt, Lineage, RecoveryPoint};
 pub use relationship::{Phase, Relationship, Role, Settlement};
 pub use retention::{Retention, Tier};
 pub use settings::{Compression, DiskChoice, Frequency, NewDisks, Settings, Thresholds};

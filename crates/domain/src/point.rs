@@ -82,9 +82,39 @@ pub struct RecoveryPoint {
     pub tag: Option<String>,
 }
 
+/// A verification found a replica to differ from its primary: the points up to that one are not known to be right. What is repaired
+/// is the next point; nothing tells when the damage began.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Doubt {
+    /// The epoch in which it was found; points of later ones are another history.
+    pub epoch: Epoch,
+    /// The newest point that is doubted.
+    pub ordinal: u64,
+    /// What was found, in words.
+    pub what: String,
+}
+
+impl Doubt {
+    /// Whether this point is among them.
+    #[must_use]
+    pub fn covers(&self, point: &RecoveryPoint) -> bool {
+        point.epoch <= self.epoch && point.ordinal <= self.ordinal
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_sealed_before_a_difference_was_found_is_doubted_and_what_repairs_it_is_not() {
+        let point = crate::fixture::point;
+        let doubt = Doubt { epoch: point(3).epoch, ordinal: 3, what: "a test".into() };
+        let doubted = [1, 3, 4].map(|ordinal| doubt.covers(&point(ordinal)));
+        assert_eq!(doubted, [true, true, false]);
+        let later = RecoveryPoint { epoch: doubt.epoch.next(), ..point(2) };
+        assert!(!doubt.covers(&later), "after a failover the ordinals may begin again below");
+    }
 
     #[test]
     fn a_lineage_survives_its_text() {

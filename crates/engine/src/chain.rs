@@ -301,12 +301,22 @@ impl Engine {
     }
 }
 
+/// Rounds after which a merge that does not keep up with the cycles is not waited for any longer.
+const ROUNDS_MIN: usize = 3;
+
+/// Whether waiting makes the downtime no shorter: all is merged but what came while it was waited for, and that has been so for some
+/// rounds. Each round makes a layer of each disk.
+fn is_as_short_as_it_gets(layers: usize, rounds: usize, disks: usize) -> bool {
+    layers == 0 || rounds >= ROUNDS_MIN && layers <= rounds * disks
+}
+
 /// On the primary, in pre-sync: the guest runs until the other host, when it is the VM's home, has merged all recovery points but
 /// the newest into the VM's own disk. What is left to merge while the guest is off is as small as the last delta.
 pub(crate) async fn wait_until_short(engine: &Engine, record: &Record) -> Result<()> {
     let relationship = &record.relationship;
     let (id, epoch) = (relationship.id.0, relationship.epoch.number());
-    let (mut synchronized, mut merged) = (Instant::now(), Instant::now());
+    let disks = relationship.settings.replicated_disks().count();
+    let (mut synchronized, mut merged, mut rounds) = (Instant::now(), Instant::now(), 0);
     loop {
         let (layers, failure) =
             match engine.ask(relationship.peer, &Request::LeftToMerge { relationship: id, epoch }).await {
@@ -316,7 +326,7 @@ pub(crate) async fn wait_until_short(engine: &Engine, record: &Record) -> Result
                 _ => return Ok(()),
             };
         match failure {
-            _ if layers == 0 => return Ok(()),
+            _ if is_as_short_as_it_gets(layers, rounds, disks) => return Ok(()),
             None => merged = Instant::now(),
             Some(why) if merged.elapsed() > MERGE_PATIENCE => {
                 let found =
@@ -333,7 +343,7 @@ pub(crate) async fn wait_until_short(engine: &Engine, record: &Record) -> Result
         // What the guest writes meanwhile must not pile up for the downtime.
         if synchronized.elapsed() > relationship.settings.frequency.duration() {
             cycle::run(engine, &engine.record(relationship.id)?).await?;
-            synchronized = Instant::now();
+            (synchronized, rounds) = (Instant::now(), rounds + 1);
         }
     }
 }
@@ -345,6 +355,18 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    #[test]
+    fn a_merge_is_waited_for_unless_it_never_catches_up_with_the_cycles() {
+        assert!(is_as_short_as_it_gets(0, 0, 2));
+        assert!(!is_as_short_as_it_gets(1, 0, 1), "it is being merged");
+        assert!(!is_as_short_as_it_gets(24, 5, 1), "old points are left");
+        assert!(!is_as_short_as_it_gets(1, 1, 1), "it may still catch up");
+        assert!(
+            is_as_short_as_it_gets(3, 3, 1) && is_as_short_as_it_gets(8, 4, 2),
+            "only what came since is left"
+        );
+    }
 
     fn record(retention: &str) -> Record {
         let retention = retention.parse().expect("a retention");

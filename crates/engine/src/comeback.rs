@@ -15,6 +15,7 @@
 //! Until the delta has arrived no recovery point of the diverged content is offered. Nothing is destroyed: a VM that runs here
 //! is never stopped, and what it wrote is kept until a person removes it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use domain::divergence::{Pieces, coarsen};
@@ -22,7 +23,7 @@ use domain::{
     DiskTarget, Divergence, Epoch, Health, Notice, Phase, RecoveryPoint, Role, Settings, vm_argument,
 };
 use extent::{Extent, ExtentSet};
-use layer::ReplicaDirectory;
+use layer::{ManifestPoint, ReplicaDirectory};
 use store::Record;
 use wire::message::form::DivergenceForm;
 
@@ -32,7 +33,7 @@ use crate::frames::CLUSTER;
 use crate::notice::word;
 use crate::protect::mismatches;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints};
-use crate::{Code, Engine, Refusal, Result, blocking, clock, copy, guest_files, replica, standing};
+use crate::{Code, Engine, Refusal, Result, blocking, clock, copy, ended, guest_files, replica, standing};
 
 /// Nobody waits longer for what is only shown.
 const ASK_DEADLINE: Duration = Duration::from_millis(1500);
@@ -43,7 +44,12 @@ pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
     if !matches!(relationship.phase, Phase::FailedOver { .. } | Phase::Unprotected { .. }) {
         return Vec::new();
     }
-    let Ok(beliefs) = engine.hear_peer(record, ASK_DEADLINE).await else { return Vec::new() };
+    let beliefs = match engine.hear_peer(record, ASK_DEADLINE).await {
+        Ok(beliefs) if !beliefs.ended => beliefs,
+        Ok(beliefs) => return vec![ended::notice(engine, record, beliefs.vm_runs)],
+        Err(error) if error.code == Code::NotFound => return vec![ended::notice(engine, record, None)],
+        Err(_) => return Vec::new(),
+    };
     if !standing::is_primary(&beliefs) || beliefs.epoch >= relationship.epoch.number() {
         return Vec::new();
     }
@@ -82,18 +88,24 @@ pub(crate) async fn expect_can_step_down(
     if let Some(wrong) = mismatches(&relationship.settings, settings).into_iter().next() {
         return Err(Refusal::new(Code::Refused, wrong, "leave the parameter out: the original is filled in"));
     }
-    if engine.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active) {
-        let (here, peer) = (&engine.config().host_name, engine.peer_name(record));
-        let vm = vm_argument(&relationship.vm_name);
-        let found = format!("the VM runs on {here}, too: this program never stops it");
-        let cure = format!("on {here}: virsh shutdown {vm}; then on {peer}: virt-replica reverse {vm}");
-        return Err(Refusal::new(Code::Refused, found, cure));
-    }
+    expect_off(engine, record).await?;
     if known(engine, record, common)?.is_some_and(|known| known.lineage != common.lineage) {
         let found = format!("both hosts have recovery point {}, with different digests", common.id);
         return Err(Refusal::new(Code::InDoubt, found, "virt-replica show, on both hosts"));
     }
     Ok(())
+}
+
+/// A VM that runs on what is to become a replica's base would write under the recovery points.
+async fn expect_off(engine: &Engine, record: &Record) -> Result<()> {
+    if !engine.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active) {
+        return Ok(());
+    }
+    let (here, peer) = (&engine.config().host_name, engine.peer_name(record));
+    let vm = vm_argument(&record.relationship.vm_name);
+    let found = format!("the VM runs on {here}, too: this program never stops it");
+    let cure = format!("on {here}: virsh shutdown {vm}; then on {peer}: virt-replica reverse {vm}");
+    Err(Refusal::new(Code::Refused, found, cure))
 }
 
 fn known(engine: &Engine, record: &Record, common: &RecoveryPoint) -> Result<Option<RecoveryPoint>> {
@@ -120,7 +132,11 @@ pub(crate) async fn step_down(
     let directory = replica::demote(engine, record, common, false).await?;
     engine.store().set_directory(id, &directory).map_err(Refusal::failed)?;
     engine.reach("step down.demoted").await;
+    // One that was let through before this copy was known to be stale may have come up since; it goes on as it is, and this side
+    // stays what it was.
+    expect_off(engine, record).await?;
     engine.store().step_down(id, epoch, common, &divergence).map_err(Refusal::failed)?;
+    engine.reach("step down.stored").await;
     let words = match divergence.is_known() {
         true => format!("{} were written here after that", crate::operation::mib(divergence.known_bytes())),
         false => {
@@ -232,15 +248,11 @@ pub(crate) async fn set_aside(engine: &Engine, record: &Record) -> Result<bool> 
     let common =
         points.filter(|point| Some(point.id) == listed.point.parent).map(|point| point.instant).next();
     let since = common.map_or(i64::MIN, |instant| (instant.millis() / 1000) as i64 - CLOCK_SLACK_SECONDS);
-    for (target, file) in &listed.files {
-        let known = divergence.disks.iter().find(|(known, _)| known == target);
-        let pieces = known.and_then(|(_, pieces)| pieces.clone());
-        bytes += keep_old_content(engine, &directory, target, file, pieces, divergence.at).await?;
-        if let Some(below) = directory.file_below(target, file) {
-            let folder = directory.disk_folder(target);
-            let list = folder.join(layer::diverged_list_name(divergence.at).as_str());
-            guest_files::list(engine, &below, &folder.join(file), since, &list).await;
-        }
+    for kept in old_contents(&directory, listed, &divergence) {
+        bytes += keep_old_content(engine, &directory, &kept, divergence.at).await?;
+        let list =
+            directory.disk_folder(&kept.target).join(layer::diverged_list_name(divergence.at).as_str());
+        guest_files::list(engine, &kept.old, &kept.beside, since, &list).await;
     }
     let (vm, mib) = (word(&relationship.vm_name), crate::operation::mib(bytes));
     let text = match divergence.is_known() {
@@ -256,25 +268,147 @@ pub(crate) async fn set_aside(engine: &Engine, record: &Record) -> Result<bool> 
     Ok(true)
 }
 
-/// Copies what one disk held below a layer, where that covers it; gives how many bytes of data that were.
+/// What an old primary wrote to one disk, and where it is.
+#[derive(PartialEq, Eq, Debug)]
+struct OldContent {
+    target: DiskTarget,
+    /// The file through which its disk is read.
+    old: PathBuf,
+    /// The file through which the disk is read that goes on, or was there before.
+    beside: PathBuf,
+    /// What the bitmaps told; none: not known.
+    pieces: Option<Pieces>,
+    /// Whose extents hold all of it where nothing is known.
+    extents_of: PathBuf,
+}
+
+/// Below the delta that covered it; of a disk that was removed from the VM before that delta, its newest layer. The user's own
+/// file under a removed disk stays as it is.
+fn old_contents(
+    directory: &ReplicaDirectory,
+    covered_by: &ManifestPoint,
+    divergence: &Divergence,
+) -> Vec<OldContent> {
+    let told = |target: &DiskTarget| divergence.disks.iter().find(|(told, _)| told == target);
+    let covered = covered_by.files.iter().filter_map(|(target, file)| {
+        let (below, delta) = (directory.file_below(target, file)?, directory.disk_folder(target).join(file));
+        let pieces = told(target).and_then(|(_, pieces)| pieces.clone());
+        let (beside, extents_of) = (delta.clone(), delta);
+        Some(OldContent { target: target.clone(), old: below, beside, pieces, extents_of })
+    });
+    let removed = divergence.disks.iter().filter_map(|(target, pieces)| {
+        let newest = directory.manifest().disk(target)?.layers.last()?.as_str();
+        let below =
+            directory.file_below(target, newest).filter(|_| !covered_by.files.contains_key(target))?;
+        let newest = directory.disk_folder(target).join(newest);
+        let (old, extents_of) = (newest.clone(), newest);
+        Some(OldContent { target: target.clone(), old, beside: below, pieces: pieces.clone(), extents_of })
+    });
+    covered.chain(removed).collect()
+}
+
+/// Copies what one disk held; gives how many bytes of data that were.
 async fn keep_old_content(
     engine: &Engine,
     directory: &ReplicaDirectory,
-    target: &DiskTarget,
-    layer: &str,
-    pieces: Option<Pieces>,
+    kept: &OldContent,
     at: domain::Timestamp,
 ) -> Result<u64> {
-    let folder = directory.disk_folder(target);
-    let (name, delta) = (layer::diverged_name(at), folder.join(layer));
-    let Some(below) = directory.file_below(target, layer) else { return Ok(0) };
+    let target = &kept.target;
+    let (folder, name) = (directory.disk_folder(target), layer::diverged_name(at));
     if folder.join(name.as_str()).exists() {
         return Ok(0); // a run that was cut has made it
     }
-    let pieces = match pieces {
+    let pieces = match kept.pieces.clone() {
         Some(pieces) => pieces,
-        None => blocking(move || layer::own_extents(&delta).map_err(Refusal::failed)).await?,
+        None => {
+            let file = kept.extents_of.clone();
+            blocking(move || layer::own_extents(&file).map_err(Refusal::failed)).await?
+        }
     };
     let socket = format!("{}-{target}.sock", directory.manifest().vm);
-    copy::copy(engine, &below, Some(&extents(&pieces)?), (&folder, &name), &socket).await
+    copy::copy(engine, &kept.old, Some(&extents(&pieces)?), (&folder, &name), &socket).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use domain::fixture;
+    use layer::{Backing, FileName, Manifest, ManifestDisk, Storage};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn target(name: &str) -> DiskTarget {
+        DiskTarget::new(name).expect("a target")
+    }
+
+    /// Two disks of ours and one whose file is the user's own; the old primary wrote to all of them.
+    fn old_primary(root: &std::path::Path) -> ReplicaDirectory {
+        let name = |name: &str| FileName::new(name).expect("a name");
+        let disk = |target: DiskTarget| ManifestDisk {
+            layers: vec![name("3-common.qcow2"), name("3-own.qcow2")],
+            ..ManifestDisk::fresh(target, 4096)
+        };
+        let users = Backing::new("/images/vdc.qcow2", layer::BackingFormat::Qcow2).expect("a file");
+        let manifest = Manifest {
+            vm_name: "a VM".into(),
+            vm: Uuid::from_u128(2).into(),
+            relationship: Uuid::from_u128(3).into(),
+            disks: vec![
+                disk(target("vda")),
+                disk(target("vdb")),
+                ManifestDisk::on(target("vdc"), 4096, users),
+            ],
+            points: Vec::new(),
+            autostart: false,
+        };
+        ReplicaDirectory::create(&Storage::initialise(root).expect("storage"), manifest).expect("a directory")
+    }
+
+    #[test]
+    fn what_was_written_to_a_disk_that_the_covering_delta_lacks_is_kept_too() {
+        let root = tempfile::tempdir().expect("a folder");
+        let mut directory = old_primary(root.path());
+        let delta = FileName::new("4-delta.qcow2").expect("a name");
+        directory
+            .update(|manifest| {
+                // The survivor's VM has the first disk only.
+                manifest.have_disks(&[target("vda")]);
+                manifest.add_point(fixture::point(4), &[(target("vda"), delta)]);
+            })
+            .expect("a point");
+        let listed = directory.manifest().points[0].clone();
+        assert_eq!(listed.files, BTreeMap::from([(target("vda"), "4-delta.qcow2".to_owned())]));
+        let pieces = |length| Some(vec![(0, length)]);
+        let divergence = Divergence {
+            since: fixture::point(3).id,
+            at: domain::Timestamp(7),
+            disks: vec![
+                (target("vda"), pieces(512)),
+                (target("vdb"), pieces(1024)),
+                (target("vdc"), pieces(2048)),
+            ],
+            covered_by: Some(fixture::point(4).id),
+        };
+        let file = |disk: &str, name: &str| directory.disk_folder(&target(disk)).join(name);
+        let expected = [
+            OldContent {
+                target: target("vda"),
+                old: file("vda", "3-own.qcow2"),
+                beside: file("vda", "4-delta.qcow2"),
+                pieces: pieces(512),
+                extents_of: file("vda", "4-delta.qcow2"),
+            },
+            OldContent {
+                target: target("vdb"),
+                old: file("vdb", "3-own.qcow2"),
+                beside: file("vdb", "3-common.qcow2"),
+                pieces: pieces(1024),
+                extents_of: file("vdb", "3-own.qcow2"),
+            },
+        ];
+        assert_eq!(old_contents(&directory, &listed, &divergence), expected);
+    }
 }

@@ -10,6 +10,7 @@
 //! either side. What is *not* here: when a comparison is made (`cycle`, `basis`), and how a delta travels (`transfer`).
 
 mod blocks;
+pub(crate) mod doubt;
 pub(crate) mod policy;
 pub(crate) mod serve;
 pub(crate) mod verify;

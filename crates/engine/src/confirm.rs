@@ -9,7 +9,7 @@ use domain::{Health, Notice, Role};
 use store::Record;
 
 use crate::notice::word;
-use crate::{Code, Engine, Refusal, Result};
+use crate::{Code, Engine, Refusal, Result, ended};
 
 /// The start hook has two seconds for everything.
 const DEADLINE: Duration = Duration::from_millis(800);
@@ -54,17 +54,20 @@ impl Engine {
         }
         // The other host is asked also by one that was overtaken: it may have taken its failover back.
         match self.hear_peer(record, DEADLINE).await {
-            Ok(_) | Err(Refusal { code: Code::NotFound, .. }) => {
+            Ok(_) => {
                 if superseded(&self.record(id)?) {
                     return stale();
                 }
-                // A host that has forgotten the relationship has not overtaken it.
                 self.store().confirm_boot(id, store::boot_id()).map_err(Refusal::failed)?;
                 Ok(StartWord::Allowed)
             }
             Err(_) if superseded(record) => stale(),
             Err(error) if error.code == Code::Failed => Err(error),
             Err(_) if confirmed => Ok(StartWord::Allowed),
+            // It may have overtaken this one before it forgot, or lost its database: what it was last is not known.
+            Err(error) if error.code == Code::NotFound => {
+                Ok(StartWord::PeerSilent(ended::unknown_words(name, &peer)))
+            }
             Err(_) => Ok(StartWord::PeerSilent(format!(
                 "this host came back, and {peer} was not heard since: whether VM {name} was moved there is not known"
             ))),
@@ -83,7 +86,11 @@ impl Engine {
             StartWord::Allowed => None,
             StartWord::Refused(what) => Some(self.stale_notice(record, what).await),
             StartWord::PeerSilent(what) => {
-                let cure = format!("virt-replica peer test {}", word(&self.peer_name(record)));
+                let peer = self.peer_name(record);
+                let cure = match ended::is_noted(&self.slot(record.relationship.id)) {
+                    true => ended::unknown_cure(&peer, &word(&record.relationship.vm_name)),
+                    false => format!("virt-replica peer test {}", word(&peer)),
+                };
                 Some(Notice { severity: Health::Critical, what, cure })
             }
         })
@@ -104,6 +111,9 @@ impl Engine {
                      {vm}. This one: on {peer} virt-replica cancel-failover {vm}. What the other wrote is kept aside"
                 ),
             },
+            false if ended::is_noted(&self.slot(record.relationship.id)) => {
+                Notice { severity, what, cure: ended::stale_cure(&peer, &vm) }
+            }
             false => Notice {
                 severity,
                 what,

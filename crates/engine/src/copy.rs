@@ -30,7 +30,7 @@ pub(crate) async fn copy(
     let data = only.map_or_else(|| allocated.clone(), |only| allocated.intersection(only));
     let data = data.aligned_out(CLUSTER, size);
     layer::discard(folder, name).map_err(Refusal::failed)?;
-    let spec = LayerSpec { virtual_size: size, backing: None };
+    let spec = LayerSpec { virtual_size: size, backing: None, owner: None };
     let mut writer = LayerWriter::create(folder, name, spec).map_err(Refusal::failed)?;
     for piece in data.iter().flat_map(|extent| extent.pieces(PIECE_BYTES)) {
         let bytes = frames::joined(piece, client.read(piece).await?);
@@ -40,6 +40,7 @@ pub(crate) async fn copy(
         })
         .await?;
     }
+    engine.reach("copy.written").await;
     client.disconnect().await;
     export.stop().await;
     blocking(move || writer.seal().map(drop).map_err(Refusal::failed)).await?;

@@ -23,10 +23,11 @@ use crate::notice;
 use crate::points;
 use crate::quiesce::Moment;
 use crate::seal::{self, Seal};
+use crate::shrunk;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
 use crate::standing;
 use crate::transfer::{Acknowledged, Transfer};
-use crate::{Code, Engine, Refusal, Result, boot, clock, comeback, life, operation, scratch};
+use crate::{Code, Engine, Refusal, Result, boot, clock, comeback, ended, life, operation, scratch};
 
 /// What a cycle achieved.
 #[derive(Clone, Debug)]
@@ -64,7 +65,7 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         return Err(export::waits(engine, record, export));
     }
     let vm = relationship.vm;
-    let facts = engine.vm(record).await?.ok_or_else(|| {
+    let (facts, seen) = engine.look_at(record).await?.ok_or_else(|| {
         let found = format!("VM {:?} is not defined on this host any more", relationship.vm_name);
         Refusal::new(
             Code::Refused,
@@ -73,6 +74,7 @@ pub(crate) async fn run(engine: &Engine, record: &Record) -> Result<Synchronized
         )
     })?;
     check_vm(&facts, record)?;
+    shrunk::expect_none(engine, record, &seen)?;
     let disks: Vec<DiskTarget> = relationship.settings.replicated_disks().cloned().collect();
 
     let history = engine.store().points(relationship.id).map_err(Refusal::failed)?;
@@ -160,15 +162,26 @@ async fn beliefs(engine: &Engine, record: &Record, unfinished: Option<Unfinished
     let relationship = &record.relationship;
     let (id, epoch) = (relationship.id.0, relationship.epoch.number());
     let request = Request::Beliefs { relationship: id, epoch, unfinished, is_primary: true };
-    let Answer::Beliefs(beliefs) = engine.ask(relationship.peer, &request).await? else {
-        return Err(Refusal::failed("the other host answered something else than its beliefs"));
+    let answer = engine.ask(relationship.peer, &request).await;
+    ended::note(&engine.slot(relationship.id), &answer);
+    let beliefs = match answer {
+        Ok(Answer::Beliefs(beliefs)) => beliefs,
+        Ok(_) => return Err(Refusal::failed("the other host answered something else than its beliefs")),
+        Err(error) if error.code == Code::NotFound => return Err(ended::refusal(engine, record)),
+        Err(error) => return Err(error),
     };
     if let Standing::Overtaken(by) = engine.heed(record, (standing::is_primary(&beliefs), beliefs.epoch))? {
         let (peer, vm) = (engine.peer_name(record), domain::vm_argument(&relationship.vm_name));
         let found =
             format!("{peer} failed the VM over (epoch {by}, here {epoch}): what is here is a stale copy");
-        let cure = format!("on {peer}: virt-replica reverse {vm}, or virt-replica cancel-failover {vm}");
+        let cure = match beliefs.ended {
+            true => ended::stale_cure(&peer, &vm),
+            false => format!("on {peer}: virt-replica reverse {vm}, or virt-replica cancel-failover {vm}"),
+        };
         return Err(Refusal::new(Code::InDoubt, found, cure));
+    }
+    if beliefs.ended {
+        return Err(ended::refusal(engine, record));
     }
     engine.store().set_paused_on_peer(relationship.id, beliefs.paused).map_err(Refusal::failed)?;
     if beliefs.paused {
@@ -351,6 +364,7 @@ impl Attempt<'_> {
             }
             Basis::Initial | Basis::Compare { .. } => {
                 self.drop_checkpoints(checkpoints.iter().copied()).await;
+                seal::forget_bitmaps(&self.facts, &self.disks).await;
                 Vec::new()
             }
         };

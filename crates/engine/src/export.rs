@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -83,13 +84,22 @@ fn path(directory: &Path, relationship: Uuid) -> PathBuf {
     directory.join(format!("{relationship}.{SUFFIX}"))
 }
 
+/// A new file that nobody but root reads: a copy has the guest's disks, its NVRAM and the state of its TPM in it.
+fn private(path: &Path) -> std::io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Writes a delta as it comes out of the spool; it has its name when it is whole and on the disk.
 pub(crate) async fn write(directory: &Path, header: &DeltaHeader, spool: SpoolReader) -> Result<()> {
     let path = path(directory, header.relationship);
     let partial = path.with_extension(format!("{SUFFIX}.partial"));
     let (made, head) = (partial.clone(), header.to_bytes());
     let mut file = blocking(move || {
-        let mut file = File::create(made).map_err(Refusal::failed)?;
+        let mut file = private(&made).map_err(Refusal::failed)?;
         file.write_all(&head).map_err(Refusal::failed)?;
         Ok(file)
     })
@@ -194,4 +204,22 @@ fn header(path: &Path) -> Result<DeltaHeader> {
         }
     }
     Err(Refusal::failed(format!("{} is no copy of a VM", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_is_readable_by_root_alone_whatever_an_earlier_one_was() {
+        let root = tempfile::tempdir().expect("a folder");
+        let path = root.path().join("copy.partial");
+        std::fs::write(&path, "of an earlier attempt").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+        let file = private(&path).expect("a file");
+        let found = file.metadata().expect("metadata");
+        assert_eq!((found.permissions().mode() & 0o777, found.len()), (0o600, 0));
+    }
 }

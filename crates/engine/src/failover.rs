@@ -13,18 +13,20 @@ mod steps;
 use std::time::Duration;
 
 use choreography::authority::Denied;
-use choreography::{Entry, Mark, Operation, Options, Procedure, Side, Step, fold};
+use choreography::{Entry, Mark, Operation, Options, OtherHost, Procedure, Side, Step, fold};
 use domain::{
-    Check, CheckName, OperationId, Phase, PointId, RecoveryPoint, Role, Settlement, Timestamp, vm_argument,
+    Check, CheckName, Health, Notice, OperationId, Phase, RecoveryPoint, Role, Settlement, Timestamp,
+    vm_argument,
 };
 use store::{Pending, Record, StoreError};
 use tokio::time::Instant;
 use uuid::Uuid;
 use wire::message::Beliefs;
 
+use crate::compare::doubt;
 use crate::events::Number;
 use crate::plan::refused;
-use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, standing, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, standing, survey};
 
 /// How long the other host is waited for: it may be gone, and the VM is off meanwhile.
 const ASK_DEADLINE: Duration = Duration::from_millis(700);
@@ -33,17 +35,6 @@ const ASK_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
 const SILENCE_REMEMBERED: Duration = Duration::from_secs(5);
 /// How long a guest may take to shut down when its failover is rolled back by itself.
 const ROLL_BACK_SHUTDOWN: Duration = Duration::from_secs(60);
-
-/// What the other host says about the VM.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum OtherHost {
-    /// It does not answer: nobody knows whether the VM runs there.
-    Silent,
-    /// It answers, and the VM is off there.
-    Off,
-    /// It answers, and the VM runs there (or libvirt there does not say).
-    Runs,
-}
 
 /// What a failover would do, and what would be lost by it.
 #[derive(Clone, Debug)]
@@ -60,16 +51,14 @@ pub struct FailoverPlan {
     pub pending: Option<Pending>,
     /// What the other host says.
     pub other: OtherHost,
+    /// What is held against the recovery point, in words; none: nothing is known.
+    pub doubted: Option<String>,
 }
 
 impl Engine {
-    /// Every prerequisite of a failover from a point (none: the newest). `force`: a person vouches for what the other host says.
-    pub async fn plan_failover_alone(
-        &self,
-        record: &Record,
-        point: Option<PointId>,
-        force: bool,
-    ) -> Result<FailoverPlan> {
+    /// Every prerequisite of a failover as a person chose it: from a point (none: the newest), vouching for what the other host says.
+    pub async fn plan_failover_alone(&self, record: &Record, options: &Options) -> Result<FailoverPlan> {
+        let (point, force) = (options.point, options.force);
         let relationship = &record.relationship;
         let vm = vm_argument(&relationship.vm_name);
         if relationship.role() == Role::Primary {
@@ -87,11 +76,18 @@ impl Engine {
         replica::expect_trusted(self, record).await?;
         let directory = replica::directory(record)?;
         let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > point.ordinal).count();
+        let doubted = self.doubted(record, &point)?;
+        let undoubted = self.newest_undoubted(record, &directory)?;
         let definition = replica::primary_definition(&directory)?;
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
         let (host, facts) =
             self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
-        let other = self.ask_whether_it_runs(record).await;
+        if options.roll_back_unless_boots.is_some() && !facts.has_agent {
+            let found = "the VM has no guest agent channel, and nothing else tells whether its guest boots";
+            let cure = "leave --roll-back-unless-boots out; --roll-back-after takes it back unless you say otherwise in time";
+            return Err(Refusal::new(Code::Refused, found, cure));
+        }
+        let other = self.ask_whether_it_runs(record, ASK_DEADLINE).await;
         let checks = vec![
             Check::when(CheckName::NoOtherOperation, open.is_none(), || {
                 let id = open.as_ref().map(|(operation, _)| operation.id.to_string()).unwrap_or_default();
@@ -100,23 +96,18 @@ impl Engine {
             }),
             survey::hook(self),
             survey::memory(&host, &facts),
-            Check::pass(CheckName::RecoveryPointTrusted),
-            Check::when(CheckName::NotRunningThere, force || other != OtherHost::Runs, || {
-                let peer = self.peer_name(record);
-                let found = format!(
-                    "{peer} answers, and the VM runs there: two running copies cannot be united again"
-                );
-                let cure = format!(
-                    "hand it over without loss: virt-replica planned-failover {vm}; if you know better: virt-replica failover --force {vm}"
-                );
-                (found, cure)
+            Check::when(CheckName::RecoveryPointTrusted, force || doubted.is_none(), || {
+                doubt::in_the_way(record, doubted.as_deref().unwrap_or_default(), undoubted.as_ref())
+            }),
+            Check::when(CheckName::NotRunningThere, other.lets_start(force), || {
+                in_the_way(other, &self.peer_name(record), &vm)
             }),
         ];
         let plan =
             Plan { checks: crate::plan::in_order(checks), expected_bytes: None, expected_downtime_ms: None };
         let lost = clock::now().since(point.instant);
         let pending = self.pending_since(record, point.instant)?;
-        Ok(FailoverPlan { plan, point, newer, lost, pending, other })
+        Ok(FailoverPlan { plan, point, newer, lost, pending, other, doubted })
     }
 
     /// An old primary whose own last content no recovery point covers yet has nothing to fail over to.
@@ -137,15 +128,13 @@ impl Engine {
         Err(Refusal::new(Code::Refused, found, cure))
     }
 
-    async fn ask_whether_it_runs(&self, record: &Record) -> OtherHost {
-        match self.hear_peer_in_a_hurry(record, ASK_DEADLINE).await {
-            // One that is replica itself, or knows nothing of the VM, does not run it.
-            Ok(beliefs) if !standing::is_primary(&beliefs) || beliefs.vm_runs == Some(false) => {
-                OtherHost::Off
-            }
-            Ok(_) => OtherHost::Runs,
-            Err(error) if error.code == Code::NotFound => OtherHost::Off,
-            Err(_) => OtherHost::Silent,
+    /// What the other host says of the VM, before one starts here.
+    pub(crate) async fn ask_whether_it_runs(&self, record: &Record, deadline: Duration) -> OtherHost {
+        match self.hear_peer_in_a_hurry(record, deadline).await {
+            Ok(beliefs) => OtherHost::of(Some(standing::word(&beliefs))),
+            // A daemon of before, or one that has lost its database: it does not say what it was.
+            Err(error) if error.code == Code::NotFound => OtherHost::Forgot,
+            Err(_) => OtherHost::of(None),
         }
     }
 
@@ -170,9 +159,14 @@ impl Engine {
         if let Some(check) = plan.plan.checks.iter().find(|check| !check.holds()) {
             return Err(refused(check));
         }
-        if options.force && plan.other == OtherHost::Runs {
+        if options.force && !plan.other.lets_start(false) {
+            let (peer, said) = (self.peer_name(record), plan.other.words());
+            let text = format!("{requested_by} failed it over although {peer} answers: {said}");
+            self.event(Number::Forced, &record.relationship.vm_name, text);
+        }
+        if let Some(doubted) = plan.doubted.as_ref().filter(|_| options.force) {
             let text =
-                format!("{requested_by} failed it over although {} runs it, too", self.peer_name(record));
+                format!("{requested_by} failed it over from a recovery point that is doubted: {doubted}");
             self.event(Number::Forced, &record.relationship.vm_name, text);
         }
         let words = format!(
@@ -268,37 +262,77 @@ impl Engine {
         Ok(operation.id)
     }
 
-    /// Does what a person has chosen for a failover when its time is over.
+    /// Does what a person has chosen for a failover when its time is over; gives how long to wait before the next look. What stands
+    /// in the way is tried again, and kept for [`overdue`].
     pub(crate) async fn settle_by_timer(
         &self,
         record: &Record,
         (what, at): (Settlement, Timestamp),
-    ) -> Result<()> {
-        if clock::now() < at {
-            return Ok(());
+    ) -> Duration {
+        let left = at.millis().saturating_sub(clock::now().millis());
+        if left > 0 {
+            return Duration::from_millis(left);
         }
         let by = "the commit timer";
-        match what {
-            Settlement::Complete => self.begin_complete(record, by).await.map(drop),
+        let begun = match what {
+            Settlement::Complete => self.begin_complete(record, by).await,
             Settlement::RollBack => {
                 let options =
                     Options { destroy: true, shutdown_timeout: ROLL_BACK_SHUTDOWN, ..Options::default() };
-                self.begin_cancel(record, options, by).map(drop)
+                self.begin_cancel(record, options, by)
             }
-        }
+        };
+        let wait = if begun.is_ok() { Duration::ZERO } else { owner::LOOK };
+        *self.slot(record.relationship.id).overdue() = begun.err();
+        wait
     }
 }
 
-impl OtherHost {
-    /// For people.
-    #[must_use]
-    pub fn words(&self) -> &'static str {
-        match self {
-            OtherHost::Silent => "it does not answer, so it is unknown whether the VM runs there",
-            OtherHost::Off => "it answers, and the VM does not run there",
-            OtherHost::Runs => "it answers, and the VM runs there",
+/// A time that a person has set for a failover is over, and what was chosen does not happen.
+pub(crate) fn overdue(engine: &Engine, record: &Record) -> Option<Notice> {
+    let relationship = &record.relationship;
+    let Phase::FailedOver { timer: Some((what, _)), .. } = relationship.phase else { return None };
+    let why = engine.slot(relationship.id).overdue().clone()?;
+    let (verb, command) = match what {
+        Settlement::Complete => ("become final", "complete-failover"),
+        Settlement::RollBack => ("be taken back", "cancel-failover"),
+    };
+    let cure = match why.cure.is_empty() {
+        true => format!("virt-replica {command} {}", vm_argument(&relationship.vm_name)),
+        false => why.cure,
+    };
+    let what = format!(
+        "the failover was to {verb} by itself, its time is over, and it is tried again and again: {}",
+        why.detail
+    );
+    Some(Notice { severity: Health::Warning, what, cure })
+}
+
+/// Why what the other host says forbids the start here, and the way out.
+fn in_the_way(other: OtherHost, peer: &str, vm: &str) -> (String, String) {
+    let found = match other {
+        OtherHost::Unsure => {
+            format!("{peer} answers, and cannot tell whether the VM runs there: its libvirt does not say")
         }
-    }
+        OtherHost::Forgot => format!(
+            "{peer} answers, and knows the relationship no more: the VM may run there, and nothing keeps it from being started"
+        ),
+        _ => format!("{peer} answers, and the VM runs there: two running copies cannot be united again"),
+    };
+    let cure = match other {
+        OtherHost::Unsure => format!(
+            "on {peer}: virsh domstate {vm}, and once it answers: again; if you know that it is off: virt-replica failover \
+             --force {vm}"
+        ),
+        OtherHost::Forgot => format!(
+            "on {peer}: virsh domstate {vm}, and when it is off and stays so: virt-replica failover --force {vm}; when it lives \
+             there: virt-replica remove {vm}"
+        ),
+        _ => format!(
+            "hand it over without loss: virt-replica planned-failover {vm}; if you know better: virt-replica failover --force {vm}"
+        ),
+    };
+    (found, cure)
 }
 
 fn not_failed_over(record: &Record, verb: &str) -> Option<Refusal> {

@@ -14,7 +14,7 @@ use crate::events::Number;
 use crate::operation::{Run, mib};
 use crate::plan::{VM_RAN, unclean};
 use crate::report::{Report, evidence};
-use crate::{Code, Engine, Refusal, Result, chain, clock, cycle, replica};
+use crate::{Code, Engine, Refusal, Result, chain, clock, cycle, ended, replica};
 
 /// Pause between two looks whether the guest is off: part of the downtime.
 const OFF_POLL: Duration = Duration::from_millis(50);
@@ -267,6 +267,7 @@ impl Engine {
     pub(crate) async fn turn_round(&self, record: &Record, common: &RecoveryPoint) -> Result<()> {
         let relationship = &record.relationship;
         self.ask_to_reverse(record, common, false).await?;
+        self.reach("reverse.answered").await;
         self.store().set_phase(relationship.id, &Phase::Replicating).map_err(Refusal::failed)?;
         // Whatever was written since then is on this side alone.
         self.store().set_synchronized(relationship.id, common.instant).map_err(Refusal::failed)?;
@@ -289,7 +290,10 @@ impl Engine {
             settings: SettingsForm::from(&relationship.settings),
             dry_run,
         };
-        self.ask(relationship.peer, &request).await.map(drop)
+        match self.ask(relationship.peer, &request).await {
+            Err(error) if error.code == Code::NotFound => Err(ended::refusal(self, record)),
+            answer => answer.map(drop),
+        }
     }
 
     /// The replica's part of a cancelled operation: the promise, in one transaction.

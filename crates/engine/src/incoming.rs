@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use domain::{DiskTarget, Lineage, PointId};
+use domain::{DiskTarget, Lineage, PointId, vm_argument};
 use layer::{Backing, FileName, LayerError, LayerSpec, LayerWriter, ReplicaDirectory};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -70,11 +70,10 @@ fn layer_of(
 ) -> Result<(FileName, LayerSpec)> {
     let Some(known) = directory.manifest().disk(target) else {
         // Plugged in since the last delta. The manifest learns of it with the point.
-        return Ok((ReplicaDirectory::base_name(), LayerSpec { virtual_size: 0, backing: None }));
+        return Ok((ReplicaDirectory::base_name(), directory.first_layer(target, 0)));
     };
     if first && known.base == Backing::beside(&ReplicaDirectory::base_name()) {
-        let spec = LayerSpec { virtual_size: known.virtual_size, backing: None };
-        return Ok((ReplicaDirectory::base_name(), spec));
+        return Ok((ReplicaDirectory::base_name(), directory.first_layer(target, known.virtual_size)));
     }
     let name = ReplicaDirectory::layer_name(ordinal, PointId(point));
     if known.layers.contains(&name) {
@@ -94,9 +93,15 @@ impl Incoming {
             // layers below still have, and would show them again if it grew.
             if spec.virtual_size > disk.virtual_size {
                 let (was, now) = (spec.virtual_size, disk.virtual_size);
-                let found = format!("disk {target} shrank from {was} to {now} bytes");
-                let cure =
-                    format!("virsh blockresize VM {target} {was}B, or remove and enable replication anew");
+                let vm = vm_argument(&directory.manifest().vm_name);
+                let found = format!(
+                    "disk {target} has {now} bytes on the primary server and {was} in its replica: it shrank there, or grew here \
+                     before this host became the replica"
+                );
+                let cure = format!(
+                    "on the primary server: virsh blockresize {vm} {target} {was}B; or virt-replica remove {vm}, then virt-replica \
+                     enable {vm}"
+                );
                 return Err(Refusal::new(Code::Refused, found, cure));
             }
             let spec = LayerSpec { virtual_size: disk.virtual_size, ..spec };

@@ -20,6 +20,7 @@ mod confirm;
 mod copy;
 mod cycle;
 mod diverged;
+mod ended;
 mod error;
 mod events;
 mod export;
@@ -45,10 +46,13 @@ mod quiesce;
 mod receive;
 mod replica;
 mod report;
+mod room;
 mod scratch;
 mod seal;
 mod seed;
 mod seen;
+mod show;
+mod shrunk;
 mod source;
 mod spool;
 mod standing;
@@ -63,7 +67,7 @@ mod wrap;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
@@ -80,13 +84,15 @@ pub use compare::policy::ComparisonFacts;
 pub use confirm::StartWord;
 pub use diverged::DivergedDisk;
 pub use error::{Code, Refusal, Result};
-pub use failover::{FailoverPlan, OtherHost};
+pub use failover::FailoverPlan;
 pub use guest_files::{GuestFile, GuestFiles};
 pub use plan::Plan;
 pub use points::{ChainFacts, PointFacts, WishedPoint};
 pub use protect::{EnableRequest, ReverseRequest};
 pub use quiesce::{DISMISSED, FROZEN_MAX};
 pub use report::{Report, Times, facts, words};
+pub use show::{SHOWN_MAX, Views};
+pub use survey::judge::obstacle_words;
 pub use test_failover::{Finding, TestFacts, TestOptions, TestView};
 pub use trust::Trust;
 pub use view::Progress;
@@ -139,6 +145,9 @@ struct Inner {
     limiter: RateLimiter,
     seen: Mutex<HashMap<HostId, Seen>>,
     resynchronizations: Arc<Semaphore>,
+    views: OnceLock<Arc<dyn Views>>,
+    /// Told whenever something happened to a VM of this host.
+    vm_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// The limit that was set at run time, in the store's settings.
@@ -166,8 +175,16 @@ struct Slot {
     fold_failure: Mutex<Option<String>>,
     /// Why the replica could not follow the VM's disks.
     follow_failure: Mutex<Option<String>>,
+    /// What the replica's host was told to be doubted.
+    told_doubt: Mutex<Option<domain::Doubt>>,
+    /// Why what was to become of a failover by itself does not happen.
+    overdue: Mutex<Option<Refusal>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
+    /// The statistics as they were summed up last.
+    statistics: Mutex<Option<view::Summed>>,
+    /// Whether the other host, as last heard, has ended the relationship.
+    ended_there: AtomicBool,
     /// When the VM may have been started, until its agent answers.
     booted: Mutex<Option<Instant>>,
     /// Whether the open backup job was ended because the scratch directory filled up.
@@ -197,6 +214,14 @@ impl Slot {
 
     fn follow_failure(&self) -> MutexGuard<'_, Option<String>> {
         self.follow_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told_doubt(&self) -> MutexGuard<'_, Option<domain::Doubt>> {
+        self.told_doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn overdue(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn silent(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -255,6 +280,8 @@ impl Engine {
             limiter: RateLimiter::new(None),
             seen: Mutex::default(),
             resynchronizations,
+            views: OnceLock::new(),
+            vm_bell: OnceLock::new(),
         }))
     }
 
@@ -288,7 +315,15 @@ impl Engine {
         }
     }
 
+    /// Rings `bell` from now on whenever libvirt tells of a VM. Once: a second one is not rung.
+    pub fn listen_to_vms(&self, bell: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.0.vm_bell.set(bell);
+    }
+
     fn happened(&self, happening: Happening) {
+        if let Some(bell) = self.0.vm_bell.get() {
+            bell();
+        }
         let concerned = match happening {
             Happening::Lifecycle(vm) | Happening::Definition(vm) => {
                 self.store().relationship_by_vm(vm).map(|found| found.into_iter().collect())
@@ -374,6 +409,12 @@ impl Engine {
         })
     }
 
+    /// Whether bytes are on their way somewhere, so that what is shown changes without anything being written.
+    #[must_use]
+    pub fn transfers(&self) -> bool {
+        self.slots().values().any(|slot| slot.progress().is_some() || slot.comparison().is_some())
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<RelationshipId, Arc<Slot>>> {
         self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -392,7 +433,11 @@ impl Engine {
                 waiting: Mutex::default(),
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
+                told_doubt: Mutex::default(),
+                overdue: Mutex::default(),
                 silent: Mutex::default(),
+                statistics: Mutex::default(),
+                ended_there: AtomicBool::new(false),
                 booted: Mutex::default(),
                 scratch_ended: Arc::default(),
                 limiter: RateLimiter::new(None),

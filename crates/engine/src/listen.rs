@@ -93,7 +93,12 @@ impl Engine {
                 self.become_replica(peer, relationship.into(), settings, requirements, &seeds).await
             }
             Request::Beliefs { relationship, epoch, unfinished, is_primary } => {
-                let record = self.theirs(peer, relationship)?;
+                let record = match self.theirs(peer, relationship) {
+                    Err(unknown) if unknown.code == Code::NotFound => {
+                        return self.last_beliefs(peer, RelationshipId(relationship), unknown).await;
+                    }
+                    found => found?,
+                };
                 if is_primary {
                     self.heed(&record, (true, epoch))?;
                 }
@@ -158,6 +163,11 @@ impl Engine {
             }
             Request::Pending { relationship, epoch, bytes } => {
                 self.keep_pending(&self.theirs_now(peer, relationship, epoch)?, bytes)?;
+                Ok(Answer::Done {})
+            }
+            Request::View(asked) => self.shown(peer.host, asked).await,
+            Request::Doubt { relationship, epoch, ordinal, what } => {
+                self.keep_doubt(&self.theirs_now(peer, relationship, epoch)?, ordinal, &what)?;
                 Ok(Answer::Done {})
             }
             Request::Digests { relationship, epoch, point, disk, offset, length } => {
@@ -305,6 +315,7 @@ impl Engine {
             divergence: divergence.as_ref().map(DivergenceForm::from),
             seeded,
             lacks: life::lacks(record)?,
+            ended: false,
         })))
     }
 
@@ -431,6 +442,8 @@ impl Engine {
         }
         let theirs = standing::plausible(relationship.epoch, epoch)?;
         if relationship.role() == Role::Primary && theirs > relationship.epoch {
+            // A start that comes after this is refused, so that the look whether the VM is off holds to the end.
+            self.heed(record, (true, epoch))?;
             let (common, settings) = (RecoveryPoint::try_from(head)?, Settings::try_from(settings)?);
             comeback::expect_can_step_down(self, record, &common, &settings).await?;
             if !dry_run {
@@ -494,7 +507,7 @@ impl Engine {
                 self.must_be_idle(&record)?;
                 self.forget(&record, delete_replica).await?;
             }
-            Err(error) if error.code == Code::NotFound => {}
+            Err(error) if error.code == Code::NotFound => self.ended_there_too(peer, RelationshipId(id))?,
             Err(error) => return Err(error),
         }
         Ok(Answer::Done {})

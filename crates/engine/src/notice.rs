@@ -20,7 +20,8 @@ use store::Record;
 use crate::events::Number;
 use crate::seen::Seen;
 use crate::{
-    Engine, Refusal, Result, comeback, life, quiesce, replica, survey, test_failover, visible, wrap,
+    Engine, Refusal, Result, comeback, failover, life, quiesce, replica, room, shrunk, survey, test_failover,
+    visible, wrap,
 };
 
 /// Looks at the VM of a relationship and says what is new. True when the VM has just been turned off: the last changes wait.
@@ -47,12 +48,16 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     let before = Seen::before(record);
     if let Some(before) = &before {
         life::keep_places(before, &mut seen, &relationship.settings);
+        shrunk::keep_sizes(before, &mut seen);
     }
     for (number, text) in before.iter().flat_map(|before| changes(before, &seen)) {
         engine.event(number, name, text);
     }
-    if let Some(cause) = before.as_ref().and_then(|before| wrap::grown(before, &seen)) {
+    let untracked = |before: &Seen| {
         // No bitmap knows of the new part, and a logical volume that was extended holds what was on the disk before.
+        wrap::grown(before, &seen).or_else(|| shrunk::cause(before, &seen, &relationship.settings))
+    };
+    if let Some(cause) = before.as_ref().and_then(untracked) {
         engine.store().want_resynchronization(id, &cause).map_err(Refusal::failed)?;
     }
     engine.remember(record, &seen)?;
@@ -72,6 +77,7 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     notices.extend(wrap::grown_below(&facts));
     notices.extend(comeback::notices(engine, record).await);
     notices.extend(quiesce::notices(engine, record)?);
+    notices.extend(failover::overdue(engine, record));
     Ok((notices, !active && before.is_some_and(|before| before.ran)))
 }
 
@@ -189,7 +195,7 @@ fn changes(before: &Seen, now: &Seen) -> Vec<(Number, String)> {
                 (Number::CarriedOver, text)
             } else {
                 let text =
-                    format!("disk {target} shrank from {old} to {new} bytes, which is not carried over");
+                    format!("disk {target} shrank from {old} to {new} bytes, which is not carried over: nothing is sent until it has grown back");
                 (Number::Weakened, text)
             });
         }
@@ -231,6 +237,7 @@ async fn on_replica(engine: &Engine, record: &Record) -> Result<Vec<Notice>> {
     }
     let failure = engine.slot(record.relationship.id).fold_failure().clone();
     notices.extend(test_failover::notices(engine, record)?);
+    notices.extend(room::notice(engine, record)?);
     notices.extend(failure.map(|why| Notice {
         severity: Health::Critical,
         what: format!("recovery points cannot be merged, and each cycle adds one: {why}"),
@@ -273,8 +280,13 @@ mod tests {
     use super::*;
 
     fn seen(file: &str, size_bytes: u64, definition: &str) -> Seen {
-        let disk =
-            SeenDisk { target: "vda".into(), file: file.into(), size_bytes: Some(size_bytes), bus: None };
+        let disk = SeenDisk {
+            target: "vda".into(),
+            file: file.into(),
+            size_bytes: Some(size_bytes),
+            largest_bytes: None,
+            bus: None,
+        };
         Seen { disks: vec![disk], definition: definition.into(), ..Seen::default() }
     }
 

@@ -189,7 +189,12 @@ impl Run<'_> {
             Step::Reverse => self.reverse().await.map(Some),
             Step::Confirm => self.confirm().await.map(Some),
             Step::Redirect => self.redirect().await.map(Some),
-            Step::Report if alone => Ok(Some("kept on this host".into())),
+            Step::Report if alone => {
+                if self.operation.procedure == Procedure::CompleteFailover {
+                    self.conclude_merge().await?;
+                }
+                Ok(Some("kept on this host".into()))
+            }
             Step::Report => Ok(Some("kept on both hosts".into())),
             Step::TakeOver => self.take_over_alone().await.map(|()| None),
             Step::GiveBack => self.give_back().await.map(|()| None),

@@ -76,6 +76,7 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
     if memory.told.is_none_or(|told| told.elapsed() > pending::TOLD_EVERY) {
         memory.told = Some(Instant::now());
         engine.tell_pending(record).await;
+        engine.tell_doubt(record).await;
     }
     match (record.relationship.role(), &record.relationship.phase) {
         (Role::Replica, Phase::Receiving) => {
@@ -89,8 +90,7 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
             Ok(LOOK)
         }
         (Role::Primary, Phase::FailedOver { timer: Some(timer), .. }) => {
-            engine.settle_by_timer(record, *timer).await?;
-            Ok(Duration::from_millis(timer.1.millis().saturating_sub(clock::now().millis())))
+            Ok(engine.settle_by_timer(record, *timer).await)
         }
         (Role::Primary, Phase::InitialPending { start }) if clock::now() >= *start => {
             engine.store().set_phase(id, &Phase::InitialReplication).map_err(Refusal::failed)?;
@@ -215,7 +215,9 @@ fn count_missed(engine: &Engine, record: &Record, memory: &Memory, frequency: Du
 fn keep(engine: &Engine, record: &Record, cycle: &CycleRecord) -> Result<()> {
     let kept = u64::try_from(CYCLES_KEPT.as_millis()).unwrap_or(0);
     let forget_before = Timestamp(clock::now().millis().saturating_sub(kept));
-    engine.store().add_cycle(record.relationship.id, cycle, forget_before).map_err(Refusal::failed)
+    let added = engine.store().add_cycle(record.relationship.id, cycle, forget_before);
+    engine.sum_up_anew(record.relationship.id);
+    added.map_err(Refusal::failed)
 }
 
 fn settle(

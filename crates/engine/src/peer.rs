@@ -30,6 +30,16 @@ impl Engine {
     pub async fn ask(&self, peer: HostId, request: &Request) -> Result<Answer> {
         let message = Bytes::from(serde_json::to_vec(request).map_err(Refusal::failed)?);
         let deadline = if *request == (Request::Hello {}) { HELLO_DEADLINE } else { DEADLINE };
+        self.ask_within(peer, message, deadline).await
+    }
+
+    /// The same of a message that is written already, with another deadline.
+    pub(crate) async fn ask_within(
+        &self,
+        peer: HostId,
+        message: Bytes,
+        deadline: Duration,
+    ) -> Result<Answer> {
         let answer = self.client(peer).command(message, deadline).await;
         if matches!(answer, Ok(_) | Err(TransportError::Refused(_))) {
             self.saw(peer);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use choreography::authority::Denied;
-use choreography::next::{CannotCancel, may_cancel, resting_state};
+use choreography::next::{CannotCancel, may_cancel, may_leave_out, resting_state};
 use choreography::{
     FORCED, Mark, Operation, Options, Outcome, Procedure, Progress, RestingState, Side, Step, fold,
 };
@@ -170,6 +170,9 @@ impl Engine {
         let progress = fold(&entries);
         match may_cancel(operation.procedure, &progress) {
             Err(CannotCancel::HandedOver) if force => return self.finish_alone(&operation, &progress, who),
+            Err(error @ CannotCancel::TookEffect) => {
+                return self.leave_out(&operation, &progress, who, force, error);
+            }
             verdict => verdict.map_err(|error| Refusal::new(Code::Refused, error.to_string(), ""))?,
         }
         let in_doubt = resting_state(&operation, &progress) == RestingState::InDoubt;
@@ -206,6 +209,30 @@ impl Engine {
 }
 
 impl Engine {
+    /// Behind the point of no return of one host alone: what is not needed is left out, if a person says so.
+    fn leave_out(
+        &self,
+        operation: &Operation,
+        progress: &Progress,
+        who: &str,
+        force: bool,
+        otherwise: CannotCancel,
+    ) -> Result<()> {
+        let id = operation.id;
+        let Some(step) = may_leave_out(operation.procedure, progress) else {
+            return Err(Refusal::new(Code::Refused, otherwise.to_string(), ""));
+        };
+        if !force {
+            let cure =
+                format!("leave the step \"{}\" out: virt-replica operation cancel --force {id}", step.name());
+            return Err(Refusal::new(Code::Refused, otherwise.to_string(), cure));
+        }
+        let skipped = self.entry(Mark::Skipped(step, format!("left out by {who}")));
+        self.store().append_entries(id, &[skipped]).map_err(Refusal::failed)?;
+        self.wake(operation.relationship);
+        Ok(())
+    }
+
     /// Behind the hand over, when the other host is lost: what needs it is left out, and this host's part ends.
     fn finish_alone(&self, operation: &Operation, progress: &Progress, who: &str) -> Result<()> {
         let reason = format!("left out by {who}: the other host is lost");

@@ -118,13 +118,19 @@ impl Engine {
         let slot = self.slot(id);
         let _alone = crate::receive::alone(&slot).await?;
         let _files = slot.chain.hold().await;
+        let refused = |found: String, cure: String| Err(Refusal::new(Code::Refused, found, cure));
+        if self.store().divergence(id).map_err(Refusal::failed)?.is_some() {
+            return refused(
+                "what this host wrote as the old primary lies below a recovery point, and is not set aside yet".to_owned(),
+                format!("wait until it is, then again; what keeps it from that: virt-replica show {vm}"),
+            );
+        }
         let mut directory = replica::directory(record)?;
         let points = &directory.manifest().points;
         let Some(listed) = points.iter().find(|listed| listed.point.id == point) else {
             let found = format!("VM {:?} has no recovery point {point}", relationship.vm_name);
             return Err(Refusal::new(Code::NotFound, found, format!("virt-replica point list {vm}")));
         };
-        let refused = |found: String, cure: String| Err(Refusal::new(Code::Refused, found, cure));
         if points.last().is_some_and(|newest| newest.point.id == point) {
             return refused(
                 "it is the newest recovery point: the next delta stands on it".to_owned(),

@@ -188,9 +188,11 @@ impl Engine {
         self.hold(record, Some(clock::now()), Number::Paused).await
     }
 
-    /// Lets cycles go on.
-    pub async fn resume(&self, record: &Record) -> Result<()> {
-        self.hold(record, None, Number::Resumed).await
+    /// Lets cycles go on, where both hosts agree which of them is primary; gives what the other host said, for people.
+    pub async fn resume(&self, record: &Record) -> Result<&'static str> {
+        let said = self.expect_agreement(record).await?;
+        self.hold(&self.record(record.relationship.id)?, None, Number::Resumed).await?;
+        Ok(said)
     }
 
     async fn hold(&self, record: &Record, since: Option<Timestamp>, number: Number) -> Result<()> {
@@ -271,11 +273,10 @@ impl Engine {
 
     /// The recovery point from which both hosts go on: that of the failover, or else the newest.
     fn common_point(&self, record: &Record) -> Result<RecoveryPoint> {
-        let mut points = self.store().points(record.relationship.id).map_err(Refusal::failed)?;
-        let found = match record.relationship.phase {
-            Phase::FailedOver { point, .. } => points.into_iter().find(|known| known.id == point),
-            _ => points.pop(),
-        };
+        if let Phase::FailedOver { point, .. } = record.relationship.phase {
+            return replica::point(record, Some(point));
+        }
+        let found = self.store().points(record.relationship.id).map_err(Refusal::failed)?.pop();
         found.ok_or_else(|| Refusal::failed("the recovery point that both hosts have is not known here"))
     }
 
@@ -291,11 +292,12 @@ impl Engine {
         })?;
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
         self.ask(relationship.peer, &Request::Remove { relationship: id, epoch, delete_replica }).await?;
-        self.forget(record, delete_replica).await
+        self.forget(record, delete_replica).await?;
+        self.store().forget_ended(relationship.id).map_err(Refusal::failed)
     }
 
     /// Ends a relationship on this host alone, because the other is lost. Refused while the other answers. On that host, should
-    /// it come back, the relationship stays as it was, and says that it is not known here.
+    /// it come back, the relationship stays as it was; it hears from here what this side was last, so that a stale copy stays off.
     pub async fn remove_alone(&self, record: &Record, delete_replica: bool) -> Result<()> {
         self.must_be_idle(record)?;
         if self.must_answer(record.relationship.peer).await.is_ok() {
@@ -323,6 +325,7 @@ impl Engine {
                     let name = crate::source::checkpoint_name(point);
                     let _ = self.hypervisor(move |it| it.delete_checkpoint(vm, &name)).await;
                 }
+                replica::undo_demotion(self, record).await?;
             }
             // The user's own disk under a home replica is never deleted: it lies outside the directory.
             Role::Replica if delete_replica => {
@@ -335,7 +338,7 @@ impl Engine {
             }
             Role::Replica => {}
         }
-        self.store().remove_relationship(relationship.id).map_err(Refusal::failed)?;
+        self.store().forget_relationship(relationship.id).map_err(Refusal::failed)?;
         self.event(Number::Removed, &relationship.vm_name, "the relationship was removed");
         self.wake(relationship.id);
         Ok(())

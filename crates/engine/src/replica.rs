@@ -208,7 +208,7 @@ pub(crate) async fn create(
             let folder = directory.disk_folder(&disk.target);
             if !folder.join(ReplicaDirectory::base_name().as_str()).exists() {
                 layer::discard(&folder, &ReplicaDirectory::base_name()).map_err(Refusal::failed)?;
-                let spec = layer::LayerSpec { virtual_size: disk.virtual_size, backing: None };
+                let spec = directory.first_layer(&disk.target, disk.virtual_size);
                 let writer = layer::LayerWriter::create(&folder, &ReplicaDirectory::base_name(), spec);
                 writer.and_then(layer::LayerWriter::seal).map_err(Refusal::failed)?;
             }
@@ -270,13 +270,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
     let name = checkpoint_name(head);
     if !state.is_some_and(hypervisor::VmState::is_active) {
-        let disks = primary_disks(record).await?;
-        let directory = directory(record)?;
-        let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
-        attachments::restore(engine, &directory, &definition).await?;
-        visible::define(engine, vm, definition).await?;
-        let autostart = directory.manifest().autostart;
-        engine.hypervisor(move |it| it.set_autostart(vm, autostart)).await?;
+        define_primary(engine, record, primary_disks(record).await?).await?;
         if start {
             engine.hypervisor(move |it| it.start(vm, true)).await?;
         }
@@ -332,6 +326,10 @@ pub(crate) async fn demote(
     let (id, vm) = (record.relationship.id, record.relationship.vm);
     let facts = engine.hypervisor(move |it| it.vm(vm)).await?;
     let facts = facts.ok_or_else(|| Refusal::failed("the VM is not defined here any more"))?;
+    if facts.state.is_active() {
+        let cure = format!("virsh shutdown {}", vm_argument(&facts.name));
+        return Err(Refusal::new(Code::Refused, "the VM runs: its files do not become a replica's", cure));
+    }
     for point in own_checkpoints(engine, vm).await? {
         engine.hypervisor(move |it| it.delete_checkpoint(vm, &checkpoint_name(point))).await?;
     }
@@ -416,6 +414,48 @@ pub(crate) async fn demote(
     // When the VM comes back, its disks are where the other host had them.
     engine.store().set_seen(id, "").map_err(Refusal::failed)?;
     Ok(directory.path().to_owned())
+}
+
+/// A demotion that was cut leaves a primary whose definition names overlays that do not exist, and nothing carries it on when the
+/// relationship ends: the VM is defined once more with the disks that hold what it wrote last. Otherwise nothing is done.
+pub(crate) async fn undo_demotion(engine: &Engine, record: &Record) -> Result<()> {
+    let vm = record.relationship.vm;
+    let Some(facts) = engine.hypervisor(move |it| it.vm(vm)).await? else { return Ok(()) };
+    // Without its directory, which a person may have lost too, there is nothing to mend it with.
+    let Ok(directory) = directory(record) else { return Ok(()) };
+    let is_lost = |disk: &ManifestDisk| {
+        let active = directory.active_path(&disk.target);
+        !active.exists() && facts.disks.iter().any(|it| it.target == disk.target && it.source == active)
+    };
+    if facts.state.is_active() || !directory.manifest().current_disks().any(is_lost) {
+        return Ok(());
+    }
+    if let Phase::FailedOver { point, .. } = record.relationship.phase {
+        return define_primary(engine, record, overlays_at(record, point).await?).await;
+    }
+    let disks = blocking(move || {
+        let disks = directory.manifest().current_disks().map(|disk| {
+            // Where no layer lies over it, the base is what the VM wrote to.
+            let path = match disk.layers.is_empty() {
+                true => disk.base.resolve(&directory.disk_folder(&disk.target)),
+                false => directory.create_active(&disk.target).map_err(Refusal::failed)?,
+            };
+            Ok((disk.target.clone(), path))
+        });
+        disks.collect::<Result<Vec<_>>>()
+    })
+    .await?;
+    define_primary(engine, record, disks).await
+}
+
+/// Defines the VM as a primary's with these disks, as the primary's definition that is kept here says.
+async fn define_primary(engine: &Engine, record: &Record, disks: Vec<(DiskTarget, PathBuf)>) -> Result<()> {
+    let (vm, directory) = (record.relationship.vm, directory(record)?);
+    let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
+    attachments::restore(engine, &directory, &definition).await?;
+    visible::define(engine, vm, definition).await?;
+    let autostart = directory.manifest().autostart;
+    engine.hypervisor(move |it| it.set_autostart(vm, autostart)).await
 }
 
 /// A directory whose bases are the VM's own files: nothing is copied to turn round.

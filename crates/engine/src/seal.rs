@@ -83,6 +83,32 @@ fn split_below(file: &Path) -> Result<bool> {
     Ok(false)
 }
 
+/// Where no checkpoint is left, our bitmaps belong to nobody, in whatever file of a disk they are: libvirt removes a checkpoint's from
+/// the newest, and `checkpoint-delete --metadata` leaves them all. The VM is off.
+pub(crate) async fn forget_bitmaps(facts: &VmFacts, disks: &[DiskTarget]) {
+    for target in disks {
+        let Ok(file) = source_file(facts, target) else { continue };
+        if let Err(error) = blocking(move || remove_ours(&file)).await {
+            // What is left costs a comparison more; somebody else may have the file below open.
+            tracing::warn!(disk = %target, %error, "a bitmap without a checkpoint could not be removed");
+        }
+    }
+}
+
+fn remove_ours(file: &Path) -> Result<()> {
+    for link in layer::chain_check(file).map_err(Refusal::failed)? {
+        if link.info.as_ref().is_none_or(|info| info.bitmaps == 0) {
+            continue;
+        }
+        for bitmap in layer::list_bitmaps(&link.path).map_err(Refusal::failed)? {
+            if bitmap.name.starts_with(CHECKPOINT_PREFIX) {
+                layer::remove_bitmap(&link.path, &bitmap.name).map_err(Refusal::failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -106,5 +132,9 @@ mod tests {
         qemu_img(&["bitmap", "--add", "base.qcow2", "vr-1"]);
         assert!(split_below(&top).expect("a chain"));
         assert!(!split_below(&base).expect("a chain"));
+        remove_ours(&top).expect("removed");
+        assert!(!split_below(&top).expect("a chain"));
+        let left = |path: &Path| layer::list_bitmaps(path).expect("listed").into_iter().map(|it| it.name);
+        assert_eq!(left(&base).chain(left(&top)).collect::<Vec<_>>(), ["theirs"]);
     }
 }

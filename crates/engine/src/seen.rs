@@ -34,8 +34,11 @@ pub(crate) struct SeenDisk {
     pub(crate) target: String,
     /// The file that is written to.
     pub(crate) file: PathBuf,
-    /// Bytes that the guest sees; none: the file cannot be read.
+    /// Bytes that the guest sees, as read last; none: the file was never readable.
     pub(crate) size_bytes: Option<u64>,
+    /// The most bytes that it was seen to have: its replica has as many.
+    #[serde(default)]
+    pub(crate) largest_bytes: Option<u64>,
     /// The bus on which its replica is; none: not known yet.
     #[serde(default)]
     pub(crate) bus: Option<String>,
@@ -68,6 +71,7 @@ impl Seen {
             target: disk.target.to_string(),
             file: disk.source.clone(),
             size_bytes: layer::inspect(&disk.source, Gate::Foreign).ok().map(|info| info.virtual_size),
+            largest_bytes: None,
             bus: Some(disk.bus.clone()),
         };
         let known = |state| match state {

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use choreography::authority::Standing;
-use domain::{Epoch, Role};
+use choreography::other_host::Word;
+use domain::{Epoch, Role, vm_argument};
 use store::Record;
 use wire::message::{Answer, Beliefs, Request};
 
 use crate::events::Number;
-use crate::{Code, Engine, Refusal, Result};
+use crate::{Code, Engine, Refusal, Result, ended};
 
 /// Epochs rise by one at each failover: a leap beyond this is no word of a host that can be believed.
 const EPOCHS_MISSED_MAX: u64 = 1000;
@@ -28,6 +29,11 @@ pub(crate) fn is_primary(beliefs: &Beliefs) -> bool {
     beliefs.is_primary.unwrap_or(!beliefs.receives)
 }
 
+/// What the beliefs say to one who would start the VM here.
+pub(crate) fn word(beliefs: &Beliefs) -> Word {
+    Word { is_primary: is_primary(beliefs), runs: beliefs.vm_runs, ended: beliefs.ended }
+}
+
 impl Engine {
     /// Asks the other host for its beliefs, tells it ours, and acts on what it says.
     pub(crate) async fn hear_peer(&self, record: &Record, deadline: Duration) -> Result<Beliefs> {
@@ -39,7 +45,9 @@ impl Engine {
             is_primary: relationship.role() == Role::Primary,
         };
         let answer = tokio::time::timeout(deadline, self.ask(relationship.peer, &request)).await;
-        match answer.unwrap_or_else(|_| Err(Refusal::unavailable("it does not answer", "")))? {
+        let answer = answer.unwrap_or_else(|_| Err(Refusal::unavailable("it does not answer", "")));
+        ended::note(&self.slot(relationship.id), &answer);
+        match answer? {
             Answer::Beliefs(beliefs) => {
                 self.heed(record, (is_primary(&beliefs), beliefs.epoch))?;
                 Ok(*beliefs)
@@ -59,6 +67,53 @@ impl Engine {
             self.event(Number::EpochAdopted, &relationship.vm_name, text);
         }
         Ok(standing)
+    }
+}
+
+/// How long the other host is waited for when a person lets cycles go on.
+const AGREE_DEADLINE: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Refused when both hosts would tell different stories of who is primary: no cycle can succeed until that is settled. Silence
+    /// of the other host is no obstacle. Gives in words what it said.
+    pub async fn expect_agreement(&self, record: &Record) -> Result<&'static str> {
+        let beliefs = match self.hear_peer(record, AGREE_DEADLINE).await {
+            Ok(beliefs) => beliefs,
+            Err(silent) if silent.code == Code::Unavailable => {
+                return Ok("the other host does not answer, and may know better who is primary");
+            }
+            Err(error) if error.code == Code::NotFound => return Err(ended::refusal(self, record)),
+            Err(error) => return Err(error),
+        };
+        // What it said may have been acted upon.
+        let ours = self.record(record.relationship.id)?.relationship;
+        if ours.epoch.number() == beliefs.epoch && !beliefs.ended {
+            return Ok("both hosts agree who is primary");
+        }
+        let (here, peer, vm) = (&self.config().host_name, self.peer_name(record), vm_argument(&ours.vm_name));
+        let role = |is_primary| if is_primary { "primary" } else { "replica" };
+        let found = format!(
+            "the hosts disagree: {here} is {} in epoch {} (\"{}\"), {peer} is {} in epoch {} (\"{}\")",
+            role(ours.role() == Role::Primary),
+            ours.epoch,
+            ours.phase.words(),
+            role(is_primary(&beliefs)),
+            beliefs.epoch,
+            beliefs.phase
+        );
+        let cure = match (beliefs.ended, Epoch::new(beliefs.epoch) > Some(ours.epoch)) {
+            (true, true) => ended::stale_cure(&peer, &vm),
+            (true, false) => ended::refusal(self, record).cure,
+            (false, true) => {
+                format!(
+                    "on {peer}: virt-replica reverse {vm}, or virt-replica cancel-failover {vm}; then again"
+                )
+            }
+            (false, false) => {
+                format!("virt-replica show {vm}, on both hosts; an operation that is open may settle it")
+            }
+        };
+        Err(Refusal::new(Code::Refused, found, cure))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Prerequisites: facts are gathered from both hosts, the judgement is a list of named checks with their cures.
 
-mod judge;
+pub(crate) mod judge;
 
 use std::os::unix::fs::PermissionsExt;
 

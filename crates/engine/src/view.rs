@@ -1,12 +1,14 @@
 //! What is shown: health with its reasons, statistics, progress.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use domain::health::{HealthFacts, assess};
-use domain::{DiskTarget, HealthReport, Role, Statistics, Timestamp};
+use domain::{DiskTarget, HealthReport, RelationshipId, Role, Statistics, Timestamp};
 use hypervisor::DiskFacts;
 use store::Record;
+use tokio::time::Instant;
 
 use crate::compare::policy;
 use crate::source::checkpoint_name;
@@ -28,10 +30,40 @@ pub struct Progress {
     pub begun_ms: u64,
 }
 
+/// Statistics are summed up again after this long, or at once after a cycle: a list of a thousand VMs is asked for all the time,
+/// and each has thousands of cycles. What leaves the interval meanwhile is counted so much longer.
+const SUMMED_MAX_AGE: Duration = Duration::from_secs(30);
+
+/// Statistics, and of which interval and moment.
+pub(crate) struct Summed {
+    at: Instant,
+    interval: Duration,
+    statistics: Statistics,
+}
+
 impl Engine {
     /// The cycles of the monitoring interval.
     pub fn statistics(&self, record: &Record) -> Result<Statistics> {
         let interval = record.relationship.settings.thresholds.monitoring_interval;
+        let slot = self.slot(record.relationship.id);
+        let mut known = slot.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(summed) = known.as_ref()
+            && summed.interval == interval
+            && summed.at.elapsed() < SUMMED_MAX_AGE
+        {
+            return Ok(summed.statistics);
+        }
+        let statistics = self.sum_up(record, interval)?;
+        *known = Some(Summed { at: Instant::now(), interval, statistics });
+        Ok(statistics)
+    }
+
+    /// A cycle was added.
+    pub(crate) fn sum_up_anew(&self, id: RelationshipId) {
+        *self.slot(id).statistics.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn sum_up(&self, record: &Record, interval: Duration) -> Result<Statistics> {
         let since =
             Timestamp(clock::now().millis().saturating_sub(u64::try_from(interval.as_millis()).unwrap_or(0)));
         let cycles = self.store().cycles_since(record.relationship.id, since).map_err(Refusal::failed)?;

@@ -146,6 +146,19 @@ pub enum LayerError {
         /// What the manifest names.
         expected: String,
     },
+    /// An overlay stands on a file that something else is about to be done with.
+    #[error(
+        "{path} stands on {found}, and not on {expected}: the VM needs that file, and nothing below it is deleted or merged",
+        path = path.display(), found = found.display(), expected = any_of(expected)
+    )]
+    StandsElsewhere {
+        /// The overlay that the VM writes to.
+        path: PathBuf,
+        /// What its header names.
+        found: PathBuf,
+        /// What it should name, one of these.
+        expected: Vec<PathBuf>,
+    },
     /// Layers are not merged below a running VM.
     #[error("{path} exists: this side is or was primary, and its layers are not merged below it", path = .0.display())]
     Active(PathBuf),
@@ -180,6 +193,10 @@ pub enum LayerError {
         /// What does not fit.
         why: String,
     },
+}
+
+fn any_of(files: &[PathBuf]) -> String {
+    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" or ")
 }
 
 impl LayerError {

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::backing::{Backing, BackingFormat};
 use crate::error::LayerError;
+use crate::owner::Owner;
 use crate::qcow2::{
     BackingFormatName, CLUSTER_BITS, FEATURE_COMPRESSION, FEATURE_CORRUPT, FEATURE_DATA_FILE, FEATURE_DIRTY,
     FEATURE_EXTENDED_L2, Header, HeaderError,
@@ -46,6 +47,8 @@ pub struct LayerInfo {
     pub snapshots: u32,
     /// Persistent bitmaps.
     pub bitmaps: u32,
+    /// Whose file it is; none: it does not say so.
+    pub owner: Option<Owner>,
     /// Whether QEMU would repair refcounts at the next writable open.
     pub dirty: bool,
     /// Size of the file, bytes.
@@ -93,6 +96,24 @@ pub enum GateRefusal {
     /// The format of the file below is missing or not the expected one, so QEMU would guess.
     #[error("the format of its backing file is not the expected one")]
     BackingFormat,
+    /// Another replica's, or another disk's.
+    #[error("it is of {found}, and one of {expected} was expected")]
+    Owner {
+        /// What the header says.
+        found: Owner,
+        /// What was expected.
+        expected: Owner,
+    },
+    /// A file whose disk has another size than it may have at its place in the chain.
+    #[error("its disk has {found} bytes, and {words} {expected} was expected", words = if *is_exact { "exactly" } else { "at most" })]
+    Size {
+        /// What the header says.
+        found: u64,
+        /// What was expected.
+        expected: u64,
+        /// Whether that is the disk's size now; otherwise an older one's limit: disks of replicas never shrink.
+        is_exact: bool,
+    },
     /// A name of a backing file that is no text.
     #[error("the name of its backing file is not readable text")]
     BackingName,
@@ -123,6 +144,7 @@ pub fn inspect(path: &Path, gate: Gate<'_>) -> Result<LayerInfo, LayerError> {
         backing_format,
         snapshots: header.snapshots,
         bitmaps: header.bitmaps,
+        owner: header.owner,
         dirty: header.incompatible & FEATURE_DIRTY != 0,
         file_bytes,
     })

@@ -4,12 +4,14 @@
 //!
 //! ```text
 //! cluster 0 of a layer of ours     0  header, 104 bytes      ┐ one sector of 512 bytes: a change of the
-//!                                104  backing format, end    ┘ backing file is one write of it
+//!                                104  backing format, if any │ backing file is one write of it
+//!                                then  owner, end             ┘
 //!                               1024  backing name, slot A     the slot that the header does not name
 //!                               2048  backing name, slot B     is free for the next name
 //! ```
 
 use crate::backing::{Backing, BackingFormat};
+use crate::owner::{OWNER_BYTES, Owner};
 
 /// Cluster size of our layers, bytes: the granularity of dirty maps as well.
 pub const CLUSTER_BYTES: u64 = 64 * 1024;
@@ -42,6 +44,10 @@ const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
 const EXTENSION_DATA_FILE: u32 = 0x4441_5441;
 const EXTENSION_CRYPTO: u32 = 0x0537_be77;
+/// Ours, `VROW`: whose file it is. QEMU keeps what it does not know.
+const EXTENSION_OWNER: u32 = u32::from_be_bytes(*b"VROW");
+/// Bytes of a backing format in the header, its head included; both names are padded to 8.
+const BACKING_FORMAT_BYTES: usize = 16;
 /// QEMU itself knows six extensions; more than this many is not an image but an attack.
 const EXTENSIONS_MAX: usize = 64;
 
@@ -69,7 +75,12 @@ pub(crate) struct Tables {
 }
 
 /// The first [`HEAD_BYTES`] of a layer of ours.
-pub(crate) fn encode_head(virtual_size: u64, backing: Option<&Backing>, tables: &Tables) -> Vec<u8> {
+pub(crate) fn encode_head(
+    virtual_size: u64,
+    backing: Option<&Backing>,
+    owner: Option<&Owner>,
+    tables: &Tables,
+) -> Vec<u8> {
     let mut head = vec![0; HEAD_BYTES];
     put(&mut head, 0, &MAGIC);
     put(&mut head, 4, &3u32.to_be_bytes());
@@ -86,6 +97,12 @@ pub(crate) fn encode_head(virtual_size: u64, backing: Option<&Backing>, tables: 
         put(&mut head, slot as usize, backing.file().as_bytes());
         point_at_backing(&mut head, slot, backing);
     }
+    if let Some(owner) = owner {
+        let at = HEADER_V3_BYTES + if backing.is_some() { BACKING_FORMAT_BYTES } else { 0 };
+        put(&mut head, at, &EXTENSION_OWNER.to_be_bytes());
+        put(&mut head, at + 4, &(OWNER_BYTES as u32).to_be_bytes());
+        put(&mut head, at + 8, &owner.encode());
+    }
     head
 }
 
@@ -94,11 +111,12 @@ pub(crate) fn point_at_backing(head: &mut [u8], slot: u64, backing: &Backing) {
     put(head, 8, &slot.to_be_bytes());
     put(head, 16, &(backing.file().len() as u32).to_be_bytes());
     let name = backing.format().qemu_name().as_bytes();
-    let mut extensions = [0; 24];
-    put(&mut extensions, 0, &EXTENSION_BACKING_FORMAT.to_be_bytes());
-    put(&mut extensions, 4, &(name.len() as u32).to_be_bytes());
-    put(&mut extensions, 8, name);
-    put(head, HEADER_V3_BYTES, &extensions);
+    // What follows it stays.
+    let mut extension = [0; BACKING_FORMAT_BYTES];
+    put(&mut extension, 0, &EXTENSION_BACKING_FORMAT.to_be_bytes());
+    put(&mut extension, 4, &(name.len() as u32).to_be_bytes());
+    put(&mut extension, 8, name);
+    put(head, HEADER_V3_BYTES, &extension);
 }
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
@@ -119,6 +137,8 @@ pub(crate) struct Header {
     pub(crate) backing_format: Option<BackingFormatName>,
     pub(crate) backing_format_first: bool,
     pub(crate) bitmaps: u32,
+    /// Whose file it is; none: it does not say so.
+    pub(crate) owner: Option<Owner>,
     /// The file that guest data is in; none: this one.
     pub(crate) data_file: Option<Vec<u8>>,
     /// Whether that file is byte for byte what the guest sees.
@@ -181,6 +201,7 @@ impl Header {
             backing_format: None,
             backing_format_first: false,
             bitmaps: 0,
+            owner: None,
             data_file: None,
             data_is_raw: version == 3 && u64_at(bytes, 88)? & AUTOCLEAR_DATA_RAW != 0,
         };
@@ -219,6 +240,7 @@ impl Header {
                 }
                 EXTENSION_BITMAPS => self.bitmaps = u32_at(value, 0)?,
                 EXTENSION_DATA_FILE => self.data_file = Some(value.to_vec()),
+                EXTENSION_OWNER => self.owner = Owner::decode(value),
                 EXTENSION_CRYPTO => self.encrypted = true,
                 _ => {}
             }

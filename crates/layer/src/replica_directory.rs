@@ -16,9 +16,10 @@ use domain::{Attachment, DiskTarget, PointId, RecoveryPoint};
 use crate::backing::BackingFormat;
 use crate::error::LayerError;
 use crate::folder::Folder;
-use crate::inspect::{Gate, inspect};
+use crate::inspect::{Gate, GateRefusal, LayerInfo, inspect};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestDisk};
 use crate::name::FileName;
+use crate::owner::Owner;
 use crate::storage::{Storage, directory_name};
 use crate::writer::{LayerSpec, create_overlay, discard};
 
@@ -124,7 +125,19 @@ impl ReplicaDirectory {
     /// What the next layer of a disk is to be.
     pub fn next_layer(&self, target: &DiskTarget) -> Result<LayerSpec, LayerError> {
         let disk = self.disk(target)?;
-        Ok(LayerSpec { virtual_size: disk.virtual_size, backing: Some(disk.head()) })
+        let owner = Some(self.owner(target));
+        Ok(LayerSpec { virtual_size: disk.virtual_size, backing: Some(disk.head()), owner })
+    }
+
+    /// What the first file of a disk is to be.
+    #[must_use]
+    pub fn first_layer(&self, target: &DiskTarget, virtual_size: u64) -> LayerSpec {
+        LayerSpec { virtual_size, backing: None, owner: Some(self.owner(target)) }
+    }
+
+    /// Whose the files of a disk are.
+    pub(crate) fn owner(&self, target: &DiskTarget) -> Owner {
+        Owner { relationship: self.manifest.relationship, disk: target.clone() }
     }
 
     /// Keeps the VM's definition, replacing an older one at once.
@@ -200,6 +213,7 @@ impl ReplicaDirectory {
         let path =
             self.disk_folder(target).join(if folder.exists(ACTIVE)? { ACTIVE } else { layer.as_str() });
         let info = inspect(&path, Gate::Ours(Some(&self.disk(target)?.head())))?;
+        self.expect_owner(target, &path, &info)?;
         if folder.exists(ACTIVE)? {
             folder.publish(ACTIVE, layer.as_str())?;
         }
@@ -211,19 +225,48 @@ impl ReplicaDirectory {
         })
     }
 
-    /// Makes sure that every file of a disk is what the manifest says, by the headers. Reads no guest data.
+    /// Makes sure that every file of a disk is what the manifest says, by the headers. Reads no guest data. A file that an older
+    /// version made does not say whose it is; its place and its size have to do.
     pub fn check_chain(&self, target: &DiskTarget) -> Result<(), LayerError> {
         let disk = self.disk(target)?;
         let folder = self.disk_folder(target);
-        for (index, layer) in disk.layers.iter().enumerate() {
-            inspect(&folder.join(layer.as_str()), Gate::Ours(Some(&disk.below(index))))?;
+        // From the newest down: a disk has grown at most.
+        let (mut expected, mut is_exact) = (disk.virtual_size, true);
+        let mut judge = |path: &Path, info: &LayerInfo| {
+            self.expect_owner(target, path, info)?;
+            let found = info.virtual_size;
+            if found > expected || is_exact && found != expected {
+                let refusal = GateRefusal::Size { found, expected, is_exact };
+                return Err(LayerError::Gate { path: path.to_owned(), refusal });
+            }
+            (expected, is_exact) = (found, false);
+            Ok(())
+        };
+        for (index, layer) in disk.layers.iter().enumerate().rev() {
+            let path = folder.join(layer.as_str());
+            judge(&path, &inspect(&path, Gate::Ours(Some(&disk.below(index))))?)?;
         }
         if disk.base.format() == BackingFormat::Qcow2 {
-            let theirs = disk.base.file().starts_with('/');
-            let gate = if theirs { Gate::Foreign } else { Gate::Ours(None) };
-            inspect(&disk.base.resolve(&folder), gate)?;
+            let (path, theirs) = (disk.base.resolve(&folder), disk.base.file().starts_with('/'));
+            let info = inspect(&path, if theirs { Gate::Foreign } else { Gate::Ours(None) })?;
+            // The user's own disk, and an existing copy that a replica began from, had their size before.
+            if disk.base.file() == Self::base_name().as_str() {
+                judge(&path, &info)?;
+            }
         }
         Ok(())
+    }
+
+    /// A file that says whose it is must be this disk's.
+    fn expect_owner(&self, target: &DiskTarget, path: &Path, info: &LayerInfo) -> Result<(), LayerError> {
+        let expected = self.owner(target);
+        match &info.owner {
+            Some(found) if *found != expected => Err(LayerError::Gate {
+                path: path.to_owned(),
+                refusal: GateRefusal::Owner { found: found.clone(), expected },
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Files in the disks' folders that the manifest does not know: what interrupted work left behind. The caller

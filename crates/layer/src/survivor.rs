@@ -9,7 +9,7 @@
 //! ```
 //! Nothing that a VM wrote is deleted here: what was set aside is listed, and goes when a person says so.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use domain::{DiskTarget, PointId, Timestamp};
 
@@ -21,7 +21,7 @@ use crate::inspect::{Gate, inspect};
 use crate::manifest::Manifest;
 use crate::name::FileName;
 use crate::qemu_img;
-use crate::replica_directory::{ACTIVE, ReplicaDirectory};
+use crate::replica_directory::{ACTIVE, ReplicaDirectory, remove_if_empty};
 use crate::writer::{LayerSpec, create_overlay, discard};
 
 /// How the name of a file begins that holds what was set aside.
@@ -69,7 +69,11 @@ impl ReplicaDirectory {
             let virtual_size = self.size_at(target, &backing)?;
             // A crash in mid-creation leaves a partial file that holds nothing.
             discard(&folder, &name)?;
-            create_overlay(&folder, &name, LayerSpec { virtual_size, backing: Some(backing) })?;
+            create_overlay(
+                &folder,
+                &name,
+                LayerSpec { virtual_size, backing: Some(backing), owner: Some(self.owner(target)) },
+            )?;
         }
         Ok(self.active_path(target))
     }
@@ -93,8 +97,17 @@ impl ReplicaDirectory {
         }
     }
 
-    /// Gives up every point that is newer than this one, and deletes their layers. Repeating it is harmless.
+    /// Gives up every point that is newer than this one, and deletes their layers. Refused when the VM stands on one of them.
+    /// Repeating it is harmless.
     pub fn give_up_after(&mut self, point: PointId) -> Result<(), LayerError> {
+        if self.manifest.points.last().is_some_and(|newest| newest.point.id == point) {
+            // A run that was cut has done it, and the VM may have been merged onto the base since.
+            return self.delete_folded();
+        }
+        for target in self.disks_at(point)? {
+            let file = self.point_backing(point, &target)?.resolve(&self.disk_folder(&target));
+            self.expect_below_active(&target, &[&file])?;
+        }
         let sizes: Vec<(DiskTarget, u64)> = self
             .disks_at(point)?
             .into_iter()
@@ -114,20 +127,34 @@ impl ReplicaDirectory {
         self.delete_folded()
     }
 
+    /// The overlay of a disk, where there is one, stands on one of these files.
+    fn expect_below_active(&self, target: &DiskTarget, files: &[&Path]) -> Result<(), LayerError> {
+        match self.file_below_active(target)? {
+            Some(found) if !files.contains(&found.as_path()) => Err(LayerError::StandsElsewhere {
+                path: self.active_path(target),
+                found,
+                expected: files.iter().map(|file| file.to_path_buf()).collect(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Offers no point but this one: the files below it are about to become one. Repeating it is harmless.
     pub fn keep_only(&mut self, point: PointId) -> Result<(), LayerError> {
+        self.disks_at(point)?;
         self.update(|manifest| manifest.points.retain(|listed| listed.point.id == point))
     }
 
     /// What is to be merged below a VM that runs: the newest layer and the base, by their paths; none: nothing is left.
-    /// QEMU lets the overlay stand on the base when it has merged them.
+    /// QEMU lets the overlay stand on the base when it has merged them. An overlay that stands on anything else is refused: QEMU
+    /// would not find the newest layer below the VM.
     pub fn to_merge(&self, target: &DiskTarget) -> Result<Option<(PathBuf, PathBuf)>, LayerError> {
         let (disk, folder) = (self.disk(target)?, self.disk_folder(target));
         let Some(top) = disk.layers.last() else { return Ok(None) };
-        let base = disk.base.resolve(&folder);
-        let stands_on = inspect(&self.active_path(target), Gate::Foreign)?.backing;
-        let merged = stands_on.is_some_and(|name| folder.join(name) == base);
-        Ok((!merged).then(|| (folder.join(top.as_str()), base)))
+        let (top, base) = (folder.join(top.as_str()), disk.base.resolve(&folder));
+        self.expect_below_active(target, &[&top, &base])?;
+        let merged = self.file_below_active(target)?.is_some_and(|found| found == base);
+        Ok((!merged).then_some((top, base)))
     }
 
     /// Notes that QEMU has merged every layer of a disk into its base, and deletes them. Repeating it is harmless.
@@ -193,15 +220,15 @@ impl ReplicaDirectory {
     /// What was set aside, the oldest first.
     pub fn diverged(&self) -> Result<Vec<Diverged>, LayerError> {
         let mut found = Vec::new();
-        for disk in &self.manifest().disks {
-            let folder = self.disk_folder(&disk.target);
+        for target in self.disks_with_folders()? {
+            let folder = self.disk_folder(&target);
             for entry in std::fs::read_dir(&folder).map_err(LayerError::io("list", &folder))? {
                 let name = entry.map_err(LayerError::io("list", &folder))?.file_name();
                 let Some(at) = name.to_str().and_then(diverged_at) else { continue };
                 let path = folder.join(&name);
                 let extents = own_extents(&path)?;
                 let bytes = extents.iter().map(|(_, length)| length).sum();
-                found.push(Diverged { at, target: disk.target.clone(), path, bytes, pieces: extents.len() });
+                found.push(Diverged { at, target: target.clone(), path, bytes, pieces: extents.len() });
             }
         }
         found.sort_by_key(|one| (one.at, one.target.to_string()));
@@ -211,8 +238,8 @@ impl ReplicaDirectory {
     /// Deletes what was set aside at this time; gives how many files that were.
     pub fn remove_diverged(&self, at: Timestamp) -> Result<usize, LayerError> {
         let mut removed = 0;
-        for disk in &self.manifest().disks {
-            let folder = Folder::open(&self.disk_folder(&disk.target))?;
+        for target in self.disks_with_folders()? {
+            let folder = Folder::open(&self.disk_folder(&target))?;
             let (name, list) = (diverged_name(at), diverged_list_name(at));
             if folder.exists(name.as_str())? {
                 folder.remove(list.as_str())?;
@@ -220,8 +247,24 @@ impl ReplicaDirectory {
                 folder.sync()?;
                 removed += 1;
             }
+            if self.manifest().disk(&target).is_none() {
+                remove_if_empty(folder.path())?;
+            }
         }
         Ok(removed)
+    }
+
+    /// Disks that have a folder, those among them that went with the last point that had them.
+    fn disks_with_folders(&self) -> Result<Vec<DiskTarget>, LayerError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.path()).map_err(LayerError::io("list", self.path()))? {
+            let entry = entry.map_err(LayerError::io("list", self.path()))?;
+            let kind = entry.file_type().map_err(LayerError::io("look at", self.path()))?;
+            let target = entry.file_name().to_str().and_then(|name| DiskTarget::new(name).ok());
+            found.extend(target.filter(|_| kind.is_dir()));
+        }
+        found.sort();
+        Ok(found)
     }
 }
 

@@ -43,7 +43,7 @@ impl ReplicaDirectory {
                 BackingFormat::Qcow2 => inspect(&PathBuf::from(below.file()), Gate::Foreign)?.virtual_size,
                 BackingFormat::Raw => self.disk(target)?.virtual_size,
             };
-            let spec = LayerSpec { virtual_size, backing: Some(below) };
+            let spec = LayerSpec { virtual_size, backing: Some(below), owner: None };
             let made = create_overlay(folder.path(), &file, spec)?;
             Ok((target.clone(), made.path))
         };

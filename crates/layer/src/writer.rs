@@ -21,6 +21,7 @@ use crate::durable::Durable;
 use crate::error::LayerError;
 use crate::folder::Folder;
 use crate::name::FileName;
+use crate::owner::Owner;
 use crate::progress::{CALLER_STATE_BYTES_MAX, Progress, SIDECAR_BYTES_MAX};
 use crate::qcow2::{
     CLUSTER_BYTES, ENTRY_COPIED, ENTRY_ZERO, HEAD_BYTES, L2_COVERS_BYTES, L2_ENTRIES, REFCOUNTS_PER_BLOCK,
@@ -42,6 +43,8 @@ pub struct LayerSpec {
     pub virtual_size: u64,
     /// The file below; none for a base.
     pub backing: Option<Backing>,
+    /// Whose file it is; none: nobody asks.
+    pub owner: Option<Owner>,
 }
 
 /// A sealed layer.
@@ -259,7 +262,12 @@ impl LayerWriter {
         let tables = self.append_tables()?;
         self.flush()?;
         self.sync()?;
-        let head = encode_head(self.spec.virtual_size, self.spec.backing.as_ref(), &tables);
+        let head = encode_head(
+            self.spec.virtual_size,
+            self.spec.backing.as_ref(),
+            self.spec.owner.as_ref(),
+            &tables,
+        );
         self.file.write_all_at(&head, 0).map_err(LayerError::io("write the header of", &self.path))?;
         self.sync()?;
         self.folder.publish(&self.name.with_suffix(PARTIAL), self.name.as_str())?;

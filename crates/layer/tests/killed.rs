@@ -38,7 +38,7 @@ fn content(ordinal: u64) -> Vec<u8> {
 fn receive(directory: &ReplicaDirectory, ordinal: u64) {
     let folder = directory.disk_folder(&vda());
     let (file, spec) = if ordinal == 0 {
-        (ReplicaDirectory::base_name(), LayerSpec { virtual_size: SIZE, backing: None })
+        (ReplicaDirectory::base_name(), LayerSpec { virtual_size: SIZE, backing: None, owner: None })
     } else {
         (
             ReplicaDirectory::layer_name(ordinal, point(ordinal).id),

@@ -5,12 +5,14 @@ mod common;
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::disk_log::{CORNERS, DiskLog, record};
+use common::disk_log::{CORNERS, DiskLog, Moment, record};
 use common::{CLUSTER, assert_content, keep_newest, pattern, run, text};
+use domain::Timestamp;
 use domain::fixture::{point, vda};
 use layer::{
     FileName, LayerError, LayerSpec, LayerWriter, ReplicaDirectory, Scope, Storage, check_image, discard,
@@ -19,6 +21,15 @@ use layer::{
 const SIZE: u64 = 4 * CLUSTER;
 /// The points that are received; the one after them is what a VM wrote that ran here.
 const RECEIVED: u64 = 3;
+/// Two more points, before the VM is failed over from the first of them, twice: the second failover gives the other one up.
+const FAILED_OVER: u64 = RECEIVED + 2;
+const GIVEN_UP: u64 = RECEIVED + 3;
+/// When what the VM wrote in the first failover was set aside.
+const ASIDE: Timestamp = Timestamp(1_700_000_000_000);
+/// What the VM writes in each failover, to a cluster that no point writes.
+const IN_THE_FIRST: u8 = 0x51;
+const IN_THE_SECOND: u8 = 0x52;
+const OWN_CLUSTER: u64 = 3;
 const FOLDER_VARIABLE: &str = "LAYER_TEST_POWER_FOLDER";
 
 fn layer_of(ordinal: u64) -> FileName {
@@ -43,7 +54,7 @@ fn content(ordinal: u64) -> Vec<u8> {
 fn receive(directory: &ReplicaDirectory, ordinal: u64) {
     let folder = directory.disk_folder(&vda());
     let (file, spec) = match ordinal {
-        0 => (layer_of(0), LayerSpec { virtual_size: SIZE, backing: None }),
+        0 => (layer_of(0), LayerSpec { virtual_size: SIZE, backing: None, owner: None }),
         _ => (layer_of(ordinal), directory.next_layer(&vda()).expect("a spec")),
     };
     let mut writer = match LayerWriter::resume(&folder, &file, &spec) {
@@ -83,19 +94,86 @@ fn run_here(directory: &mut ReplicaDirectory) {
     directory.adopt_active(&vda(), &layer_of(ordinal)).expect("adopted");
 }
 
-/// Tells the recorder that whoever sent the point was told that it is safe.
-fn acknowledge(root: &Path, ordinal: u64) {
-    let mark = acknowledged(root, ordinal);
+/// Tells the recorder that somebody was told that this is done: the ordinal of a point that is safe, or a deed.
+fn acknowledge(root: &Path, what: impl Display) {
+    let mark = acknowledged(root, what);
     if !mark.exists() {
         std::fs::create_dir(mark).expect("a mark");
     }
 }
 
-fn acknowledged(root: &Path, ordinal: u64) -> PathBuf {
-    root.join(format!("acknowledged-{ordinal}"))
+fn acknowledged(root: &Path, what: impl Display) -> PathBuf {
+    root.join(format!("acknowledged-{what}"))
 }
 
-/// The whole life of a replica: made, filled, merged, promoted, demoted, merged to its base.
+/// What was acknowledged at a moment.
+#[derive(Hash, Debug)]
+struct Promise {
+    newest: Option<u64>,
+    set_aside: bool,
+    written: bool,
+}
+
+impl Promise {
+    fn at(moment: &Moment, root: &Path) -> Promise {
+        let sees = |what: &str| moment.sees(&acknowledged(root, what));
+        let newest = (0..=GIVEN_UP).rev().find(|it| moment.sees(&acknowledged(root, it)));
+        // From the decision on, the newer point may be there or not.
+        let newest = if sees("decision") { Some(FAILED_OVER) } else { newest };
+        Promise { newest, set_aside: sees("aside"), written: sees("writes") }
+    }
+}
+
+/// The VM runs here on an overlay over an older point.
+fn fail_over(directory: &ReplicaDirectory, byte: u8) {
+    let active = directory.create_active_at(&vda(), point(FAILED_OVER).id).expect("an overlay");
+    let write = format!("write -q -P {byte} {} {CLUSTER}", OWN_CLUSTER * CLUSTER);
+    run(&["qemu-io", "-f", "qcow2", "-c", &write, "-c", "flush", text(&active)]);
+}
+
+/// `disk` after the VM has written its cluster.
+fn written(mut disk: Vec<u8>, byte: u8) -> Vec<u8> {
+    disk[(OWN_CLUSTER * CLUSTER) as usize..].fill(byte);
+    disk
+}
+
+fn aside(directory: &ReplicaDirectory) -> PathBuf {
+    directory.disk_folder(&vda()).join(layer::diverged_name(ASIDE).as_str())
+}
+
+/// A failover is taken back, and another one is made final.
+fn survive(root: &Path, directory: &mut ReplicaDirectory) {
+    if !aside(directory).exists() {
+        let newest = directory.manifest().points.last().map_or(0, |point| point.point.ordinal);
+        for ordinal in newest + 1..=GIVEN_UP {
+            receive(directory, ordinal);
+            directory.add_point(point(ordinal), &[(vda(), layer_of(ordinal))]).expect("a point");
+            acknowledge(root, ordinal);
+        }
+        fail_over(directory, IN_THE_FIRST);
+    }
+    // Both are there only when the second failover has begun.
+    if !(aside(directory).exists() && directory.active_path(&vda()).exists()) {
+        directory.set_active_aside(&vda(), ASIDE).expect("set aside");
+        acknowledge(root, "aside");
+    }
+    fail_over(directory, IN_THE_SECOND);
+    acknowledge(root, "writes");
+    acknowledge(root, "decision");
+    directory.give_up_after(point(FAILED_OVER).id).expect("given up");
+    directory.keep_only(point(FAILED_OVER).id).expect("one point");
+    if let Some((top, base)) = directory.to_merge(&vda()).expect("known") {
+        // What QEMU does below a VM that runs.
+        run(&["qemu-img", "commit", "-q", "-f", "qcow2", "-d", "-b", text(&base), text(&top)]);
+        let active = directory.active_path(&vda());
+        let below = ["-b", "base.qcow2", "-F", "qcow2", text(&active)];
+        run(&[&["qemu-img", "rebase", "-q", "-u", "-f", "qcow2"], &below[..]].concat());
+    }
+    directory.layers_are_merged(&vda()).expect("merged");
+}
+
+/// The whole life of a replica: made, filled, merged, promoted, demoted, merged to its base; failed over and taken back, failed
+/// over for good.
 fn work(root: &Path) {
     let mut directory = common::directory(root, SIZE);
     let newest = directory.manifest().points.last().map(|point| point.point.ordinal);
@@ -116,7 +194,10 @@ fn work(root: &Path) {
         directory.add_point(point(ordinal), &[(vda(), layer_of(ordinal))]).expect("a point");
         acknowledge(root, ordinal);
     }
-    keep_newest(&mut directory, &vda(), Scope::All).expect("folded");
+    if newest <= Some(RECEIVED + 1) {
+        keep_newest(&mut directory, &vda(), Scope::All).expect("folded");
+    }
+    survive(root, &mut directory);
 }
 
 #[test]
@@ -137,7 +218,7 @@ fn put(state: &BTreeMap<PathBuf, Option<Vec<u8>>>, from: &Path, to: &Path) {
 }
 
 /// Whatever the manifest offers starts, and nothing that was acknowledged is missing; gives what is wrong.
-fn check_points(root: &Path, promised: Option<u64>) {
+fn check_points(root: &Path, promised: &Promise) {
     let newest = Storage::open(root).ok().and_then(|storage| {
         let directories = storage.replicas().expect("listed");
         let directory = ReplicaDirectory::open(directories.first()?).expect("a directory opens");
@@ -145,9 +226,23 @@ fn check_points(root: &Path, promised: Option<u64>) {
             let file = directory.disk_folder(&vda()).join(&point.files[&vda()]);
             assert_content(&file, &content(point.point.ordinal));
         }
+        if promised.set_aside {
+            assert_is_kept_aside(&directory);
+        }
+        if promised.written {
+            let active = directory.active_path(&vda());
+            assert_content(&active, &written(content(FAILED_OVER), IN_THE_SECOND));
+        }
         directory.manifest().points.last().map(|point| point.point.ordinal)
     });
-    assert!(newest >= promised, "{promised:?} was acknowledged, the newest point is {newest:?}");
+    assert!(newest >= promised.newest, "{promised:?} was acknowledged, the newest point is {newest:?}");
+}
+
+/// What the VM wrote before the first failover was taken back is there, and stands on nothing.
+fn assert_is_kept_aside(directory: &ReplicaDirectory) {
+    let info = layer::inspect(&aside(directory), layer::Gate::Foreign).expect("an image");
+    assert_eq!(info.backing, None);
+    assert_content(&aside(directory), &written(vec![0; SIZE as usize], IN_THE_FIRST));
 }
 
 /// Each different state that a power cut leaves, by the moments that `chosen` wants.
@@ -157,25 +252,29 @@ fn cut_the_power(log: &DiskLog, chosen: impl Fn(usize) -> bool) -> usize {
         if !chosen(number) {
             return;
         }
-        let promised = (0..=RECEIVED + 1).rev().find(|it| moment.sees(&acknowledged(log.root(), *it)));
+        let promised = Promise::at(moment, log.root());
         for survives in CORNERS {
             let mut state = moment.after_power_cut(survives, number);
             state.retain(|path, _| !text(path).contains("acknowledged-"));
             let mut hasher = DefaultHasher::new();
-            (&state, promised).hash(&mut hasher);
+            (&state, &promised).hash(&mut hasher);
             if !seen.insert(hasher.finish()) {
                 continue;
             }
             println!("moment {number}, {survives:?} survives, {promised:?} is promised");
             let root = tempfile::tempdir().expect("a folder");
             put(&state, log.root(), root.path());
-            check_points(root.path(), promised);
+            check_points(root.path(), &promised);
             work(root.path());
             let storage = Storage::open(root.path()).expect("storage");
             let directory = ReplicaDirectory::open(&storage.replicas().expect("listed")[0]).expect("opened");
             let base = directory.disk_folder(&vda()).join("base.qcow2");
-            assert_content(&base, &content(RECEIVED + 1));
+            assert_content(&base, &content(FAILED_OVER));
             assert_eq!(check_image(&base).expect("checked").corruptions, 0);
+            let active = directory.active_path(&vda());
+            assert_content(&active, &written(content(FAILED_OVER), IN_THE_SECOND));
+            assert_is_kept_aside(&directory);
+            assert_eq!(directory.remove_diverged(ASIDE).expect("removed"), 1);
             // As before each delta: removing a file is not made durable by itself.
             directory.discard_partials().expect("discarded");
             assert_eq!(directory.leftovers().expect("listed"), Vec::<PathBuf>::new());

@@ -55,7 +55,7 @@ fn world(layers: u64, foreign: bool) -> World {
     };
     let mut directory = ReplicaDirectory::create(&storage, manifest(base)).expect("a directory");
     if !foreign {
-        let spec = layer::LayerSpec { virtual_size: SIZE, backing: None };
+        let spec = layer::LayerSpec { virtual_size: SIZE, backing: None, owner: None };
         let mut writer =
             LayerWriter::create(&directory.disk_folder(&vda()), &base_name, spec).expect("a writer");
         writer.write(0, &content).expect("a write");
@@ -525,6 +525,29 @@ fn a_failover_changes_no_point_and_what_was_written_stands_alone_afterwards() {
     assert!(directory.diverged().expect("listed").is_empty());
 }
 
+/// What stands in the manifest, or is asked for, and what the VM stands on are two things.
+#[test]
+fn nothing_is_given_up_or_merged_that_the_vm_does_not_stand_on_as_expected() {
+    for foreign in [false, true] {
+        let World { _root, mut directory, contents } = world(4, foreign);
+        let overlay = directory.create_active_at(&vda(), point(2).id).expect("an overlay");
+        let before = directory.manifest().clone();
+        let elsewhere =
+            |refused: &layer::LayerError| matches!(refused, layer::LayerError::StandsElsewhere { .. });
+        for wrong in [1, 3] {
+            let refused = directory.give_up_after(point(wrong).id).expect_err("the VM stands on another");
+            assert!(elsewhere(&refused), "{refused}");
+        }
+        let refused = directory.to_merge(&vda()).expect_err("the newest layer is not below the VM");
+        assert!(elsewhere(&refused), "{refused}");
+        let refused = directory.keep_only(point(9).id).expect_err("nobody knows it");
+        assert!(matches!(refused, layer::LayerError::NoSuchPoint { .. }), "{refused}");
+        assert_eq!(directory.manifest(), &before);
+        assert_every_point_starts(&directory, &contents);
+        assert_content(&overlay, &contents[&2]);
+    }
+}
+
 #[test]
 fn a_failover_that_is_final_keeps_one_point_and_ends_on_one_file() {
     for foreign in [false, true] {
@@ -551,4 +574,23 @@ fn a_failover_that_is_final_keeps_one_point_and_ends_on_one_file() {
         assert_content(&overlay, &contents[&2]);
         assert!(directory.leftovers().expect("listed").is_empty());
     }
+}
+
+#[test]
+fn what_was_set_aside_of_a_disk_that_went_is_listed_until_a_person_removes_it() {
+    let World { _root, mut directory, .. } = world(2, false);
+    let overlay = directory.create_active_at(&vda(), point(2).id).expect("an overlay");
+    write_through(&overlay, 7 * CLUSTER, 0xAB);
+    directory.set_active_aside(&vda(), Timestamp(1234)).expect("set aside");
+    directory
+        .update(|manifest| {
+            manifest.have_disks(&[]);
+            manifest.points.clear();
+        })
+        .expect("the disk is gone, and every point that had it");
+    assert_eq!(directory.drop_retired().expect("dropped"), [vda()]);
+    let kept = directory.diverged().expect("listed");
+    assert_eq!((kept.len(), kept[0].bytes, kept[0].path.exists()), (1, CLUSTER, true));
+    assert_eq!(directory.remove_diverged(Timestamp(1234)).expect("removed"), 1);
+    assert!(directory.diverged().expect("listed").is_empty() && !directory.disk_folder(&vda()).exists());
 }

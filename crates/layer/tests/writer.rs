@@ -288,7 +288,7 @@ fn a_symlink_in_the_way_is_not_followed() {
 #[test]
 fn a_moment_that_is_made_durable_soon_can_be_gone_on_from_once_the_writer_is_gone() {
     let root = tempfile::tempdir().expect("a folder");
-    let spec = LayerSpec { virtual_size: 64 * CLUSTER, backing: None };
+    let spec = LayerSpec { virtual_size: 64 * CLUSTER, backing: None, owner: None };
     let mut writer = LayerWriter::create(root.path(), &name("soon"), spec.clone()).expect("begun");
     for cluster in 0..32_u64 {
         writer.write(cluster * CLUSTER, &vec![cluster as u8 + 1; CLUSTER as usize]).expect("written");

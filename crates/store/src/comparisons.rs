@@ -1,8 +1,9 @@
 //! What was asked for and what was found when both sides are compared.
 
-use domain::{RelationshipId, Timestamp};
+use domain::{Doubt, Epoch, RelationshipId, Timestamp};
 use rusqlite::{OptionalExtension, params};
 
+use crate::error::row;
 use crate::{Result, Store};
 
 /// What a relationship remembers of its comparisons.
@@ -24,7 +25,7 @@ impl Store {
     /// All of it; nothing of a relationship that was never compared.
     pub fn comparisons(&self, id: RelationshipId) -> Result<Comparisons> {
         let query = "SELECT resynchronize, verify_since_ms, verified_ms, mismatch FROM comparison WHERE relationship = ?1";
-        let row = |row: &rusqlite::Row<'_>| {
+        let columns = |row: &rusqlite::Row<'_>| {
             Ok(Comparisons {
                 resynchronize: row.get(0)?,
                 verify_since: row.get::<_, Option<u64>>(1)?.map(Timestamp),
@@ -32,7 +33,7 @@ impl Store {
                 mismatch: row.get(3)?,
             })
         };
-        let found = self.connection().query_row(query, [id.to_string()], row).optional()?;
+        let found = self.connection().query_row(query, [id.to_string()], columns).optional()?;
         Ok(found.unwrap_or_default())
     }
 
@@ -76,6 +77,28 @@ impl Store {
     pub fn mismatched(&self, id: RelationshipId, what: &str) -> Result<()> {
         let update = "UPDATE comparison SET verify_since_ms = NULL, mismatch = ?2 WHERE relationship = ?1";
         self.compared(id, update, what)
+    }
+
+    /// The points up to one are not known to be right: on the primary what it found, on the replica what it was told. A newer word
+    /// takes the place of an older one, which it includes.
+    pub fn set_doubt(&self, id: RelationshipId, doubt: &Doubt) -> Result<()> {
+        self.write(|transaction| {
+            let insert = "INSERT INTO doubt (relationship, epoch, ordinal, what) VALUES (?1, ?2, ?3, ?4)
+                          ON CONFLICT (relationship) DO UPDATE SET epoch = ?2, ordinal = ?3, what = ?4";
+            let values = params![id.to_string(), doubt.epoch.number(), doubt.ordinal, doubt.what];
+            transaction.execute(insert, values)?;
+            Ok(())
+        })
+    }
+
+    /// Which points are not known to be right; none: nothing was found.
+    pub fn doubt(&self, id: RelationshipId) -> Result<Option<Doubt>> {
+        let query = "SELECT epoch, ordinal, what FROM doubt WHERE relationship = ?1";
+        let columns =
+            |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?, row.get(2)?));
+        let found = self.connection().query_row(query, [id.to_string()], columns).optional()?;
+        let Some((epoch, ordinal, what)) = found else { return Ok(None) };
+        Ok(Some(Doubt { epoch: Epoch::new(epoch).ok_or_else(|| row("epoch 0"))?, ordinal, what }))
     }
 
     /// The first copy is carried by hand: how far that is, as JSON of the engine.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use domain::{CycleOutcome, CycleRecord, RelationshipId, Timestamp};
-use rusqlite::params;
+use rusqlite::{Row, params};
 
-use crate::{Result, Store};
+use crate::{Result, Store, number};
 
 impl Store {
     /// One cycle, for statistics. Those before `forget_before` go.
@@ -33,20 +33,19 @@ impl Store {
         let connection = self.connection();
         let query = "SELECT begun_ms, latency_ms, bytes, outcome, sent_bytes FROM cycle
                      WHERE relationship = ?1 AND begun_ms >= ?2";
-        let mut statement = connection.prepare(query)?;
-        let cycles = statement.query_map(params![id.to_string(), since.millis()], |columns| {
-            Ok(CycleRecord {
-                begun: Timestamp(columns.get(0)?),
-                latency: Duration::from_millis(columns.get(1)?),
-                bytes: columns.get(2)?,
-                sent_bytes: columns.get(4)?,
-                outcome: match columns.get::<_, String>(3)?.as_str() {
-                    "acknowledged" => CycleOutcome::Acknowledged,
-                    "missed" => CycleOutcome::Missed,
-                    _ => CycleOutcome::Failed,
-                },
-            })
-        })?;
+        let mut statement = connection.prepare_cached(query)?;
+        let cycles = statement.query_map(params![id.to_string(), since.millis()], cycle_of)?;
+        Ok(cycles.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// The newest `limit` cycles before the one with the number `before`, the newest first, each with its own number.
+    pub fn cycles(&self, id: RelationshipId, before: u64, limit: u32) -> Result<Vec<(u64, CycleRecord)>> {
+        let connection = self.connection();
+        let query = "SELECT begun_ms, latency_ms, bytes, outcome, sent_bytes, rowid FROM cycle
+                     WHERE relationship = ?1 AND rowid < ?2 ORDER BY rowid DESC LIMIT ?3";
+        let mut statement = connection.prepare_cached(query)?;
+        let numbered = |columns: &Row<'_>| Ok((columns.get(5)?, cycle_of(columns)?));
+        let cycles = statement.query_map(params![id.to_string(), number(before), limit], numbered)?;
         Ok(cycles.collect::<std::result::Result<_, _>>()?)
     }
 
@@ -57,4 +56,18 @@ impl Store {
             Ok(())
         })
     }
+}
+
+fn cycle_of(columns: &Row<'_>) -> rusqlite::Result<CycleRecord> {
+    Ok(CycleRecord {
+        begun: Timestamp(columns.get(0)?),
+        latency: Duration::from_millis(columns.get(1)?),
+        bytes: columns.get(2)?,
+        sent_bytes: columns.get(4)?,
+        outcome: match columns.get::<_, String>(3)?.as_str() {
+            "acknowledged" => CycleOutcome::Acknowledged,
+            "missed" => CycleOutcome::Missed,
+            _ => CycleOutcome::Failed,
+        },
+    })
 }

@@ -3,7 +3,8 @@
 use domain::Timestamp;
 use rusqlite::params;
 
-use crate::{Result, Store};
+use crate::forms::to_json;
+use crate::{Result, Store, number};
 
 /// How much an event matters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,26 +56,35 @@ impl Store {
         })
     }
 
-    /// The newest `limit` events after `since`, oldest first.
-    pub fn events(&self, vm_name: Option<&str>, since: u64, limit: u32) -> Result<Vec<Event>> {
+    /// The newest `limit` events after `since` and before `before`, oldest first; of all VMs and the host, or of those named.
+    pub fn events(
+        &self,
+        vm_names: Option<&[&str]>,
+        (since, before): (u64, u64),
+        limit: u32,
+    ) -> Result<Vec<Event>> {
         let connection = self.connection();
         let query = "SELECT sequence, at_ms, number, severity, vm_name, text FROM event
-                     WHERE sequence > ?1 AND (?2 IS NULL OR vm_name = ?2) ORDER BY sequence DESC LIMIT ?3";
+                     WHERE sequence > ?1 AND sequence < ?2
+                       AND (?3 IS NULL OR vm_name IN (SELECT value FROM json_each(?3)))
+                     ORDER BY sequence DESC LIMIT ?4";
         let mut statement = connection.prepare(query)?;
-        let events = statement.query_map(params![since, vm_name, limit], |columns| {
-            Ok(Event {
-                sequence: columns.get(0)?,
-                at: Timestamp(columns.get(1)?),
-                number: columns.get(2)?,
-                severity: match columns.get::<_, String>(3)?.as_str() {
-                    "info" => EventSeverity::Info,
-                    "warning" => EventSeverity::Warning,
-                    _ => EventSeverity::Critical,
-                },
-                vm_name: columns.get(4)?,
-                text: columns.get(5)?,
-            })
-        })?;
+        let names = vm_names.map(to_json);
+        let events =
+            statement.query_map(params![number(since), number(before), names, limit], |columns| {
+                Ok(Event {
+                    sequence: columns.get(0)?,
+                    at: Timestamp(columns.get(1)?),
+                    number: columns.get(2)?,
+                    severity: match columns.get::<_, String>(3)?.as_str() {
+                        "info" => EventSeverity::Info,
+                        "warning" => EventSeverity::Warning,
+                        _ => EventSeverity::Critical,
+                    },
+                    vm_name: columns.get(4)?,
+                    text: columns.get(5)?,
+                })
+            })?;
         let mut events: Vec<Event> = events.collect::<std::result::Result<_, _>>()?;
         events.reverse();
         Ok(events)

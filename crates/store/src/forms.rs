@@ -88,6 +88,6 @@ pub(crate) fn notices_from_text(text: &str) -> Result<Vec<Notice>> {
     Ok(forms.into_iter().map(notice).collect())
 }
 
-pub(crate) fn to_json(value: &impl Serialize) -> String {
+pub(crate) fn to_json(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).expect("plain data becomes JSON")
 }

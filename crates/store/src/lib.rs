@@ -3,12 +3,16 @@
 //! Calls block, shortly. Rows hold the wire's forms of the core types as JSON (`wire::message::form`): one reader for both
 //! distrusts them alike. What is *not* here: decisions, and the chains of layers (a replica directory explains itself).
 
+mod audit;
 mod authority;
+mod bell;
 mod boot;
 mod comparisons;
+mod console_sessions;
 mod cycles;
 mod error;
 mod events;
+mod forgotten;
 mod forms;
 mod freezes;
 mod guard;
@@ -31,11 +35,15 @@ use domain::HostId;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use uuid::Uuid;
 
+pub use audit::{AuditResult, Audited};
 pub use authority::AbandonVerdict;
+pub use bell::Listener;
 pub use boot::boot_id;
 pub use comparisons::Comparisons;
+pub use console_sessions::ConsoleSession;
 pub use error::StoreError;
 pub use events::{Event, EventSeverity};
+pub use forgotten::Ended;
 pub use freezes::Freeze;
 pub use guard::{Guard, GuardVerdict, HookSettings, hook_script, stale_copy};
 pub use peers::{InviteVerdict, Peer};
@@ -48,6 +56,7 @@ pub use wrappers::WrappedDisk;
 #[derive(Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    bell: bell::Bell,
 }
 
 /// Result of a store's method.
@@ -60,7 +69,9 @@ impl Store {
         let mut connection =
             Connection::open(path).map_err(|source| StoreError::Open { path: path.into(), source })?;
         schema::prepare(&mut connection)?;
-        Ok(Store { connection: Arc::new(Mutex::new(connection)) })
+        let bell = bell::Bell::default();
+        bell.hang_on(&connection);
+        Ok(Store { connection: Arc::new(Mutex::new(connection)), bell })
     }
 
     /// This host's id; `fresh` becomes it at the first call.
@@ -99,8 +110,10 @@ impl Store {
     fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        self.bell.clear();
         let value = body(&transaction)?;
         transaction.commit()?;
+        self.bell.ring();
         Ok(value)
     }
 }
@@ -108,6 +121,11 @@ impl Store {
 /// Definitions of VMs may hold secrets: the file is its owner's alone, and SQLite gives its companions the same mode.
 fn create_private(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+/// A number of ours as SQLite has them: those that it has not are beyond all that it holds.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn get_setting(transaction: &Transaction<'_>, key: &str) -> Result<Option<String>> {

@@ -66,13 +66,23 @@ impl Store {
         })
     }
 
-    /// The newest operations, the newest first.
-    pub fn operations(&self, limit: u32) -> Result<Vec<(Operation, Vec<Entry>)>> {
+    /// The newest `limit` operations that began before another one, the newest first; of all relationships, or of those given.
+    pub fn operations(
+        &self,
+        before: Option<OperationId>,
+        of: Option<&[RelationshipId]>,
+        limit: u32,
+    ) -> Result<Vec<(Operation, Vec<Entry>)>> {
         self.read(|transaction| {
-            let mut statement =
-                transaction.prepare("SELECT id FROM operation ORDER BY begun_ms DESC LIMIT ?1")?;
-            let ids: Vec<String> =
-                statement.query_map([limit], |row| row.get(0))?.collect::<std::result::Result<_, _>>()?;
+            let query = "SELECT id FROM operation
+                WHERE (?1 IS NULL OR (begun_ms, id) < (SELECT begun_ms, id FROM operation WHERE id = ?1))
+                  AND (?2 IS NULL OR relationship IN (SELECT value FROM json_each(?2)))
+                ORDER BY begun_ms DESC, id DESC LIMIT ?3";
+            let mut statement = transaction.prepare(query)?;
+            let of = of.map(|of| to_json(&of.iter().map(ToString::to_string).collect::<Vec<_>>()));
+            let ids =
+                statement.query_map(params![before.map(|id| id.to_string()), of, limit], |row| row.get(0))?;
+            let ids: Vec<String> = ids.collect::<std::result::Result<_, _>>()?;
             let operations = ids.iter().map(|id| read_operation(transaction, id));
             Ok(operations.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
         })

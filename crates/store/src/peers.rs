@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use uuid::Uuid;
 
 use crate::error::{StoreError, row};
+use crate::forgotten::forget_ended_with;
 use crate::{Result, Store};
 
 /// Another host that this one trusts.
@@ -94,6 +95,7 @@ impl Store {
             if used > 0 {
                 return Err(StoreError::PeerInUse);
             }
+            forget_ended_with(transaction, host)?;
             transaction.execute("DELETE FROM peer WHERE host = ?1", [host.to_string()])?;
             Ok(())
         })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use choreography::authority::Denied;
 use domain::{Epoch, HostId, Notice, Relationship, RelationshipId, Settings, Timestamp, VmId};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use uuid::Uuid;
 use wire::message::form::SettingsForm;
 
@@ -68,6 +68,12 @@ fn changed_one(rows: usize, id: RelationshipId) -> Result<()> {
     if rows == 1 { Ok(()) } else { Err(StoreError::NoRelationship(id)) }
 }
 
+/// With the row go its points and cycles; operations and events stay as history.
+pub(crate) fn delete(transaction: &Transaction<'_>, id: RelationshipId) -> Result<()> {
+    transaction.execute("DELETE FROM relationship WHERE id = ?1", [id.to_string()])?;
+    Ok(())
+}
+
 impl Store {
     /// A new relationship; refused when the VM has one.
     pub fn insert_relationship(&self, new: &Relationship, directory: Option<&PathBuf>) -> Result<()> {
@@ -117,16 +123,14 @@ impl Store {
         statement.query_row([vm.to_string()], |columns| Ok(record_of(columns))).optional()?.transpose()
     }
 
-    /// Forgets a relationship with its points and cycles; operations and events stay as history. Repeating is fine.
-    ///
-    /// Refused while an operation is open: the start hook would no longer know a VM that may belong to the other host.
+    /// Takes away a relationship that never came to be, with all its rows; one that ends is forgotten
+    /// ([`Store::forget_relationship`]). Refused while an operation is open. Repeating is fine.
     pub fn remove_relationship(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
             if let Some(open) = open_operation_id(transaction, id)? {
                 return Err(Denied::Busy(open.parse().map_err(row)?).into());
             }
-            transaction.execute("DELETE FROM relationship WHERE id = ?1", [id.to_string()])?;
-            Ok(())
+            delete(transaction, id)
         })
     }
 

@@ -73,6 +73,22 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE wrapper (
         vm TEXT NOT NULL, target TEXT NOT NULL, file TEXT NOT NULL, data TEXT NOT NULL, is_device INTEGER NOT NULL,
         PRIMARY KEY (vm, target)) STRICT;
+", "
+    CREATE TABLE audit (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, who TEXT NOT NULL, address TEXT,
+        role TEXT, verb TEXT NOT NULL, target TEXT, result TEXT, detail TEXT NOT NULL) STRICT;
+    CREATE INDEX operation_by_time ON operation (begun_ms, id);
+", "
+    CREATE TABLE console_session (
+        token_hash BLOB PRIMARY KEY, user TEXT NOT NULL, role TEXT NOT NULL, by_link INTEGER NOT NULL,
+        address TEXT NOT NULL, begun_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL, role_seen_ms INTEGER NOT NULL) STRICT;
+", "
+    CREATE TABLE forgotten (
+        relationship TEXT PRIMARY KEY, vm TEXT NOT NULL, peer TEXT NOT NULL, epoch INTEGER NOT NULL,
+        was_primary INTEGER NOT NULL) STRICT;
+    CREATE TABLE doubt (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, epoch INTEGER NOT NULL,
+        ordinal INTEGER NOT NULL, what TEXT NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -1,8 +1,10 @@
 //! What was written is there after the process died, is as it was, and repeating a method changes nothing.
 
+mod audit;
 mod authority;
 mod comparisons;
 mod failover;
+mod forgotten;
 mod guard;
 mod records;
 mod schema;

@@ -174,6 +174,17 @@ pub enum Request {
         /// Bytes; whole blocks, except at the end of the disk.
         length: u64,
     },
+    /// I have verified your copy, and it differs: your points up to this one are not known to be right.
+    Doubt {
+        /// Which relationship.
+        relationship: Uuid,
+        /// The primary's epoch.
+        epoch: u64,
+        /// Place in the order of points of the newest that is meant.
+        ordinal: u64,
+        /// What was found, for people.
+        what: String,
+    },
     /// So many bytes wait here to be replicated.
     Pending {
         /// Which relationship.
@@ -183,6 +194,43 @@ pub enum Request {
         /// Bytes of guest data that changed since the newest recovery point.
         bytes: u64,
     },
+    /// Show me a part of your host, for the screen of a person here.
+    View(View),
+}
+
+/// What a host asks to be shown of another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// Which part.
+    pub of: ViewOf,
+    /// Of a list: the page behind this one, in the words of the host that is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Of a list: at most so many entries.
+    pub limit: u32,
+    /// Of events: those of this VM, by its name, UUID or relationship.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// Of events: those after this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+}
+
+/// The parts of a host that can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ViewOf {
+    /// The host itself.
+    Host,
+    /// Its VMs, as far as they are replicated with the asking side.
+    Vms,
+    /// The relationships with the asking side.
+    Relationships,
+    /// The operations of those.
+    Operations,
+    /// The events of those.
+    Events,
 }
 
 /// What the asked daemon answers.
@@ -207,7 +255,7 @@ pub enum Answer {
     },
     /// To `Beliefs`.
     Beliefs(Box<Beliefs>),
-    /// To `PlanFailover`: the local API's own JSON of a plan or an operation.
+    /// To `PlanFailover` and `View`: the local API's own JSON.
     Relayed {
         /// JSON text.
         json: String,
@@ -271,6 +319,9 @@ pub struct Beliefs {
     /// Replicated disks that its newest recovery point does not have: they travel whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
+    /// The relationship has ended there: this is what it was last. A host of before answers `not-found` instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// A delta that the primary could go on with.
@@ -350,6 +401,7 @@ impl Request {
             | Request::Points { relationship, epoch }
             | Request::RemovePoint { relationship, epoch, .. }
             | Request::LeftToMerge { relationship, epoch }
+            | Request::Doubt { relationship, epoch, .. }
             | Request::Pending { relationship, epoch, .. }
             | Request::Digests { relationship, epoch, .. } => (relationship, epoch),
             Request::Hello {}
@@ -357,8 +409,29 @@ impl Request {
             | Request::Announce { .. }
             | Request::Abandon { .. }
             | Request::HandOver { .. }
-            | Request::News { .. } => return None,
+            | Request::News { .. }
+            | Request::View(_) => return None,
         };
         Some((RelationshipId(*relationship), Epoch::new(*epoch)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Beliefs;
+
+    #[test]
+    fn beliefs_of_a_daemon_of_before_are_read_and_those_of_a_living_relationship_are_read_by_it() {
+        let before =
+            r#"{"epoch":3,"phase":"Receiving","receives":true,"paused":false,"head":null,"partial":null}"#;
+        let read: Beliefs = serde_json::from_str(before).expect("the fields of before");
+        assert!(!read.ended && read.is_primary.is_none());
+        assert_eq!(
+            serde_json::to_string(&read).expect("text"),
+            before,
+            "a field that it does not know is refused"
+        );
+        let ended = serde_json::to_string(&Beliefs { ended: true, ..read.clone() }).expect("text");
+        assert_eq!(serde_json::from_str::<Beliefs>(&ended).expect("read"), Beliefs { ended: true, ..read });
     }
 }

@@ -17,6 +17,19 @@ pub const WHILE_IT_RUNS: &[Act] = &[
         cure: nothing,
     },
     Act {
+        name: "the disk shrinks, and grows back with zeroes that are in no bitmap",
+        act: |scene| {
+            let write = r#"qemu-monitor-command testVM01 --hmp 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -q -P 7 290M 4M"'"#;
+            let said = scene.host(0).sh(&format!("virsh {write}")).unwrap();
+            // qemu-io tells a failure in words only.
+            assert!(said.trim().is_empty(), "{said}");
+            scene.wait_cycles(2);
+            scene.patiently(0, "blockresize testVM01 vda 280MiB");
+        },
+        said: Said::Failing("disk vda shrank from 314572800 to 293601280 bytes"),
+        cure: |scene| scene.patiently(0, "blockresize testVM01 vda 300MiB"),
+    },
+    Act {
         name: "a disk is plugged in",
         act: |scene| {
             let file = format!("{IMAGE_FOLDER}/added.qcow2");

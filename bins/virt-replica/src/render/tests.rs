@@ -29,6 +29,7 @@ fn summary(vm: &str, health: Health) -> RelationshipSummary {
         last_synchronized_at_ms: Some(NOW - 42_000),
         paused: false,
         operation: None,
+        revision: String::new(),
     }
 }
 

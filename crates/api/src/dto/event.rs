@@ -1,9 +1,11 @@
 //! What happened, with numbers that can be looked up.
 
+use super::page::{LIMIT_MAX, Page};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How much an event matters.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Good to know.
@@ -15,7 +17,7 @@ pub enum Severity {
 }
 
 /// One event.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// Rises by one with each event of this host; `events --since` counts in it.
     pub sequence: u64,
@@ -33,7 +35,8 @@ pub struct Event {
 }
 
 /// Which events.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct EventQuery {
     /// Only those of this VM (name, UUID or relationship id).
     #[serde(default)]
@@ -43,10 +46,19 @@ pub struct EventQuery {
     pub since: Option<u64>,
     /// At most so many, the newest of them; none: [`EventQuery::LIMIT_DEFAULT`].
     #[serde(default)]
+    #[schemars(range(min = 1, max = LIMIT_MAX))]
     pub limit: Option<u32>,
+    /// The page that follows, with older events: what the `Link` of the page before says.
+    #[serde(default)]
+    pub after: Option<String>,
 }
 
 impl EventQuery {
     /// A few screens.
     pub const LIMIT_DEFAULT: u32 = 200;
+
+    /// Which page of them.
+    pub fn page(&self) -> Page {
+        Page { after: self.after.clone(), limit: self.limit }
+    }
 }

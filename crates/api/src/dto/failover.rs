@@ -1,10 +1,11 @@
 //! A failover that nobody planned, how it ends, and what is set aside by it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Start a VM from a recovery point of its replica.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct FailoverRequest {
     /// From which point, by its id; none: the newest.
     pub point: Option<String>,
@@ -19,7 +20,8 @@ pub struct FailoverRequest {
 }
 
 /// Take a failover back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CancelFailoverRequest {
     /// Turn the VM off when it does not shut down in time.
     #[serde(default)]
@@ -29,7 +31,7 @@ pub struct CancelFailoverRequest {
 }
 
 /// What only one host has of a VM's disks, kept apart since a failover.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DivergedView {
     /// By what it is removed: when it was set aside, milliseconds since 1970.
     pub id: String,
@@ -40,7 +42,7 @@ pub struct DivergedView {
 }
 
 /// What was set aside of one disk.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DivergedDisk {
     /// The disk.
     pub target: String,
@@ -55,7 +57,7 @@ pub struct DivergedDisk {
 }
 
 /// What was changed on one file system.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DivergedFileSystem {
     /// Where it is: `whole disk`, `partition 2`.
     pub place: String,
@@ -66,7 +68,7 @@ pub struct DivergedFileSystem {
 }
 
 /// A file of the guest.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DivergedFile {
     /// Its path in the file system.
     pub path: String,

@@ -1,11 +1,12 @@
 //! This host.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::settings::RateLimit;
 
 /// This host, as its daemon sees it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HostView {
     /// Its id, made once.
     pub id: String,
@@ -38,7 +39,8 @@ pub struct HostView {
 }
 
 /// Change what is not none.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct HostChange {
     /// Upper limit of all replication traffic.
     #[serde(default)]

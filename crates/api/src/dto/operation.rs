@@ -1,9 +1,11 @@
 //! One run of a procedure: its steps while it goes on, its report when it ended.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Hand a VM over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PlannedFailoverRequest {
     /// Reverse the replication direction after failover.
     pub reverse: bool,
@@ -29,7 +31,8 @@ impl Default for PlannedFailoverRequest {
 }
 
 /// Turn an operation round.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CancelRequest {
     /// Also when the other host's answer is missing: the operator vouches that it did not take over.
     #[serde(default)]
@@ -37,7 +40,7 @@ pub struct CancelRequest {
 }
 
 /// Where an operation stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperationState {
     /// Steps go on by themselves.
@@ -76,7 +79,7 @@ impl OperationState {
 }
 
 /// Where a step stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {
     /// Not begun.
@@ -109,7 +112,7 @@ impl StepState {
 }
 
 /// One row of the procedure.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct StepView {
     /// Its name in the table.
     pub name: String,
@@ -139,7 +142,7 @@ impl StepView {
 }
 
 /// Bytes on their way in the running step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Transfer {
     /// Sent and durable.
     pub bytes_done: u64,
@@ -149,7 +152,7 @@ pub struct Transfer {
 }
 
 /// The evidence of a handover. What was not measured is none.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Report {
     /// From the guest being off to the VM being resumed on the new primary.
@@ -173,7 +176,7 @@ impl Report {
 }
 
 /// An operation, running or ended.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct OperationView {
     /// The same on both hosts.
     pub id: String,

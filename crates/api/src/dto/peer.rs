@@ -1,21 +1,26 @@
 //! Hosts that trust each other.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Ask for a one-time token.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct InviteRequest {
     /// How long the token can be used, seconds.
+    #[schemars(range(min = 1, max = InviteRequest::VALID_SECONDS_MAX))]
     pub valid_seconds: u64,
 }
 
 impl InviteRequest {
     /// Long enough to walk to the other host, short enough to be forgotten.
     pub const VALID_SECONDS_DEFAULT: u64 = 3600;
+    /// Long enough for a host that is still to be delivered.
+    pub const VALID_SECONDS_MAX: u64 = 30 * 24 * 3600;
 }
 
 /// A token, shown once.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Invitation {
     /// The token; whoever holds it may pair once.
     pub token: String,
@@ -26,7 +31,8 @@ pub struct Invitation {
 }
 
 /// Use a token of another host.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct JoinRequest {
     /// What `peer invite` printed there.
     pub token: String,
@@ -36,7 +42,7 @@ pub struct JoinRequest {
 }
 
 /// A host that this one trusts.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Peer {
     /// Its id, made once.
     pub id: String,

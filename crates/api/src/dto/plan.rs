@@ -1,9 +1,10 @@
 //! What a change would do, shown before it is done.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One prerequisite by name.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// What is proved, for people: "Replica server is reachable".
     pub name: String,
@@ -18,7 +19,7 @@ pub struct Check {
 }
 
 /// What a change would do.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// What will happen, one sentence a line, in order.
     pub summary: Vec<String>,
@@ -64,7 +65,7 @@ impl Plan {
 }
 
 /// The answer to a change: a plan when it was a dry run, else what came of it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer<T> {
     /// Nothing was changed.
@@ -74,7 +75,7 @@ pub enum Answer<T> {
 }
 
 /// A change that has nothing more to tell than a sentence.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Done {
     /// What was done, for people.
     pub message: String,

@@ -1,9 +1,10 @@
 //! Recovery points: the list, and one made on demand.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A moment the replica can start from, with what its files tell.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PointView {
     /// Known to both sides by the same id.
     pub id: String,
@@ -28,7 +29,7 @@ pub struct PointView {
 }
 
 /// The recovery points of a VM, the oldest first.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PointList {
     /// The points.
     pub points: Vec<PointView>,
@@ -37,7 +38,7 @@ pub struct PointList {
 }
 
 /// The files of all recovery points of a VM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ChainView {
     /// How many points there are.
     pub points: u64,
@@ -49,8 +50,8 @@ pub struct ChainView {
 }
 
 /// Make a recovery point now.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct CreatePointRequest {
     /// What it is called; none: "on demand".
     pub tag: Option<String>,
@@ -59,7 +60,7 @@ pub struct CreatePointRequest {
 }
 
 /// A recovery point that was made on demand.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PointMade {
     /// The point.
     pub point: PointView,

@@ -1,12 +1,13 @@
 //! View Replication Health: one relationship, as the asked host sees it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::point::ChainView;
 use super::settings::{Compression, NewDisks, Thresholds};
 
 /// Which side the asked host is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Runs the VM and sends.
@@ -27,7 +28,7 @@ impl Mode {
 }
 
 /// The worst of the reasons.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
     /// All is as it should be.
@@ -51,7 +52,7 @@ impl Health {
 }
 
 /// Why health is not Normal.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// How bad.
     pub severity: Health,
@@ -63,7 +64,7 @@ pub struct Reason {
 }
 
 /// One line of `list`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RelationshipSummary {
     /// The relationship; the same on both sides.
     pub id: String,
@@ -91,10 +92,13 @@ pub struct RelationshipSummary {
     /// The operation under way, if one is.
     #[serde(default)]
     pub operation: Option<String>,
+    /// Another one whenever its role, epoch, state, settings, pause or operation has changed: what `If-Match` is compared with.
+    #[serde(default)]
+    pub revision: String,
 }
 
 /// All that is known of one relationship.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RelationshipDetail {
     /// What `list` shows.
     #[serde(flatten)]
@@ -167,7 +171,7 @@ pub struct RelationshipDetail {
 }
 
 /// A comparison of both sides.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ComparisonView {
     /// Why the disks are resynchronized; none: they are verified.
     #[serde(default)]
@@ -185,7 +189,7 @@ pub struct ComparisonView {
 }
 
 /// The cycles of the monitoring interval.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Statistics {
     /// Cycles that were due.
     pub cycles_due: u64,
@@ -211,7 +215,7 @@ pub struct Statistics {
 }
 
 /// How far a whole-disk copy is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct InitialCopy {
     /// Bytes acknowledged.
     pub bytes_done: u64,
@@ -234,7 +238,7 @@ impl InitialCopy {
 }
 
 /// One disk of the VM.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DiskView {
     /// Its name in the guest's definition.
     pub target: String,
@@ -246,7 +250,7 @@ pub struct DiskView {
 }
 
 /// A moment the replica can start from.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RecoveryPointView {
     /// Known to both sides by the same id.
     pub id: String,
@@ -259,7 +263,7 @@ pub struct RecoveryPointView {
 }
 
 /// May the VM start on this host? What libvirt's start hook asks when the host has come back from a crash.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub enum StartWord {
     /// It may.

@@ -1,9 +1,10 @@
 //! What an operator chooses for a relationship.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Whether frames are compressed on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// Always.
@@ -27,7 +28,7 @@ impl Compression {
 }
 
 /// A limit, or none; apart from "leave as it is".
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RateLimit {
     /// No limit.
@@ -48,7 +49,7 @@ impl RateLimit {
 }
 
 /// Test failovers that the replica server makes by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Drills {
     /// It makes none.
@@ -58,7 +59,7 @@ pub enum Drills {
 }
 
 /// Application-consistent recovery points.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FreezeEvery {
     /// The guest is never frozen.
@@ -68,7 +69,7 @@ pub enum FreezeEvery {
 }
 
 /// Which disks are copied.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskSelection {
     /// Every disk of the VM that is no CD-ROM and not read-only.
@@ -81,7 +82,7 @@ pub enum DiskSelection {
 }
 
 /// When health turns.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Thresholds {
     /// Warning above this share of missed cycles, percent.
     pub missed_cycles_percent_max: u8,
@@ -94,8 +95,8 @@ pub struct Thresholds {
 }
 
 /// Change what is not none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct ThresholdsChange {
     /// See [`Thresholds`].
     pub missed_cycles_percent_max: Option<u8>,
@@ -108,7 +109,7 @@ pub struct ThresholdsChange {
 }
 
 /// What becomes of a disk that is added to the VM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NewDisks {
     /// It is replicated by itself.
@@ -119,7 +120,8 @@ pub enum NewDisks {
 }
 
 /// Protect a VM.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct EnableRequest {
     /// The VM, by name or UUID.
     pub vm: String,
@@ -158,15 +160,16 @@ pub struct EnableRequest {
 }
 
 /// Take the first copies that were carried here.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ImportRequest {
     /// A directory of the daemon's host.
     pub directory: String,
 }
 
 /// Change what is not none.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct SettingsChange {
     /// Time between cycles, seconds.
     pub frequency_seconds: Option<u64>,
@@ -196,8 +199,8 @@ pub struct SettingsChange {
 
 /// Reverse the direction of an unprotected relationship. What is none is filled in from the original; what is given
 /// and differs from the original is refused by name.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReverseRequest {
     /// The new replica server: the old primary.
     pub peer: Option<String>,
@@ -208,7 +211,7 @@ pub struct ReverseRequest {
 }
 
 /// What becomes of the replica when a relationship ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplicaFate {
     /// Its files stay; they can be started by hand.
@@ -218,7 +221,8 @@ pub enum ReplicaFate {
 }
 
 /// End a relationship.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RemoveRequest {
     /// What becomes of the replica.
     pub replica: ReplicaFate,

@@ -1,10 +1,11 @@
 //! Test failovers: a throw-away copy of a VM, started from a recovery point while replication goes on.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Begin one.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct TestFailoverRequest {
     /// The recovery point's id; none: the newest.
     pub point: Option<String>,
@@ -34,7 +35,7 @@ impl Default for TestFailoverRequest {
 }
 
 /// Where one stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TestFailoverState {
     /// Its files, its network and its VM are made.
@@ -64,7 +65,7 @@ impl TestFailoverState {
 }
 
 /// Something that was looked at.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// What.
     pub what: String,
@@ -75,7 +76,7 @@ pub struct Finding {
 }
 
 /// One test failover.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TestFailoverView {
     /// Its id.
     pub id: String,

@@ -3,7 +3,9 @@
 use domain::{Epoch, HostId, OperationId, RelationshipId, Timestamp};
 use uuid::Uuid;
 
-use super::{Advice, Next, PATIENCE_MS, RestingState, advice, may_cancel, next, resting_state};
+use super::{
+    Advice, Next, PATIENCE_MS, RestingState, advice, may_cancel, may_leave_out, next, resting_state,
+};
 use crate::journal::{Entry, FORCED, Mark, StepState, fold};
 use crate::operation::{Operation, Options, Outcome, Side};
 use crate::table::{Place, Procedure, Step, Undo, spec};
@@ -233,6 +235,32 @@ fn a_procedure_of_one_host_does_every_step_and_is_turned_round_only_before_it_to
             let took_effect = may_cancel(procedure, &fold(&journal.0)).is_err();
             let wanted = if took_effect { Next::Do(step) } else { Next::End(Outcome::Undone) };
             assert_eq!(next(&operation, &progress), wanted, "{procedure:?} before {}", step.name());
+            journal.write(Mark::Done(step, String::new()));
+        }
+    }
+}
+
+#[test]
+fn a_merge_that_is_left_out_is_no_obstacle_and_nothing_else_can_be() {
+    for procedure in Procedure::ALL {
+        let operation = Operation { procedure, ..operation(Side::NewPrimary, false, true) };
+        let mut journal = Journal(Vec::new());
+        for step in procedure.steps() {
+            let left_out = may_leave_out(procedure, &fold(&journal.0));
+            assert_eq!(
+                left_out,
+                (step == Step::Merge).then_some(step),
+                "{procedure:?} before {}",
+                step.name()
+            );
+            if let Some(step) = left_out {
+                let mut journal = Journal(journal.0.clone());
+                journal.write(Mark::Failed(step, "no room".into()));
+                journal.write(Mark::Skipped(step, "left out".into()));
+                let progress = fold(&journal.0);
+                assert_eq!(next(&operation, &progress), Next::Do(Step::Report));
+                assert_eq!(may_leave_out(procedure, &progress), None);
+            }
             journal.write(Mark::Done(step, String::new()));
         }
     }

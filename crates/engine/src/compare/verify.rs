@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use domain::RecoveryPoint;
+use domain::{Doubt, RecoveryPoint};
 use serde::Serialize;
 use store::Record;
 use wire::digests::BLOCK_BYTES;
@@ -60,6 +60,7 @@ pub(crate) async fn verify(
         Err(error) => Err(error),
     };
     source.close(engine).await;
+    engine.tell_doubt(record).await;
     match found {
         Err(error) if error.code != Code::Unavailable => {
             engine.store().unverified(record.relationship.id).map_err(Refusal::failed)?;
@@ -96,6 +97,8 @@ fn judge(
         head.id,
         path.display()
     );
+    let doubt = Doubt { epoch: record.relationship.epoch, ordinal: head.ordinal, what: what.clone() };
+    engine.store().set_doubt(id, &doubt).map_err(Refusal::failed)?;
     engine.store().mismatched(id, &what).map_err(Refusal::failed)?;
     engine.event(Number::MismatchFound, name, what);
     Ok(())

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use choreography::{Mark, Step};
-use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, vm_argument};
+use choreography::{Mark, OtherHost, Step};
+use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, shell_word, vm_argument};
+use hypervisor::VmState;
 use store::Record;
 
 use crate::compare::serve;
 use crate::operation::Run;
 use crate::{
-    Code, Engine, Refusal, Result, blocking, clock, comeback, guest_files, receive, replica, visible,
+    Code, Engine, Refusal, Result, blocking, chain, clock, comeback, guest_files, receive, replica, visible,
 };
 
 /// Pause between two looks how far a merge is.
@@ -28,7 +29,12 @@ impl Run<'_> {
         replica::expect_untouched(&self.record)?;
         // What this host wrote as an old primary is kept before anything can be written over it.
         self.engine.expect_covered(&self.record)?;
-        comeback::set_aside(self.engine, &self.record).await?;
+        comeback::set_aside(self.engine, &self.record)
+            .await
+            .map_err(|error| not_kept(&self.record, error))?;
+        // A host that was primary for long, or whose store failed once, knows other points than its files hold. What is failed over
+        // to must be known: everything after this counts from it.
+        chain::know_points(self.engine, self.operation.relationship, &replica::directory(&self.record)?)?;
         let options = &self.operation.options;
         let point = replica::point(&self.record, options.point)?.id;
         let now = clock::now();
@@ -40,26 +46,26 @@ impl Run<'_> {
     }
 
     /// A copy that is stale now is told so before this one starts: from then on nothing starts it. One that does not answer learns
-    /// it when it does. Refused while the VM runs there: it was off when it was asked, and a handover that is undone, or a person,
-    /// has started it since.
+    /// it when it does. Refused while it does not say that the VM is off there: a handover that is undone, or a person, may have
+    /// started it since it was asked.
     pub(crate) async fn tell_of_failover(&self) -> Result<()> {
         let record = self.engine.record(self.operation.relationship)?;
         let (peer, vm) = (self.engine.peer_name(&record), vm_argument(&record.relationship.vm_name));
-        match self.engine.hear_peer_in_a_hurry(&record, TELL_DEADLINE).await {
-            Ok(beliefs) if beliefs.vm_runs == Some(true) && !self.operation.options.force => {
-                let found =
-                    format!("the VM was started on {peer} meanwhile, and is not started here as well");
-                let cure = format!(
-                    "on {peer}: virsh shutdown {vm}, and it starts here; or here: virt-replica cancel-failover {vm}"
-                );
-                Err(Refusal::new(Code::Refused, found, cure))
-            }
-            Ok(_) => Ok(()),
-            Err(silent) => {
-                tracing::info!(%silent, "the other host will learn of the failover later");
-                Ok(())
-            }
+        let other = self.engine.ask_whether_it_runs(&record, TELL_DEADLINE).await;
+        if other == OtherHost::Silent {
+            tracing::info!(%peer, "the other host will learn of the failover later");
         }
+        if other.lets_start(self.operation.options.force) {
+            return Ok(());
+        }
+        let found = match other {
+            OtherHost::Runs => format!("the VM was started on {peer} meanwhile"),
+            _ => format!("{peer} was asked again: {}", other.words()),
+        };
+        let cure = format!(
+            "on {peer}: virsh shutdown {vm}, and it starts here; or here: virt-replica cancel-failover {vm}"
+        );
+        Err(Refusal::new(Code::Refused, format!("{found}; it is not started here as well"), cure))
     }
 
     /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended.
@@ -110,6 +116,16 @@ impl Run<'_> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
         let (engine, vm) = (self.engine, self.record.relationship.vm);
+        // One that passed the guard just before the right to run was given back: its files are not moved from under it.
+        if engine.vm_state(&self.record).await?.is_some_and(VmState::is_active) {
+            let found =
+                "the VM was started again, and belongs to the other host now: two writers, if it runs there";
+            let cure = format!(
+                "here, and at once: virsh shutdown {}; what it wrote is kept aside",
+                vm_argument(&self.record.relationship.vm_name)
+            );
+            return Err(Refusal::new(Code::Refused, found, cure));
+        }
         let (directory, at) = (replica::directory(&self.record)?, self.operation.begun);
         // With the definition go the checkpoints of what is set aside.
         engine.hypervisor(move |it| it.undefine(vm)).await?;
@@ -153,12 +169,14 @@ impl Run<'_> {
 
     /// QEMU merges what lies below the overlay, while the VM runs.
     pub(crate) async fn merge(&self) -> Result<String> {
-        let (engine, vm, point) = (self.engine, self.record.relationship.vm, self.head()?.id);
+        let (engine, vm) = (self.engine, self.record.relationship.vm);
         let slot = engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
+        // Newer ones were given up when it was settled.
+        let point = replica::point(&self.record, None)?.id;
         let targets = keep_only(&self.record, point).await?;
         for target in &targets {
-            while let Some((top, base)) = to_merge(&self.record, target).await? {
+            if let Some((top, base)) = to_merge(&self.record, target).await? {
                 if !self.state().await?.is_active() {
                     let cure = format!("virsh start {}", vm_argument(&self.record.relationship.vm_name));
                     return Err(Refusal::new(
@@ -170,23 +188,89 @@ impl Run<'_> {
                 let disk = target.clone();
                 engine.hypervisor(move |it| it.begin_merge(vm, &disk, &top, &base)).await?;
                 engine.reach("merge.under way").await;
-                loop {
-                    let disk = target.clone();
-                    let Some((done, total)) = engine.hypervisor(move |it| it.merging(vm, &disk)).await?
-                    else {
-                        break;
-                    };
+                while let Some((done, total)) = self.merging(target).await? {
                     slot.show_progress(done, total, self.operation.begun);
                     tokio::time::sleep(MERGE_LOOK).await;
                 }
+                slot.stop_progress();
             }
-            slot.stop_progress();
             engine.reach("merge.merged").await;
-            let (mut directory, target) = (replica::directory(&self.record)?, target.clone());
-            blocking(move || directory.layers_are_merged(&target).map_err(Refusal::failed)).await?;
+            self.note_merged(target).await?;
         }
         Ok("the VM's disks stand on one file each".into())
     }
+
+    async fn merging(&self, target: &DiskTarget) -> Result<Option<(u64, u64)>> {
+        let (vm, disk) = (self.record.relationship.vm, target.clone());
+        self.engine.hypervisor(move |it| it.merging(vm, &disk)).await
+    }
+
+    /// The manifest follows what QEMU has merged. A merge that ended before its end (QEMU ran out of space, say) is told, and tried
+    /// again after a pause; the disk reads as before.
+    async fn note_merged(&self, target: &DiskTarget) -> Result<()> {
+        if let Some((top, base)) = to_merge(&self.record, target).await? {
+            let found = format!(
+                "QEMU ended the merge of disk {target} before all of it was in {}: what is below {} may be larger than the space \
+                 that is left",
+                base.display(),
+                top.display()
+            );
+            let folder = shell_word(&base.parent().unwrap_or(&base).to_string_lossy());
+            let cure = format!("make room: df -h {folder}; it is tried again by itself");
+            return Err(Refusal::new(Code::Failed, found, cure));
+        }
+        let (mut directory, target) = (replica::directory(&self.record)?, target.clone());
+        blocking(move || directory.layers_are_merged(&target).map_err(Refusal::failed)).await
+    }
+
+    /// A merge that a person left out may be under way, or at its end: the files are told as they are before anything else is done
+    /// with them.
+    pub(crate) async fn conclude_merge(&self) -> Result<()> {
+        let slot = self.engine.slot(self.operation.relationship);
+        let _alone = slot.replica.lock().await;
+        let vm = self.record.relationship.vm;
+        let facts =
+            self.engine.hypervisor(move |it| it.vm(vm)).await?.filter(|facts| facts.state.is_active());
+        let targets: Vec<DiskTarget> = replica::directory(&self.record)?
+            .manifest()
+            .current_disks()
+            .map(|disk| disk.target.clone())
+            .collect();
+        for target in &targets {
+            let is_there =
+                facts.as_ref().is_some_and(|facts| facts.disks.iter().any(|disk| disk.target == *target));
+            if is_there && self.merging(target).await?.is_some() {
+                let vm = vm_argument(&self.record.relationship.vm_name);
+                let found = format!("QEMU still merges what lies below disk {target}");
+                return Err(Refusal::new(
+                    Code::Busy,
+                    found,
+                    format!("wait, or end it: virsh blockjob {vm} {target} --abort"),
+                ));
+            }
+            let left = to_merge(&self.record, target).await;
+            if left.as_ref().is_ok_and(Option::is_none) {
+                self.note_merged(target).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nothing can be started over what only this host has, and no force skips that.
+fn not_kept(record: &Record, error: Refusal) -> Refusal {
+    let found = format!(
+        "what this host wrote as the old primary must be set aside first, and cannot be: {}",
+        error.detail
+    );
+    let path = record.directory.clone().unwrap_or_default();
+    let again = format!(
+        "make room for it (df -h {}), then again: virt-replica failover {}",
+        shell_word(&path.to_string_lossy()),
+        vm_argument(&record.relationship.vm_name)
+    );
+    let cure = if error.cure.is_empty() { again } else { format!("{}; {again}", error.cure) };
+    Refusal { detail: found, cure, ..error }
 }
 
 async fn keep_only(record: &Record, point: PointId) -> Result<Vec<DiskTarget>> {
@@ -227,6 +311,10 @@ impl Engine {
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);
         let _alone = slot.replica.lock().await;
+        if let Phase::FailedOver { .. } = relationship.phase {
+            // The point that it was from becomes the newest that is known: it must be among them.
+            chain::know_points(self, relationship.id, &replica::directory(record)?)?;
+        }
         self.store().settle(relationship.id, within, clock::now()).map_err(Refusal::failed)?;
         self.reach("settle.stored").await;
         let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();

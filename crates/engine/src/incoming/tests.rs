@@ -177,6 +177,10 @@ fn a_disk_that_shrank_is_refused_before_anything_is_written() {
     smaller.disks[1].virtual_size -= CLUSTER;
     let refused = Incoming::plan(&directory, &smaller).err().expect("refused");
     assert_eq!(refused.code, Code::Refused);
-    assert!(refused.detail.contains("vdb shrank"), "{}", refused.detail);
+    assert!(
+        refused.detail.contains("disk vdb has") && refused.cure.contains("virsh blockresize"),
+        "{}",
+        refused.detail
+    );
     assert!(directory.leftovers().expect("listed").is_empty());
 }

@@ -101,6 +101,7 @@ fn check_moved(seen: &str, now: &str, expected: Option<(&str, &str)>) {
         target: disk.target.to_string(),
         file: disk.source,
         size_bytes: None,
+        largest_bytes: None,
         bus: Some(disk.bus),
     };
     let before = Seen { disks: disks(seen).into_iter().map(disk).collect(), ..Seen::default() };

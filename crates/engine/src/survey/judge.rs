@@ -221,7 +221,9 @@ fn bitmaps_missing(facts: &VmFacts, obstacles: &[&Obstacle]) -> (String, String)
     (words.join("; "), cure)
 }
 
-fn obstacle_words(obstacle: &Obstacle) -> String {
+/// What keeps a VM from being replicated, in words.
+#[must_use]
+pub fn obstacle_words(obstacle: &Obstacle) -> String {
     match obstacle {
         Obstacle::Passthrough(what) => format!("{what} of this host is passed through to the VM"),
         Obstacle::SharedDirectory(what) => format!("directory {what} of this host is shared with the VM"),

@@ -9,7 +9,7 @@ use hypervisor::GuestAddress;
 use tokio::time::Instant;
 
 use super::{Finding, TestView, network};
-use crate::{Engine, Refusal, Result, clock};
+use crate::{Engine, Refusal, Result, clock, replica};
 
 /// How long one question to the agent may take.
 const AGENT_DEADLINE: Duration = Duration::from_secs(5);
@@ -29,6 +29,10 @@ pub(super) async fn check(engine: &Engine, test: &TestView, watched: bool) -> Re
     let agent = boot.ok;
     engine.know(test.id, |facts| facts.boot_ms = boot_ms)?;
     let mut findings = vec![boot];
+    let record = engine.record(test.relationship)?;
+    if let Some(what) = engine.doubted(&record, &replica::point(&record, Some(test.point))?)? {
+        findings.push(finding("recovery point", None, format!("not known to be right: {what}")));
+    }
     let options = &test.facts.options;
     if options.probe.is_some() || options.probe_port.is_some() {
         match agent {

@@ -22,7 +22,7 @@ pub fn name(text: &str) -> FileName {
 
 pub fn spec(virtual_size: u64, backing: Option<&str>) -> LayerSpec {
     let backing = backing.map(|file| Backing::new(file, BackingFormat::Qcow2).expect("a backing file"));
-    LayerSpec { virtual_size, backing }
+    LayerSpec { virtual_size, backing, owner: None }
 }
 
 /// Runs a command that must succeed.

@@ -1,6 +1,6 @@
 //! What was asked for stays asked for until it is done, also when two things are asked for at once.
 
-use domain::{RelationshipId, Timestamp};
+use domain::{Doubt, Epoch, RelationshipId, Timestamp};
 
 use super::{id, store};
 use crate::Comparisons;
@@ -32,4 +32,19 @@ fn wishes_are_kept_apart_and_end_with_what_fulfils_them() {
     assert_eq!(now(), Comparisons { verified: Some(Timestamp(9)), ..Comparisons::default() });
     store.remove_relationship(relationship).expect("a write");
     assert_eq!(now(), Comparisons::default());
+}
+
+#[test]
+fn what_is_doubted_outlives_the_daemon_and_the_newest_word_counts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relationship, before) = (RelationshipId(id(1)), store(&dir));
+    assert_eq!(before.doubt(relationship).expect("a read"), None);
+    let doubt = |ordinal| Doubt { epoch: Epoch::FIRST, ordinal, what: format!("{ordinal} blocks") };
+    for ordinal in [2, 5] {
+        before.set_doubt(relationship, &doubt(ordinal)).expect("a write");
+    }
+    drop(before);
+    let store = store(&dir);
+    store.resynchronized(relationship).expect("what repairs the newest point repairs none below it");
+    assert_eq!(store.doubt(relationship).expect("a read"), Some(doubt(5)));
 }

@@ -11,7 +11,7 @@ use domain::{
 };
 
 use super::{entry, id, operation, relationship, store};
-use crate::{Event, EventSeverity, InviteVerdict, Peer, Pending, StoreError};
+use crate::{ConsoleSession, Event, EventSeverity, InviteVerdict, Peer, Pending, StoreError};
 
 const ID: RelationshipId = RelationshipId(uuid::Uuid::from_u128(1));
 
@@ -37,6 +37,31 @@ fn a_relationship_comes_back_as_it_was_and_a_second_one_for_the_vm_is_refused() 
     assert_eq!(store.relationship_by_vm(VmId(id(2))).expect("a read"), Some(record));
     let second = Relationship { id: RelationshipId(id(9)), ..relationship() };
     assert!(matches!(store.insert_relationship(&second, None), Err(StoreError::Duplicate)));
+}
+
+#[test]
+fn a_session_of_the_console_outlives_the_process_until_it_is_forgotten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let before = store(&dir);
+    let session = |number: u8| ConsoleSession {
+        token_hash: [number; 32],
+        user: "anna".into(),
+        role: "operator".into(),
+        by_link: number == 2,
+        address: "2001:db8::1".into(),
+        begun: Timestamp(1),
+        used: Timestamp(2),
+        role_seen: Timestamp(3),
+    };
+    for number in [1, 2] {
+        before.keep_console_session(&session(number)).expect("kept");
+    }
+    let used = ConsoleSession { used: Timestamp(9), ..session(2) };
+    before.keep_console_session(&used).expect("its new state");
+    before.forget_console_session(&session(1).token_hash).expect("forgotten");
+    before.forget_console_session(&session(1).token_hash).expect("repeated");
+    std::mem::forget(before); // as after kill -9: nothing is closed
+    assert_eq!(store(&dir).console_sessions().expect("a list"), [used]);
 }
 
 #[test]
@@ -147,7 +172,7 @@ fn one_operation_at_a_time_and_lines_are_kept_once() {
     store.end_operation(OperationId(id(7)), &ended).expect("ended");
     assert!(store.has_ended(OperationId(id(7))).expect("a read"));
     store.begin_operation(&operation(8), &[]).expect("the next one");
-    assert_eq!(store.operations(10).expect("a list").len(), 2);
+    assert_eq!(store.operations(None, None, 10).expect("a list").len(), 2);
 }
 
 #[test]
@@ -236,13 +261,16 @@ fn cycles_and_events_come_back_and_go_when_they_are_old() {
         let (severity, vm_name) = (EventSeverity::Warning, vm.map(str::to_owned));
         store.add_event(&Event { sequence: 0, at, number, severity, vm_name, text }).expect("kept");
     }
-    let numbers = |vm, since, limit| -> Vec<u32> {
-        let events = store.events(vm, since, limit).expect("a list");
+    let numbers = |vms: Option<&[&str]>, between, limit| -> Vec<u32> {
+        let events = store.events(vms, between, limit).expect("a list");
         events.iter().map(|event| event.number).collect()
     };
-    assert_eq!(numbers(None, 0, 2), [101, 102], "the newest, oldest first");
-    assert_eq!(numbers(None, 1, 9), [101, 102]);
-    assert_eq!(numbers(Some("one"), 0, 9), [100]);
+    assert_eq!(numbers(None, (0, u64::MAX), 2), [101, 102], "the newest, oldest first");
+    assert_eq!(numbers(None, (1, 9), 9), [101, 102]);
+    assert_eq!(numbers(Some(&["one"]), (0, 9), 9), [100]);
+    assert_eq!(numbers(Some(&["one", "two"]), (0, 9), 9), [100, 101]);
+    assert_eq!(numbers(None, (0, 3), 1), [101], "the page before");
+    assert_eq!(numbers(Some(&[]), (0, 9), 9), Vec::<u32>::new());
 }
 
 #[test]

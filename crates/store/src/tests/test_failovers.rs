@@ -1,9 +1,10 @@
 //! A test failover pins its point until it has ended, and none begins beside an operation.
 
 use choreography::authority::Denied;
-use domain::{PointId, RelationshipId, TestId, Timestamp, VmId};
+use choreography::{Mark, Operation, Outcome, Procedure, Step};
+use domain::{Epoch, Phase, PointId, RelationshipId, TestId, Timestamp, VmId};
 
-use super::{id, operation, store};
+use super::{entry, id, operation, store};
 use crate::{StoreError, TestFailover, TestState};
 
 fn test(number: u128, point: u128) -> TestFailover {
@@ -65,4 +66,27 @@ fn no_operation_begins_beside_one() {
         store.move_test(TestId(id(10)), from, to).expect("moved");
     }
     store.begin_operation(&operation(9), &[]).expect("begun");
+}
+
+#[test]
+fn a_failover_goes_past_one_and_is_taken_back_past_it_and_what_it_reads_is_not_given_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    store.begin_test(&test(10, 5)).expect("begun");
+    let failover = Operation { procedure: Procedure::Failover, ..operation(9) };
+    store.begin_operation(&failover, &[]).expect("a disaster does not wait");
+    let phase = Phase::FailedOver { since: Timestamp(6), point: PointId(id(5)), timer: None };
+    store.take_over(&failover, &phase, &entry(Mark::Done(Step::TakeOver, String::new()))).expect("taken");
+    store.end_operation(failover.id, &entry(Mark::Ended(Outcome::Completed))).expect("ended");
+    let then = |number, procedure| Operation {
+        procedure,
+        proposed_epoch: Epoch::FIRST.next().next(),
+        ..operation(number)
+    };
+    let complete = store.begin_operation(&then(11, Procedure::CompleteFailover), &[]);
+    assert!(matches!(complete, Err(StoreError::Denied(Denied::Tested))), "{complete:?}");
+    let cancel = then(12, Procedure::CancelFailover);
+    store.begin_operation(&cancel, &[]).expect("its files stay as they are");
+    store.give_back(&cancel, &entry(Mark::Done(Step::GiveBack, String::new()))).expect("given back");
+    assert_eq!(store.pins(RelationshipId(id(1))).expect("pins"), [PointId(id(5))]);
 }

@@ -1,0 +1,104 @@
+//! Protecting a VM, its settings, and the end of it, as they are asked for.
+
+use api::Problem;
+use api::dto::{self, Answer, Done};
+
+use crate::choices::changed;
+use crate::problems::{checks_hold, problem, shown};
+use crate::service::Daemon;
+use crate::views;
+
+impl Daemon {
+    pub(crate) async fn protect(
+        &self,
+        request: dto::EnableRequest,
+        dry_run: bool,
+    ) -> Result<Answer<dto::RelationshipSummary>, Problem> {
+        let wanted = self.enable_request(&request).await?;
+        if let Some(record) = self.engine.enabled_already(&wanted) {
+            return Ok(Answer::Done(views::summary(&self.engine, &record).map_err(problem)?));
+        }
+        let plan = self.engine.plan_enable(&wanted).await.map_err(problem)?;
+        let summary = vec![
+            format!("VM {} will be replicated to {}.", request.vm, request.peer),
+            format!(
+                "A cycle runs every {} s; the VM runs on meanwhile.",
+                wanted.settings.frequency.seconds()
+            ),
+        ];
+        let shown = shown(summary, &plan, false);
+        if dry_run {
+            return Ok(Answer::Planned(shown));
+        }
+        checks_hold(&shown)?;
+        let id = self.engine.enable(wanted).await.map_err(problem)?;
+        let record = self.engine.record(id).map_err(problem)?;
+        Ok(Answer::Done(views::summary(&self.engine, &record).map_err(problem)?))
+    }
+
+    pub(crate) async fn set(
+        &self,
+        vm: String,
+        change: dto::SettingsChange,
+        dry_run: bool,
+    ) -> Result<Answer<dto::RelationshipDetail>, Problem> {
+        let record = self.find_idle(&vm)?;
+        let settings = changed(&record.relationship.settings, &change)?;
+        let settings = self.engine.with_disks(&record, settings, &change.add_disks).await.map_err(problem)?;
+        if dry_run {
+            return Ok(Answer::Planned(dto::Plan::of([
+                "Both hosts will use the new settings from the next cycle on.",
+            ])));
+        }
+        self.engine.change(&record, settings).await.map_err(problem)?;
+        self.engine.accept_disks(&record, &change.add_disks).await.map_err(problem)?;
+        let record = self.find(&vm)?;
+        let sizes = self.engine.disk_sizes(&record).await;
+        Ok(Answer::Done(views::detail(&self.engine, &record, &sizes).map_err(problem)?))
+    }
+
+    pub(crate) async fn hold(&self, vm: String, dry_run: bool) -> Result<Answer<Done>, Problem> {
+        let record = self.find_idle(&vm)?;
+        if dry_run {
+            return Ok(Answer::Planned(dto::Plan::of([
+                "No cycle will begin until `resume`; changes are still tracked.",
+            ])));
+        }
+        self.engine.pause(&record).await.map_err(problem)?;
+        Ok(Answer::Done(Done::saying("replication is paused")))
+    }
+
+    pub(crate) async fn go_on(&self, vm: String, dry_run: bool) -> Result<Answer<Done>, Problem> {
+        let record = self.find_idle(&vm)?;
+        if dry_run {
+            self.engine.expect_agreement(&record).await.map_err(problem)?;
+            return Ok(Answer::Planned(dto::Plan::of([
+                "Cycles will go on; the first carries what changed meanwhile.",
+            ])));
+        }
+        let said = self.engine.resume(&record).await.map_err(problem)?;
+        Ok(Answer::Done(Done::saying(format!("replication goes on; {said}"))))
+    }
+
+    pub(crate) async fn end(
+        &self,
+        vm: String,
+        request: dto::RemoveRequest,
+        dry_run: bool,
+    ) -> Result<Answer<Done>, Problem> {
+        let record = self.find_idle(&vm)?;
+        let delete = request.replica == dto::ReplicaFate::Delete;
+        let hosts = if request.this_host_only { "this host only" } else { "both hosts" };
+        if dry_run {
+            let fate = if delete { "the replica's files are deleted" } else { "the replica's files stay" };
+            let text = format!("The relationship ends on {hosts}; {fate}.");
+            return Ok(Answer::Planned(dto::Plan::of([text])));
+        }
+        let removed = match request.this_host_only {
+            true => self.engine.remove_alone(&record, delete).await,
+            false => self.engine.remove(&record, delete).await,
+        };
+        removed.map_err(problem)?;
+        Ok(Answer::Done(Done::saying(format!("the relationship has ended on {hosts}"))))
+    }
+}

@@ -1,0 +1,68 @@
+//! The document that is checked in is the one that is served, and every row of it keeps the rules.
+
+use serde_json::Value;
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api/openapi.json");
+
+#[test]
+fn the_document_is_checked_in_as_it_is_served() {
+    let mut served = serde_json::to_string_pretty(&api::openapi()).expect("JSON");
+    served.push('\n');
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(FILE, &served).expect("docs/api can be written");
+    }
+    let kept = std::fs::read_to_string(FILE).unwrap_or_default();
+    assert!(kept == served, "docs/api/openapi.json is old: UPDATE=1 cargo test -p api --test http document");
+}
+
+fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
+    let paths = document["paths"].as_object().expect("paths");
+    paths
+        .iter()
+        .flat_map(|(path, methods)| methods.as_object().expect("methods").iter().map(move |it| (path, it)))
+        .map(|(path, (method, operation))| (path.as_str(), method.as_str(), operation))
+        .collect()
+}
+
+#[test]
+fn a_viewer_reads_everything_but_the_audit_and_the_visitors_and_changes_nothing() {
+    let document = api::openapi();
+    for (path, method, operation) in operations(&document) {
+        let role = operation["x-role"].as_str().expect("a role");
+        match (path, method) {
+            ("/audit" | "/console/sessions", _) => assert_eq!(role, "administrator"),
+            (_, "get") => assert_eq!(role, "viewer", "{path}"),
+            _ => assert_ne!(role, "viewer", "{path}"),
+        }
+    }
+}
+
+#[test]
+fn every_name_is_said_once_and_every_reference_leads_somewhere() {
+    let document = api::openapi();
+    let mut names: Vec<&str> =
+        operations(&document).iter().map(|(_, _, it)| it["operationId"].as_str().expect("a name")).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    assert!(count > 50, "{count} routes");
+    let text = document.to_string();
+    let mut references =
+        text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().expect("a path"));
+    assert!(references.clone().count() > 100);
+    assert!(references.all(|path| document.pointer(path).is_some()));
+}
+
+#[test]
+fn no_request_takes_a_field_that_it_does_not_know() {
+    let document = api::openapi();
+    for (path, _, operation) in operations(&document) {
+        let Some(body) = operation.pointer("/requestBody/content/application~1json/schema/$ref") else {
+            continue;
+        };
+        let form =
+            document.pointer(body.as_str().expect("a path").trim_start_matches('#')).expect("a schema");
+        assert_eq!(form["additionalProperties"], false, "{path}");
+    }
+}

@@ -1,0 +1,94 @@
+//! What the other host says of a VM that is to start on this one, and whether that stands in the way. Pure: asking is `engine`'s,
+//! and a model's. Asked twice, when a failover is planned and right before its start, and judged alike both times.
+
+/// What the other host answered of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Word {
+    /// It is primary in its epoch.
+    pub is_primary: bool,
+    /// Whether the VM runs there; none: it could not tell.
+    pub runs: Option<bool>,
+    /// It has ended the relationship: nothing keeps the VM from being started there.
+    pub ended: bool,
+}
+
+/// What the other host says about the VM.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum OtherHost {
+    /// It does not answer: nobody knows whether the VM runs there.
+    Silent,
+    /// It answers, and the VM is off there.
+    Off,
+    /// It answers, and the VM runs there.
+    Runs,
+    /// It answers, and cannot tell: libvirt there does not say.
+    Unsure,
+    /// It answers, and knows the relationship no more: the VM may run there, or be started at any time.
+    Forgot,
+}
+
+impl OtherHost {
+    /// What its word means; none: it was silent. One that is a replica does not run the VM, whether it looked or not.
+    #[must_use]
+    pub fn of(word: Option<Word>) -> OtherHost {
+        match word {
+            None => OtherHost::Silent,
+            Some(Word { ended: true, .. }) => OtherHost::Forgot,
+            Some(Word { is_primary: false, .. } | Word { runs: Some(false), .. }) => OtherHost::Off,
+            Some(Word { runs: Some(true), .. }) => OtherHost::Runs,
+            Some(Word { runs: None, .. }) => OtherHost::Unsure,
+        }
+    }
+
+    /// Whether the VM may start here. Silence stands in nobody's way: a failover is for the case that the other host is gone, and
+    /// a person decides. An answer that is no clear "off" does, unless that person vouches.
+    #[must_use]
+    pub fn lets_start(self, force: bool) -> bool {
+        force || matches!(self, OtherHost::Silent | OtherHost::Off)
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            OtherHost::Silent => "it does not answer, so it is unknown whether the VM runs there",
+            OtherHost::Off => "it answers, and the VM does not run there",
+            OtherHost::Runs => "it answers, and the VM runs there",
+            OtherHost::Forgot => {
+                "it answers, and knows the relationship no more: nothing there keeps the VM from running"
+            }
+            OtherHost::Unsure => {
+                "it answers, and cannot tell whether the VM runs there: its libvirt does not say"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_off_a_replica_or_silence_lets_the_vm_start_without_a_person_who_vouches() {
+        let primary = |runs| OtherHost::of(Some(Word { is_primary: true, runs, ended: false }));
+        for (said, lets) in [
+            (OtherHost::of(None), true),
+            (primary(Some(false)), true),
+            (primary(Some(true)), false),
+            (primary(None), false),
+        ] {
+            assert_eq!(said.lets_start(false), lets, "{said:?}");
+            assert!(said.lets_start(true), "{said:?}");
+        }
+        for runs in [None, Some(true), Some(false)] {
+            assert_eq!(OtherHost::of(Some(Word { is_primary: false, runs, ended: false })), OtherHost::Off);
+            for is_primary in [true, false] {
+                let said = OtherHost::of(Some(Word { is_primary, runs, ended: true }));
+                assert!(
+                    !said.lets_start(false) && said.lets_start(true),
+                    "nothing guards it there: {said:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+// Where it begins: takes up the session, then shows the page that the address names, whenever anything changes.
+
+import { paint } from "./dom.js";
+import { fetchWindows, follow } from "./actions.js";
+import { lazy } from "./lazy.js";
+import { loading } from "./parts.js";
+import { current, followLinks } from "./route.js";
+import { resume, session } from "./session.js";
+import { shell } from "./shell.js";
+import { keepFresh, repaint, watch } from "./store.js";
+import { applyTheme } from "./theme.js";
+
+const PAGES = {
+  overview: () => import("./pages/overview.js"),
+  vms: () => import("./pages/vms.js"),
+  settings: () => import("./pages/settings.js"),
+};
+const SIGN_IN = () => import("./pages/sign-in.js");
+/** Ages on the page grow. */
+const TICK_MS = 1_000;
+/** When the first page is there, and nothing else is done. */
+const WINDOWS_AFTER_MS = 3_000;
+
+function show() {
+  const place = document.getElementById("app");
+  if (session.who === undefined) return;
+  if (session.who === null) {
+    document.title = "Sign in · virt-replica";
+    return paint(place, lazy(SIGN_IN)?.page() ?? loading());
+  }
+  const route = current();
+  const page = lazy(PAGES[route.page]);
+  const names = [route.vm && route.tab, route.host ?? route.room ?? "Overview", "virt-replica"];
+  document.title = names.filter(Boolean).join(" · ");
+  paint(place, shell(route, page?.page(route) ?? loading(), page?.pane(route) ?? []));
+}
+
+applyTheme();
+followLinks();
+watch(show);
+addEventListener("popstate", repaint);
+setInterval(() => document.hidden || repaint(), TICK_MS);
+keepFresh();
+lazy(PAGES[current().page]); // on its way while the session is asked for
+await resume();
+repaint();
+const operation = new URLSearchParams(location.search).get("operation");
+if (session.who && operation) follow(operation);
+setTimeout(() => requestIdleCallback(fetchWindows), WINDOWS_AFTER_MS);

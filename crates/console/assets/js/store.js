@@ -1,0 +1,103 @@
+// What is known of both hosts. A view names the answers it shows with `use`; the store fetches them, and again whenever the
+// daemon says that they have changed. Nothing here knows what an answer means.
+
+import { get, getAll } from "./api.js";
+
+/** @typedef {{path: string, value: *, problem: import("./api.js").Problem|null, loading: boolean, stale: boolean}} Answer */
+
+/** Which answers a change of this kind touches. */
+const TOUCHES = {
+  relationships: /^(vms|relationships)/,
+  operations: /^(operations|vms|relationships)/,
+  events: /^events/,
+  "test-failovers": /^(test-failovers|relationships)/,
+  points: /^relationships/,
+  peers: /^(peers$|vms)/,
+  host: /^host/,
+  vms: /^vms/,
+};
+/** Lists that are shown whole. Others show their newest page. */
+const WHOLE = /(^|\/)(vms|relationships)$/;
+/** The other hosts tell no changes here; they are asked. */
+const PEERS_EVERY_MS = 5_000;
+/** In case that a change was told to nobody. */
+const ALL_EVERY_MS = 60_000;
+
+/** @type {Map<string, Answer & {used: number}>} */
+const answers = new Map();
+const watchers = new Set();
+let painting = 0;
+let frame = 0;
+
+/** The answer to a path, now or as soon as it is there. */
+export function use(path) {
+  let answer = answers.get(path);
+  if (!answer) {
+    answer = { path, value: undefined, problem: null, loading: false, stale: false, used: painting };
+    answers.set(path, answer);
+    load(answer);
+  }
+  answer.used = painting;
+  return answer;
+}
+
+/** Runs `paint` soon after each change, at most once a frame. */
+export function watch(paint) {
+  watchers.add(paint);
+  return () => watchers.delete(paint);
+}
+
+/** Something that is shown has changed. */
+export function repaint() {
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    painting += 1;
+    for (const paint of watchers) paint();
+  });
+}
+
+/** The daemon says that something of this kind has changed. */
+export const touched = (what) => refresh((path) => TOUCHES[what]?.test(path) || path.startsWith("peers/"));
+
+/** Asks again for all that is shown and that `which` names. */
+export function refresh(which = () => true) {
+  for (const answer of answers.values()) {
+    if (answer.used < painting - 1)
+      answers.delete(answer.path); // no view shows it any more
+    else if (which(answer.path)) load(answer);
+  }
+}
+
+/** Forgets everything: another user has signed in, or none. */
+export function clear() {
+  answers.clear();
+  repaint();
+}
+
+/** Begins to ask by the clock for what nobody announces. */
+export function keepFresh() {
+  setInterval(() => document.hidden || refresh((path) => path.startsWith("peers/")), PEERS_EVERY_MS);
+  setInterval(() => document.hidden || refresh(), ALL_EVERY_MS);
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+}
+
+async function load(answer) {
+  if (answer.loading) {
+    answer.stale = true; // it changed while it was on its way: ask once more
+    return;
+  }
+  answer.loading = true;
+  const before = { value: answer.value, problem: answer.problem };
+  try {
+    answer.value = await (WHOLE.test(answer.path) ? getAll : get)(answer.path);
+    answer.problem = null;
+  } catch (problem) {
+    answer.problem = problem; // the last value stays, for whoever shows it as old
+  }
+  answer.loading = false;
+  if (answer.value !== before.value || answer.problem?.detail !== before.problem?.detail) repaint();
+  if (answer.stale) {
+    answer.stale = false;
+    load(answer);
+  }
+}

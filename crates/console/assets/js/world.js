@@ -1,0 +1,152 @@
+// The two hosts and their VMs as people speak of them, put together from the answers of the API. A host that does not answer is
+// unknown, and so is the health of what it holds: never what it was when it was last heard.
+
+import { link } from "./live.js";
+import { session } from "./session.js";
+import { use } from "./store.js";
+
+/** States in which nobody receives; the words of the API. */
+const DEBTS = new Set(["Unprotected", "Failed over, not reversed", "Failed over, not complete"]);
+
+/**
+ * @typedef {{name: string, own: boolean, prefix: string, seen: boolean, lastSeen: number|null, view: object|null, peer: object|null,
+ *   known: boolean}} Host
+ * @typedef {{key: string, name: string, host: string, power: string|null, side: object|null, mine: object|null, health: string,
+ *   last: number|null, machine: object|null}} Vm
+ *   `side`: the relationship as its host tells; `mine`: the same as this console's own host tells, through which it is changed.
+ */
+
+/** This console's host first, then those that it is paired with. @returns {Host[]} */
+export function hosts() {
+  const own = use("host");
+  const mine = {
+    name: own.value?.name ?? session.who.host,
+    own: true,
+    prefix: "",
+    seen: link.state === "live",
+    lastSeen: link.since || null,
+    view: own.value ?? null,
+    peer: null,
+    known: own.value !== undefined,
+  };
+  return [mine, ...(use("peers").value ?? []).map(paired)];
+}
+
+function paired(peer) {
+  const prefix = `peers/${encodeURIComponent(peer.id)}/`;
+  const answer = use(`${prefix}host`);
+  return {
+    name: peer.name,
+    own: false,
+    prefix,
+    seen: link.state === "live" && !answer.problem && answer.value !== undefined,
+    lastSeen: peer.last_seen_at_ms,
+    view: answer.value ?? null,
+    peer,
+    known: answer.value !== undefined || answer.problem !== null,
+  };
+}
+
+/** The lists below as they were made last, by host, with the answers that they were made of. */
+const made = new Map();
+
+/** The VMs of a host: those of its hypervisor, and those of which it holds a copy. @returns {Vm[]|null} null: not known yet */
+export function vmsOf(host) {
+  const from = [
+    use("relationships").value,
+    use(`${host.prefix}relationships`).value,
+    use(`${host.prefix}vms`).value,
+    host.seen,
+  ];
+  const last = made.get(host.name);
+  if (last?.from.every((answer, index) => answer === from[index])) return last.vms;
+  const vms = join(host, ...from);
+  made.set(host.name, { from, vms });
+  return vms;
+}
+
+function join(host, mine, sides, machines) {
+  if (!host.seen && !host.own)
+    return mine && mine.filter((side) => otherHost(side) === host.name).map((side) => unseen(side, host));
+  if (!sides || !machines || !mine) return null;
+  const known = new Map(mine.map((side) => [side.id, side]));
+  const byVm = new Map(sides.map((side) => [side.vm_uuid, side]));
+  const listed = new Set(machines.map((machine) => machine.id));
+  const undefinedHere = sides
+    .filter((side) => !listed.has(side.vm_uuid))
+    .map((side) => ({ id: side.vm_uuid, name: side.vm, state: null }));
+  return [...machines, ...undefinedHere].map((machine) => row(machine, byVm.get(machine.id), host, known));
+}
+
+const row = (machine, side, host, known) => ({
+  key: machine.id,
+  name: machine.name,
+  host: host.name,
+  power: machine.state,
+  side: side ?? null,
+  mine: (side && known.get(side.id)) ?? null,
+  health: side ? (host.seen ? side.health : "unknown") : "none",
+  last: side?.last_synchronized_at_ms ?? null,
+  machine,
+});
+
+/** What is known of a VM's other side while its host does not answer: that it exists. */
+const unseen = (side, host) => ({
+  key: side.vm_uuid,
+  name: side.vm,
+  host: host.name,
+  power: null,
+  mine: side,
+  health: "unknown",
+  last: side.last_synchronized_at_ms,
+  machine: null,
+  side: {
+    ...side,
+    mode: side.mode === "primary" ? "replica" : "primary",
+    state: "Unknown",
+    health: "unknown",
+    operation: null,
+  },
+});
+
+/** The server that is not this console's, of a relationship that it has a side of. */
+export const otherHost = (side) => (side.mode === "primary" ? side.replica_server : side.primary_server);
+
+/** The peer of a side, as its own host sees it. */
+export const peerOf = (vm) => (vm.side ? otherHost(vm.side) : "");
+
+/** Whether nobody receives what the VM writes. */
+export const isDebt = (side) => DEBTS.has(side.state);
+
+/** Whether nobody protects it, although somebody could want it: copies of test failovers are to be thrown away. */
+export const isNaked = (vm) => !vm.side && !vm.machine?.test_failover;
+
+/** A VM of a host by its UUID. */
+export const findVm = (host, key) => vmsOf(host)?.find((vm) => vm.key === key) ?? null;
+
+/** As what a relationship is seen now: a change that was decided upon it is refused when it is no longer that. */
+export const revisionOf = (side) =>
+  use("relationships").value?.find((one) => one.id === side.id)?.revision ?? side.revision;
+
+/** All that this host knows of a relationship. */
+export const detail = (side) => use(`relationships/${encodeURIComponent(side.id)}`);
+
+/** Those operations that have not ended. */
+export const openOperations = () => (use("operations").value ?? []).filter((one) => !isEnded(one));
+
+export const isEnded = (operation) => operation.state === "completed" || operation.state === "undone";
+
+/**
+ * Since when a VM runs on another host than the one it was first protected on; null: it is at home, or nothing is known.
+ * Home is where its first handover began.
+ */
+export function awaySince(side) {
+  const moved = (use("operations").value ?? []).filter(
+    (one) =>
+      one.relationship === side.id &&
+      one.state === "completed" &&
+      (one.kind === "planned failover" || one.kind === "failover"),
+  );
+  const home = moved.at(-1)?.old_primary; // the newest comes first
+  return home && home !== side.primary_server ? moved[0].ended_at_ms : null;
+}

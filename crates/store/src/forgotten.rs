@@ -1,0 +1,74 @@
+//! What stays of a relationship that ended on this host: the epoch and role in which that was. The other host may still believe in
+//! it; its stale copy learns from this that it was overtaken, and its replica that the VM is still here. *Not* a way back.
+
+use choreography::authority::Forgotten;
+use domain::{Epoch, HostId, RelationshipId, Role, VmId};
+use rusqlite::{OptionalExtension, Transaction, params};
+use uuid::Uuid;
+
+use crate::authority::authority;
+use crate::error::row;
+use crate::relationships::delete;
+use crate::{Result, Store};
+
+/// A relationship that ended here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Whose.
+    pub vm: VmId,
+    /// The other host.
+    pub peer: HostId,
+    /// Where this side stood.
+    pub was: Forgotten,
+}
+
+impl Store {
+    /// Ends a relationship here in one transaction: [`choreography::authority::Authority::forget`] stays of it. Repeating is fine.
+    pub fn forget_relationship(&self, id: RelationshipId) -> Result<()> {
+        self.write(|transaction| {
+            let query = "SELECT vm, peer FROM relationship WHERE id = ?1";
+            let columns = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+            let Some((vm, peer)) = transaction.query_row(query, [id.to_string()], columns).optional()? else {
+                return Ok(());
+            };
+            let was = authority(transaction, id)?.forget()?;
+            let insert = "INSERT OR REPLACE INTO forgotten (relationship, vm, peer, epoch, was_primary)
+                          VALUES (?1, ?2, ?3, ?4, ?5)";
+            let was_primary = was.role == Role::Primary;
+            transaction
+                .execute(insert, params![id.to_string(), vm, peer, was.epoch.number(), was_primary])?;
+            delete(transaction, id)
+        })
+    }
+
+    /// What stayed of a relationship that ended here.
+    pub fn ended(&self, id: RelationshipId) -> Result<Option<Ended>> {
+        let query = "SELECT vm, peer, epoch, was_primary FROM forgotten WHERE relationship = ?1";
+        let columns = |row: &rusqlite::Row<'_>| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, u64>(2)?, row.get(3)?))
+        };
+        let found = self.connection().query_row(query, [id.to_string()], columns).optional()?;
+        let Some((vm, peer, epoch, was_primary)) = found else { return Ok(None) };
+        let role = if was_primary { Role::Primary } else { Role::Replica };
+        let epoch = Epoch::new(epoch).ok_or_else(|| row("epoch 0"))?;
+        Ok(Some(Ended {
+            vm: VmId(Uuid::parse_str(&vm).map_err(row)?),
+            peer: HostId(Uuid::parse_str(&peer).map_err(row)?),
+            was: Forgotten { epoch, role },
+        }))
+    }
+
+    /// The relationship ended on the other host as well: nobody asks any more.
+    pub fn forget_ended(&self, id: RelationshipId) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM forgotten WHERE relationship = ?1", [id.to_string()])?;
+            Ok(())
+        })
+    }
+}
+
+/// A peer that is not trusted any more is told nothing.
+pub(crate) fn forget_ended_with(transaction: &Transaction<'_>, peer: HostId) -> Result<()> {
+    transaction.execute("DELETE FROM forgotten WHERE peer = ?1", [peer.to_string()])?;
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! A daemon is killed in the middle: of a comparison, of taking an existing copy, of importing a carried one. Each goes on after the
+//! restart, or is begun again by the same command.
+
+use std::process::Stdio;
+
+use lab::{HOSTS, Hold};
+
+use super::{FIRST, LIMIT, SECOND, VM, World};
+
+impl World {
+    /// Kills a host's daemon once a daemon has come to the place, and starts it again.
+    pub(super) fn kill_at(&mut self, hold: Hold, host: &str) {
+        hold.wait(LIMIT).unwrap();
+        self.product.kill(host).unwrap();
+        drop(hold);
+        self.product.start(self.lab.host(host)).unwrap();
+    }
+}
+
+/// Either host's, after the first range was compared: the replica offers its points all the time.
+pub(super) fn in_a_comparison(world: &mut World) {
+    for host in HOSTS {
+        world.fill("killed", 2);
+        let hold = Hold::arm(world.lab.host(FIRST), "compare.range").unwrap();
+        world.say(&["resynchronize", VM, "--no-wait", "--yes"]);
+        world.kill_at(hold, host);
+        let manifest = world.manifest().1;
+        assert!(!manifest["points"].as_array().unwrap().is_empty(), "{host}: {manifest:#}");
+        world.event(1401, "differed and travelled");
+        world.normal();
+    }
+}
+
+/// The replica's, when a copy is written and not yet sealed; then the primary's, while what was taken is compared.
+pub(super) fn in_a_seed(world: &mut World, [written, compared]: [Hold; 2]) {
+    world.kill_at(written, SECOND);
+    world.kill_at(compared, FIRST);
+}
+
+/// The replica's, when a delta from a file has begun and when it is sealed. What was not imported is imported again.
+pub(super) fn in_an_import(world: &mut World, directory: &str) {
+    for place in ["delta.begun", "delta.sealed"] {
+        let hold = Hold::arm(world.lab.host(SECOND), place).unwrap();
+        let mut import = world.product.command(&world.lab, SECOND, &["import", directory, "--yes"]).unwrap();
+        let mut import = import.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        world.kill_at(hold, SECOND);
+        assert!(!import.wait().unwrap().success(), "{place}: nobody can say that it was imported");
+        assert!(world.manifest().1["points"].as_array().unwrap().is_empty(), "{place}");
+    }
+}

@@ -1,0 +1,218 @@
+//! What a person types, and what must come of it: named scenes on the simulated hosts, each from a defect that was found.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use choreography::{Mark, Options, Step, StepState, fold};
+use domain::{Phase, PointId, RecoveryPoint};
+use engine::{Engine, Refusal, ReverseRequest};
+use hypervisor::Hypervisor;
+use layer::ReplicaDirectory;
+use store::Record;
+
+use super::{LOOK, World, record};
+use crate::time::{self, SPEED};
+
+/// A seed whose retention keeps some points.
+const SEED: u64 = 1;
+/// Longest wait for something that comes by itself, of simulated time.
+const LIMIT: Duration = Duration::from_secs(600);
+/// A VM's home is the first host.
+const HOME: usize = 0;
+const AWAY: usize = 1;
+
+impl World {
+    fn asked<T, F>(&self, host: usize, question: impl FnOnce(Engine, Record) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
+        let record = record(&self.hosts[host]).context("no record")?;
+        let answer = self.hosts[host].ask(|engine| question(engine, record));
+        answer.context("no answer")?.map_err(|refused| anyhow::anyhow!("{refused}"))
+    }
+
+    fn until(&self, what: &str, good: impl Fn(&Self) -> bool) -> Result<()> {
+        let begun = Instant::now();
+        while !good(self) {
+            ensure!(begun.elapsed() * SPEED < LIMIT, "not within {LIMIT:?}: {what}");
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn phase(&self, host: usize) -> Option<Phase> {
+        record(&self.hosts[host]).map(|record| record.relationship.phase)
+    }
+
+    /// No operation is open on a host.
+    fn is_idle(&self, host: usize) -> bool {
+        let (engine, record) = (self.hosts[host].engine(), record(&self.hosts[host]));
+        let open = engine.zip(record).map(|(engine, it)| engine.store().open_operation(it.relationship.id));
+        open.is_some_and(|open| open.is_ok_and(|open| open.is_none()))
+    }
+
+    fn hand_over(&self, from: usize, options: Options) -> Result<()> {
+        let to = 1 - from;
+        let reverse = options.reverse;
+        self.until("a handover that is not refused", |it| {
+            let options = options.clone();
+            it.asked(from, |engine, record| async move {
+                engine.begin_failover(&record, options, "a scene").await
+            })
+            .is_ok()
+        })?;
+        self.until("the VM is on the other host", |it| {
+            let arrived = match it.phase(to) {
+                Some(Phase::Replicating) => reverse,
+                Some(Phase::Unprotected { .. }) => !reverse,
+                _ => false,
+            };
+            arrived && it.is_idle(from) && it.is_idle(to) && it.hosts[to].hypervisor.runs()
+        })
+    }
+
+    /// The VM has been away for long: the host where it was knows only the newest of the points that its files hold. Then it goes
+    /// home, and is not protected there. Gives the points, the oldest first.
+    fn away_for_long_and_home_without_reverse(&mut self) -> Result<Vec<PointId>> {
+        self.hand_over(HOME, Options::default())?;
+        self.rest()?;
+        let there = record(&self.hosts[AWAY]).context("a record")?;
+        let engine = self.hosts[AWAY].engine().context("a daemon")?;
+        let head = engine.store().points(there.relationship.id)?.pop().context("a point")?;
+        // As 64 cycles do.
+        let late = RecoveryPoint { ordinal: head.ordinal + 64, ..head };
+        engine.store().forget_old_points(there.relationship.id, &late)?;
+        self.hand_over(AWAY, Options { reverse: false, ..Options::default() })?;
+        let files = ReplicaDirectory::open(there.directory.as_deref().context("a directory")?)?;
+        let points: Vec<PointId> = files.manifest().points.iter().map(|listed| listed.point.id).collect();
+        let known = engine.store().points(there.relationship.id)?;
+        let oldest = *points.first().context("points")?;
+        ensure!(known.iter().all(|known| known.id != oldest), "the store knows {oldest}: {points:?}");
+        Ok(points)
+    }
+
+    fn fail_over(&self, host: usize, point: PointId) -> Result<()> {
+        self.hosts[1 - host].hypervisor.turn_off(self.vm)?;
+        self.asked(host, move |engine, record| async move {
+            let options = Options { point: Some(point), force: true, ..Options::default() };
+            let plan = engine.plan_failover_alone(&record, &options).await?;
+            engine.begin_failover_alone(&record, &plan, options, "a scene").map(drop)
+        })?;
+        self.until("the failover", |it| {
+            matches!(it.phase(host), Some(Phase::FailedOver { .. }))
+                && it.is_idle(host)
+                && it.hosts[host].hypervisor.runs()
+        })
+    }
+
+    fn ask_to_reverse(&self, host: usize) -> Result<()> {
+        self.asked(host, |engine, record| async move {
+            engine.reverse(&record, &ReverseRequest { peer: None, settings: None }).await
+        })
+    }
+
+    /// It is protected again, and each point of its replica reads as the disk was.
+    fn reverse(&self, host: usize) -> Result<()> {
+        self.ask_to_reverse(host)?;
+        let covered = |it: &World| {
+            let (engine, there) = it.hosts[1 - host].engine().zip(record(&it.hosts[1 - host]))?;
+            engine.store().divergence(there.relationship.id).ok()
+        };
+        self.until("it is protected again", |it| {
+            it.phase(host) == Some(Phase::Replicating)
+                && it.phase(1 - host) == Some(Phase::Receiving)
+                && covered(it) == Some(None)
+        })?;
+        let moments = self.witness.seen().moments.clone();
+        let replica = record(&self.hosts[1 - host]).and_then(|it| it.directory).context("a replica")?;
+        self.judge_replica(&replica, &moments)
+    }
+}
+
+#[test]
+fn a_failover_from_a_point_that_only_the_files_know_can_be_left() -> Result<()> {
+    let mut world = World::new(SEED)?;
+    let points = world.away_for_long_and_home_without_reverse()?;
+    world.fail_over(AWAY, points[0])?;
+    world.reverse(AWAY)
+}
+
+/// QEMU ends each merge before its end (here it never can): the operation waits and says so, a person leaves the merge out, and the VM is protected again.
+#[test]
+fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
+    let mut world = World::new(SEED)?;
+    let points = world.away_for_long_and_home_without_reverse()?;
+    // The oldest is a file of its own; this one lies over it.
+    let chosen = *points.get(1).context("a second point")?;
+    world.fail_over(AWAY, chosen)?;
+    let id =
+        world.asked(AWAY, |engine, record| async move { engine.begin_complete(&record, "a scene").await })?;
+    let journal = |it: &World| {
+        let found = it.hosts[AWAY].engine().and_then(|engine| engine.store().operation(id).ok()?);
+        found.map(|(_, entries)| entries).unwrap_or_default()
+    };
+    world.until("a merge that failed", |it| match fold(&journal(it)).steps.get(&Step::Merge) {
+        Some(StepState::Failed { reason, .. }) => reason.contains("QEMU ended the merge of disk vda"),
+        _ => false,
+    })?;
+    let files = record(&world.hosts[AWAY]).and_then(|it| it.directory).context("a directory")?;
+    let points: Vec<PointId> =
+        ReplicaDirectory::open(&files)?.manifest().points.iter().map(|listed| listed.point.id).collect();
+    assert_eq!(points, [chosen], "the others are given up");
+    let refused = world.ask_to_reverse(AWAY);
+    assert!(refused.is_err_and(|refused| refused.to_string().contains("is under way")));
+    let cancel = |force: bool| {
+        world.asked(AWAY, move |engine, _| async move { engine.cancel_operation(id, "a scene", force) })
+    };
+    let refused = cancel(false).expect_err("it has taken effect").to_string();
+    assert!(refused.contains("operation cancel --force"), "{refused}");
+    cancel(true)?;
+    world.until("the end of the operation", |it| it.is_idle(AWAY))?;
+    let skipped =
+        journal(&world).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
+    assert!(skipped);
+    world.reverse(AWAY)
+}
+
+/// An old primary cannot set aside what it wrote (its sockets have no place): no recovery point may go meanwhile, for that over it
+/// tells where it is. When it can again, it does.
+#[test]
+fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -> Result<()> {
+    let world = World::new(SEED)?;
+    let replica = record(&world.hosts[AWAY]).and_then(|it| it.directory).context("a replica")?;
+    let newest = ReplicaDirectory::open(&replica)?.manifest().points.last().context("a point")?.point.id;
+    // What the old primary writes after the common point.
+    world.link.swallows.store(true, Ordering::SeqCst);
+    time::pass(Duration::from_secs(10));
+    world.fail_over(AWAY, newest)?;
+    world.link.swallows.store(false, Ordering::SeqCst);
+    world.until("a reverse that is not refused", |it| it.ask_to_reverse(AWAY).is_ok())?;
+    let (sockets, elsewhere) = (world.hosts[HOME].place("n"), world.hosts[HOME].place("away"));
+    std::fs::rename(&sockets, &elsewhere)?;
+    let diverged = |it: &World| {
+        let (engine, there) = it.hosts[HOME].engine().zip(record(&it.hosts[HOME]))?;
+        engine.store().divergence(there.relationship.id).ok()?
+    };
+    let points = || -> Result<Vec<PointId>> {
+        let replica = record(&world.hosts[HOME]).and_then(|it| it.directory).context("a replica")?;
+        Ok(ReplicaDirectory::open(&replica)?.manifest().points.iter().map(|listed| listed.point.id).collect())
+    };
+    world.until("two points more", |_| points().is_ok_and(|points| points.len() > 2))?;
+    let covered_by =
+        diverged(&world).and_then(|it| it.covered_by).context("it was set aside: there was time for it")?;
+    let remove = || {
+        world.asked(HOME, move |engine, record| async move {
+            engine.remove_point(&record, covered_by, false).await
+        })
+    };
+    let refused = remove().expect_err("what lies below it is not set aside").to_string();
+    assert!(refused.contains("not set aside yet"), "{refused}");
+    std::fs::rename(&elsewhere, &sockets)?;
+    world.until("it is set aside", |it| diverged(it).is_none())?;
+    if points()?.contains(&covered_by) {
+        remove()?;
+    }
+    Ok(())
+}
