@@ -111,6 +111,7 @@ export async function tell(chapters) {
       const pages = browser.contexts().flatMap((context) => context.pages());
       await Promise.all(pages.map((page, index) => picture(page, `failed-${index}`).catch(() => {})));
       console.log(`${name} failed: ${error.stack}`);
+      for (const page of pages) console.log(await page.locator("dialog").allInnerTexts().catch(() => []));
       process.exit(1);
     }
     console.log(`${name}: ${((Date.now() - begun) / 1000).toFixed(1)} s`);

@@ -66,10 +66,11 @@ async function chapterEnable() {
   await picture(alice, "enable");
   await press(alice, "Enable Replication");
   await dialog(alice).waitFor({ state: "detached" });
-  await row(alice).waitFor();
+  await says(alice, "Running", "Primary", "Replicating");
   // On a busy machine cycles of 5 s are missed; health does not hang on their share here.
   await action(alice, "Replication Settings…").click();
   await dialog(alice).getByLabel("above this share of missed cycles, %").fill("100");
+  await dialog(alice).getByText("Both hosts will use the new settings").waitFor();
   await press(alice, "Apply");
   await dialog(alice).waitFor({ state: "detached" });
   await says(alice, "Running", "Primary", "Replicating", "Normal");

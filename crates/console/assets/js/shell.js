@@ -27,7 +27,7 @@ export function shell(route, content, pane) {
       "div",
       { class: `columns ${pane.length ? "with-pane" : ""}` },
       navigation(route),
-      h("main", { id: "content", tabindex: "-1" }, content),
+      h("main", { id: "content", tabindex: "0" }, content),
       pane.length > 0 && actionsPane(pane),
     ),
   );

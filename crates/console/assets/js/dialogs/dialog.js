@@ -31,7 +31,7 @@ export function openDialog(content) {
         h("h2", { id }, content.title),
         iconButton("Close the window", "close", () => element.close()),
       ),
-      h("div", { class: "dialog-body" }, content.body()),
+      h("div", { class: "dialog-body", tabindex: "0" }, content.body()),
       h("footer", null, content.buttons()),
     );
   };
@@ -107,6 +107,9 @@ export function openChange(options) {
   }
 
   async function commit() {
+    // A plan that is on its way would paint over what the change is answered.
+    clearTimeout(timer);
+    it.asked++;
     Object.assign(it, { waiting: true, problem: null });
     dialog.update();
     try {
