@@ -220,7 +220,7 @@ fn refusals(world: &Protected) {
             0,
             &["set", VM, "--recovery-points", "117", "--yes"],
             3,
-            &["2 tagged", "virt-replica point remove testVM01"],
+            &["3 tagged", "virt-replica point remove testVM01"],
         ),
         (1, &["point", "create", VM, "--yes"], 3, &["on hvhost01: virt-replica point create testVM01"]),
         (1, &["point", "remove", VM, &newest, "--yes"], 3, &["newest recovery point"]),

@@ -173,6 +173,7 @@ fn fails_over_at_home(world: &Protected, device: &BlockDevice) {
     assert_eq!(digests(), before, "the raw disks know nothing of it");
     let listed = world.product.json(&world.lab, HOME, &["diverged", "list", VM]).unwrap();
     assert_eq!(listed[0]["disks"].as_array().unwrap().len(), 2, "{listed:#}");
+    world.say(HOME, &["diverged", "remove", VM, listed[0]["id"].as_str().unwrap(), "--yes"]);
 
     world.say(HOME, &["failover", VM, "--yes"]);
     world.wait_agent(HOME);
@@ -212,9 +213,9 @@ fn newest_point_of_the_file(world: &Protected) -> String {
         if disks.iter().all(|disk| disk["layers"].as_array().is_some_and(|layers| layers.len() <= 1)) {
             let point = manifest["points"].as_array().unwrap().last().unwrap();
             let head = format!("{directory}/vda/{}", point["files"]["vda"].as_str().unwrap());
-            let convert = format!("qemu-img convert -O raw {head} /var/tmp/point.raw");
+            let convert = format!("qemu-img convert -O raw {head} {IMAGE_FOLDER}/point.raw");
             world.lab.host(HOME).sh(&convert).unwrap();
-            return digest(world, "/var/tmp/point.raw");
+            return digest(world, &format!("{IMAGE_FOLDER}/point.raw"));
         }
         assert!(begun.elapsed() < LIMIT, "layers are not merged: {manifest:#}");
         std::thread::sleep(Duration::from_millis(300));

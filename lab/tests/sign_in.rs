@@ -140,8 +140,9 @@ fn whoever_has_none_hears_the_same_after_the_same_time(world: &World) {
         ("nobody-has-this-name", PASSWORD, here, "refused"),
         ("root", PASSWORD, here, "refused"),
         ("norma", PASSWORD, here, "in no group with a role"),
-        ("expired", PASSWORD, there, "the account has expired"),
-        ("stale", PASSWORD, there, "the password has expired"),
+        // Which module of PAM refuses these first, and what it calls that, is the site's.
+        ("expired", PASSWORD, there, "refused"),
+        ("stale", PASSWORD, there, "refused"),
         ("locked", PASSWORD, there, "wrong password"),
         ("empty", " ", there, "wrong password"),
     ];
