@@ -1,6 +1,5 @@
 //! A host: its hypervisor, which lives as long as the simulation, and its daemon, which is killed and started again.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,42 +7,54 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use domain::{HostId, VmId};
 use engine::{Engine, StartWord, Trust};
 use layer::Storage;
 use store::{Guard, GuardVerdict, Peer, Store};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::Instant;
 use transport::{Identity, Introduction, PeerServer, ServerOptions};
 use uuid::Uuid;
 
 use crate::hypervisor::SimHypervisor;
-use crate::time;
+use crate::machine::{self, Machine};
+use crate::patience::Patience;
 
-/// Longest wait for a daemon's answer, of the machine's time.
+/// Longest wait of the start hook for the daemon, of the machine's time.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// One of the two.
 pub(crate) struct Host {
     pub(crate) id: HostId,
     pub(crate) name: String,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
+    pub(crate) machine: Arc<Machine>,
     pub(crate) hypervisor: SimHypervisor,
     /// Where its daemon listens now.
     pub(crate) port: Arc<AtomicU16>,
     daemon: Option<Daemon>,
 }
 
+/// A daemon has a runtime of its own, whose clock stands still but for [`Host::live_until`].
 struct Daemon {
     engine: Engine,
-    handle: Handle,
-    end: tokio::sync::oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
+    server: PeerServer,
+    runtime: Runtime,
+    /// When it began, by its clock and by the world's.
+    begun: (Instant, Duration),
+    patience: Patience,
 }
 
 impl Host {
-    pub(crate) fn new(index: usize, root: &Path, hypervisor: SimHypervisor) -> Result<Host> {
-        let name = format!("simhost{:02}", index + 1);
+    pub(crate) fn new(
+        index: usize,
+        root: &Path,
+        machine: Arc<Machine>,
+        hypervisor: SimHypervisor,
+    ) -> Result<Host> {
+        machine.enter();
+        let name = Host::name(index);
         let dir = root.join(&name);
         for folder in ["storage", "scratch", "n", "reports", "evidence", "disks"] {
             std::fs::create_dir_all(dir.join(folder))?;
@@ -54,7 +65,12 @@ impl Host {
         std::fs::write(&hook, "")?;
         std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
         let id = Store::open(&dir.join("state.db"))?.host_identity(HostId(Uuid::new_v4()))?;
-        Ok(Host { id, name, dir, hypervisor, port: Arc::default(), daemon: None })
+        Ok(Host { id, name, dir, machine, hypervisor, port: Arc::default(), daemon: None })
+    }
+
+    /// How it is called.
+    pub(crate) fn name(index: usize) -> String {
+        format!("simhost{:02}", index + 1)
     }
 
     /// A file for a disk of its own.
@@ -68,7 +84,7 @@ impl Host {
     }
 
     fn identity(&self) -> Result<Identity> {
-        Ok(Identity::open_or_create(&self.dir, &self.name, time::now())?)
+        Ok(Identity::open_or_create(&self.dir, &self.name, machine::now())?)
     }
 
     /// Pairs it with the other, which is reached by the road that begins at `port`.
@@ -80,49 +96,43 @@ impl Host {
             port,
             certificate_der: other.identity()?.certificate_der(),
             next_certificate_der: None,
-            paired_at: time::now(),
+            paired_at: machine::now(),
         };
         Ok(Store::open(&self.dir.join("state.db"))?.add_peer(&peer)?)
     }
 
-    /// Starts the daemon on a thread of its own.
-    pub(crate) fn start(&mut self) -> Result<()> {
-        let (dir, name, id) = (self.dir.clone(), self.name.clone(), self.id);
-        let (hypervisor, port) = (self.hypervisor.clone(), Arc::clone(&self.port));
+    /// Starts the daemon at this time of the world.
+    pub(crate) fn start(&mut self, now: Duration) -> Result<()> {
+        self.machine.enter();
+        self.machine.reach(now);
+        let machine = Arc::clone(&self.machine);
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .on_thread_start(move || machine.enter())
+            .build()?;
         let identity = Arc::new(self.identity()?);
-        let (ready, is_ready) = mpsc::channel();
-        let (end, ended) = tokio::sync::oneshot::channel();
-        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build()?;
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async move {
-                tokio::spawn(time::run());
-                match daemon(&dir, name, id, hypervisor, identity).await {
-                    Ok((engine, server)) => {
-                        port.store(server.local_address().port(), Ordering::SeqCst);
-                        drop(ready.send(Ok((engine, Handle::current()))));
-                        drop(ended.await);
-                    }
-                    Err(error) => drop(ready.send(Err(error))),
-                }
-            });
-            // As a kill does: nothing that waits comes to its end.
-            runtime.shutdown_background();
-        });
-        let (engine, handle) = is_ready.recv_timeout(ANSWER_MAX).context("the daemon does not start")??;
-        let (asked, runtime, state) = (engine.clone(), handle.clone(), self.dir.join("state.db"));
-        self.hypervisor.set_hook(Arc::new(move |vm| may_start(&state, &asked, &runtime, vm)));
-        self.daemon = Some(Daemon { engine, handle, end, thread });
+        let hypervisor = self.hypervisor.clone();
+        let begun = runtime.block_on(async { Instant::now() });
+        let made = daemon(&self.dir, self.name.clone(), self.id, hypervisor, identity);
+        let (engine, server) = runtime.block_on(made)?;
+        let patience = runtime.block_on(async { Patience::new() })?;
+        self.port.store(server.local_address().port(), Ordering::SeqCst);
+        let (asked, handle, state) = (engine.clone(), runtime.handle().clone(), self.dir.join("state.db"));
+        self.hypervisor.set_hook(Arc::new(move |vm| may_start(&state, &asked, &handle, vm)));
+        self.daemon = Some(Daemon { engine, server, runtime, begun: (begun, now), patience });
         Ok(())
     }
 
-    /// Kills the daemon.
+    /// Kills the daemon: nothing that waits comes to its end.
     pub(crate) fn kill(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             self.hypervisor.forget_listeners();
             // The road leads nowhere until it is started again.
             self.port.store(1, Ordering::SeqCst);
-            drop(daemon.end);
-            drop(daemon.thread.join());
+            drop((daemon.engine, daemon.server));
+            daemon.runtime.shutdown_background();
+            self.machine.disk.revive();
         }
     }
 
@@ -131,21 +141,46 @@ impl Host {
         self.daemon.as_ref().map(|daemon| &daemon.engine)
     }
 
-    /// Asks the engine, within the daemon; none: no daemon, or no answer.
-    pub(crate) fn ask<T, F>(&self, question: impl FnOnce(Engine) -> F) -> Option<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let daemon = self.daemon.as_ref()?;
-        within(&daemon.handle, question(daemon.engine.clone()))
+    /// Where the daemon lives; none while it is dead.
+    pub(crate) fn home(&self) -> Option<&Handle> {
+        self.daemon.as_ref().map(|daemon| daemon.runtime.handle())
+    }
+
+    /// The daemon lives until this time of the world: all that it can do without the other host, in the order of its timers.
+    /// Whether a blocking call of it waits for more than that.
+    pub(crate) fn live_until(&mut self, now: Duration) -> bool {
+        self.machine.reach(now);
+        let Some(daemon) = &mut self.daemon else { return false };
+        self.machine.enter();
+        let Daemon { runtime, patience, begun, .. } = daemon;
+        let target = begun.0 + now.saturating_sub(begun.1);
+        runtime.block_on(async {
+            let waits = tokio::select! {
+                () = tokio::time::sleep_until(target) => false,
+                () = patience.ends() => true,
+            };
+            if waits {
+                tokio::time::advance(target.saturating_duration_since(Instant::now())).await;
+            }
+            patience.learn(waits);
+            settle().await;
+            waits
+        })
     }
 }
 
-fn within<T: Send + 'static>(handle: &Handle, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+/// Asks the daemon, from a thread that may wait; none: it is dead.
+fn ask<T: Send + 'static>(home: &Handle, question: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let (done, is_done) = mpsc::channel();
-    handle.spawn(async move { drop(done.send(work.await)) });
+    home.spawn(async move { drop(done.send(question.await)) });
     is_done.recv_timeout(ANSWER_MAX).ok()
+}
+
+/// Lets what woke at the last moment run.
+pub(crate) async fn settle() {
+    for _ in 0..2 {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn daemon(
@@ -182,7 +217,7 @@ async fn daemon(
 }
 
 /// The start hook: the guard's word, and the daemon's where it is asked (`virt-replica-hook`).
-fn may_start(state: &Path, engine: &Engine, handle: &Handle, vm: VmId) -> Result<(), String> {
+fn may_start(state: &Path, engine: &Engine, home: &Handle, hooks: &Hooks, vm: VmId) -> Result<(), String> {
     let verdict = Guard::open(state).and_then(|guard| guard.map(|guard| guard.verdict(vm)).transpose());
     match verdict.map_err(|error| error.to_string())? {
         None | Some(GuardVerdict::NotProtected) => return Ok(()),
@@ -190,7 +225,7 @@ fn may_start(state: &Path, engine: &Engine, handle: &Handle, vm: VmId) -> Result
         Some(GuardVerdict::Allowed | GuardVerdict::Unconfirmed { .. }) => {}
     }
     let asked = engine.clone();
-    let word = within(handle, async move {
+    let word = ask(home, async move {
         let record = asked.store().relationship_by_vm(vm).ok()??;
         asked.about_to_start(&record).await.ok()
     });

@@ -1,7 +1,9 @@
-//! Who sees both hosts: what both hypervisors did, judged as it happens. Knows nothing of roles, epochs or operations.
+//! Who sees both hosts: what both hypervisors did, judged as it happens. Knows nothing of roles and operations.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use domain::Epoch;
 
 use crate::image::Content;
 
@@ -23,6 +25,12 @@ pub(crate) struct Seen {
     /// How often the VM started on another host than before.
     pub(crate) moves: usize,
     pub(crate) last_host: Option<usize>,
+    /// Where the VM starts next because somebody failed it over, and with what.
+    pub(crate) failed_over: Option<(usize, Content)>,
+    /// The newest epoch that each host believed in.
+    pub(crate) epochs: [Option<Epoch>; 2],
+    /// The ordinal of the newest recovery point that a primary listed.
+    pub(crate) acknowledged: u64,
     /// What must not happen and did.
     pub(crate) wrong: Vec<String>,
 }
@@ -37,6 +45,9 @@ impl Witness {
         let mut seen = self.seen();
         if seen.runs[1 - host] {
             seen.wrong.push(format!("the VM starts on host {} while it runs on the other", host + 1));
+        }
+        if let Some((_, point)) = seen.failed_over.take_if(|(to, _)| *to == host) {
+            seen.stopped_with = Some(point);
         }
         if let Some(stopped) = seen.stopped_with.clone().filter(|stopped| stopped != content) {
             seen.wrong.push(format!(
@@ -54,5 +65,32 @@ impl Witness {
         let mut seen = self.seen();
         seen.runs[host] = false;
         seen.stopped_with = Some(content);
+    }
+
+    /// Somebody fails the VM over to this host, from the point of this moment: the only time that anything may be lost.
+    pub(crate) fn is_failed_over(&self, host: usize, moment: Content, ordinal: u64) {
+        let mut seen = self.seen();
+        if ordinal < seen.acknowledged {
+            let acknowledged = seen.acknowledged;
+            seen.wrong.push(format!(
+                "point {acknowledged} was acknowledged, {ordinal} is the newest to start from"
+            ));
+        }
+        seen.failed_over = Some((host, moment));
+    }
+
+    /// That was refused.
+    pub(crate) fn is_not_failed_over(&self) {
+        self.seen().failed_over = None;
+    }
+
+    /// A host is in this epoch; a primary knows that this recovery point is safe.
+    pub(crate) fn believes(&self, host: usize, epoch: Epoch, acknowledged: Option<u64>) {
+        let mut seen = self.seen();
+        if let Some(before) = seen.epochs[host].filter(|before| *before > epoch) {
+            seen.wrong.push(format!("host {} went from epoch {before} back to {epoch}", host + 1));
+        }
+        seen.epochs[host] = Some(epoch);
+        seen.acknowledged = seen.acknowledged.max(acknowledged.unwrap_or(0));
     }
 }

@@ -9,16 +9,13 @@ use anyhow::{Result, ensure};
 
 use crate::install;
 
-/// Seeds at a time for each processor: a simulation mostly waits for its own time to pass.
-const FOR_EACH_PROCESSOR: usize = 4;
-
 pub(crate) fn run(seeds: u64, first: u64) -> Result<()> {
     install::packages()?;
     let begun = Instant::now();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, all, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..processors * FOR_EACH_PROCESSOR {
+        for _ in 0..processors {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::SeqCst);

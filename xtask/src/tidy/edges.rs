@@ -75,7 +75,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "wire",
         ],
     ),
-    ("sim", &["choreography", "domain", "engine", "hypervisor", "layer", "store", "transport"]),
+    ("sim", &["choreography", "domain", "engine", "hypervisor", "layer", "nbd", "store", "transport"]),
     ("xtask", &["api", "lab", "model", "sim"]),
 ];
 
