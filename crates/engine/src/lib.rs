@@ -71,7 +71,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
-use hypervisor::{Happening, Hypervisor, HypervisorError};
+use hypervisor::{Happening, Hypervisor, HypervisorError, VmFacts};
 use peer::Seen;
 use store::{Record, Store};
 use tokio::sync::{Notify, Semaphore};
@@ -385,6 +385,16 @@ impl Engine {
         let hypervisor = Arc::clone(&self.0.hypervisor);
         let done = tokio::task::spawn_blocking(move || verb(hypervisor.as_ref())).await;
         Ok(done.map_err(Refusal::failed)??)
+    }
+
+    /// A VM of this host by its name or UUID; none: there is none.
+    pub async fn vm_named(&self, named: &str) -> Result<Option<VmFacts>> {
+        let (name, id) = (named.to_owned(), named.parse::<VmId>().ok());
+        self.hypervisor(move |it| {
+            let found = it.names()?.into_iter().find(|(other, called)| *called == name || Some(*other) == id);
+            found.map_or(Ok(None), |(id, _)| it.vm(id))
+        })
+        .await
     }
 
     /// The record of a relationship.
