@@ -2,24 +2,10 @@
 // consoles of both hosts, and a viewer.
 
 import { LIMIT, accessible, enter, lab, picture, signIn, tell, visit } from "./browser.mjs";
+import { VM, action, dialog, open, press, row, says } from "./pages.mjs";
 
 const [FIRST, SECOND] = ["hvhost01", "hvhost02"];
-const VM = "testVM01";
 let alice, otto, vera;
-
-const row = (page) => page.getByRole("row", { name: new RegExp(`^${VM}\\b`) });
-const action = (page, name) =>
-  page.getByRole("complementary", { name: "Actions" }).getByRole("button", { name, exact: true });
-const dialog = (page) => page.getByRole("dialog");
-const press = (page, name) => dialog(page).getByRole("button", { name, exact: true }).click();
-/** The VM's line in the list says all of this, sooner or later, without a reload. */
-const says = async (page, ...words) => {
-  for (const word of words) await row(page).getByText(word, { exact: true }).waitFor();
-};
-const open = async (page, host) => {
-  await page.getByRole("navigation").getByRole("link", { name: host }).click();
-  await row(page).click();
-};
 
 /** A step of the handover goes on now. */
 const runs = (page, step) => dialog(page).locator("[aria-current=step]", { hasText: step }).waitFor();

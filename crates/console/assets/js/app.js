@@ -7,7 +7,7 @@ import { loading } from "./parts.js";
 import { current, followLinks } from "./route.js";
 import { resume, session } from "./session.js";
 import { shell } from "./shell.js";
-import { keepFresh, repaint, watch } from "./store.js";
+import { keepFresh, repaint, use, watch } from "./store.js";
 import { applyTheme } from "./theme.js";
 
 const PAGES = {
@@ -15,6 +15,8 @@ const PAGES = {
   vms: () => import("./pages/vms.js"),
   settings: () => import("./pages/settings.js"),
 };
+/** What every page asks for. */
+const EVERYWHERE = ["host", "peers", "relationships", "vms"];
 const SIGN_IN = () => import("./pages/sign-in.js");
 /** Ages on the page grow. */
 const TICK_MS = 1_000;
@@ -41,7 +43,9 @@ watch(show);
 addEventListener("popstate", repaint);
 setInterval(() => document.hidden || repaint(), TICK_MS);
 keepFresh();
-lazy(PAGES[current().page]); // on its way while the session is asked for
+// All on its way at once: the page, what every page shows, and who is there. When nobody is, none of it is shown.
+lazy(PAGES[current().page]);
+if (!location.hash) EVERYWHERE.forEach(use); // a one-time link has no session yet
 await resume();
 repaint();
 const operation = new URLSearchParams(location.search).get("operation");

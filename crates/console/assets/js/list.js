@@ -2,7 +2,7 @@
 // beside them, are in the document: a thousand cost no more than a screenful. The filter finds what the browser's search cannot.
 
 import { h } from "./dom.js";
-import { icon } from "./parts.js";
+import { chips, icon } from "./parts.js";
 import { repaint } from "./store.js";
 import { plural } from "./words.js";
 
@@ -71,25 +71,14 @@ export function table(options) {
           },
         }),
       ),
-      h(
-        "div",
-        { class: "chips", role: "group", "aria-label": "Show" },
-        filters.map(([name, keeps], index) =>
-          h(
-            "button",
-            {
-              type: "button",
-              class: "chip",
-              "aria-pressed": String(index === own.filter),
-              onClick: () => {
-                own.filter = index;
-                repaint();
-              },
-            },
-            name,
-            h("span", { class: "count" }, rows.filter(keeps).length),
-          ),
-        ),
+      chips(
+        "Show",
+        filters.map(([name, keeps]) => [name, rows.filter(keeps).length]),
+        own.filter,
+        (index) => {
+          own.filter = index;
+          repaint();
+        },
       ),
       h("span", { class: "sr", role: "status" }, `${plural(sorted.length, "row")} shown`),
     ),

@@ -142,6 +142,26 @@ export const facts = (pairs) =>
       .map(([name, value]) => h("div", { key: name }, h("dt", null, name), h("dd", null, value))),
   );
 
+/** A few words of which one holds, or each with how many it would show. `chosen`: an index. */
+export const chips = (label, names, chosen, choose) =>
+  h(
+    "div",
+    { class: "chips", role: "group", "aria-label": label },
+    names.map(([name, count], index) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "chip",
+          "aria-pressed": String(index === chosen),
+          onClick: () => choose(index),
+        },
+        name,
+        count !== undefined && h("span", { class: "count" }, count),
+      ),
+    ),
+  );
+
 /** Progress in a bar; `total` null: not known yet. */
 export const bar = (done, total, label) =>
   h("progress", {

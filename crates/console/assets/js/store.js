@@ -20,6 +20,8 @@ const TOUCHES = {
 const WHOLE = /(^|\/)(vms|relationships)$/;
 /** The other hosts tell no changes here; they are asked. */
 const PEERS_EVERY_MS = 5_000;
+/** A browser has six connections to a host, and a peer that is silent would hold one of them for each list. */
+const PEERS_AT_ONCE = 2;
 /** In case that a change was told to nobody. */
 const ALL_EVERY_MS = 60_000;
 
@@ -81,6 +83,18 @@ export function keepFresh() {
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
 }
 
+const waiting = [];
+let turns = PEERS_AT_ONCE;
+
+/** Waits until fewer ask for what peers show. */
+const turn = () => (turns > 0 ? void turns-- : new Promise((go) => waiting.push(go)));
+
+function turnOver() {
+  const next = waiting.shift();
+  if (next) next();
+  else turns++;
+}
+
 async function load(answer) {
   if (answer.loading) {
     answer.stale = true; // it changed while it was on its way: ask once more
@@ -88,13 +102,16 @@ async function load(answer) {
   }
   answer.loading = true;
   const before = { value: answer.value, problem: answer.problem };
+  const ofPeer = answer.path.startsWith("peers/");
   try {
+    if (ofPeer) await turn();
     answer.value = await (WHOLE.test(answer.path) ? getAll : get)(answer.path);
     answer.problem = null;
   } catch (problem) {
     answer.problem = problem; // the last value stays, for whoever shows it as old
   }
   answer.loading = false;
+  if (ofPeer) turnOver();
   if (answer.value !== before.value || answer.problem?.detail !== before.problem?.detail) repaint();
   if (answer.stale) {
     answer.stale = false;

@@ -121,6 +121,10 @@ export const isDebt = (side) => DEBTS.has(side.state);
 /** Whether nobody protects it, although somebody could want it: copies of test failovers are to be thrown away. */
 export const isNaked = (vm) => !vm.side && !vm.machine?.test_failover;
 
+/** What a disk of a VM is, as its host has it. */
+export const diskWords = (disk) =>
+  disk.wraps ? `raw disk ${disk.wraps}, behind a wrapper` : (disk.obstacle ?? disk.format);
+
 /** A VM of a host by its UUID. */
 export const findVm = (host, key) => vmsOf(host)?.find((vm) => vm.key === key) ?? null;
 

@@ -4,10 +4,12 @@
 import { h, paint } from "../dom.js";
 import { change, plan } from "../api.js";
 import { notice } from "../notices.js";
+import { capital } from "../operation.js";
 import { button, checks, icon, iconButton, loading, problem } from "../parts.js";
 import { repaint, watch } from "../store.js";
 import { bytes, span } from "../words.js";
 import { revisionOf } from "../world.js";
+import { into, text, trimmed } from "./fields.js";
 
 const REPLAN_AFTER_MS = 350;
 let count = 0;
@@ -59,11 +61,12 @@ export function openDialog(content) {
 /**
  * The window of a change.
  * `path` and `request()`: what is asked for; `fields(again)`: what can be chosen, `again()` when a choice changed;
- * `go`: the word on the button; `danger`: it cannot be taken back; `then(result, dialog)`: instead of closing; `side`: the relationship that
- * the user decides upon.
+ * `go`: the word on the button; `danger`: it cannot be taken back; `word()`: what must be typed first, if anything; `then(result, dialog)`:
+ * instead of closing; `side`: the relationship that the user decides upon.
  */
 export function openChange(options) {
-  const it = { plan: null, problem: null, waiting: false, asked: 0, revision: null };
+  const it = { plan: null, problem: null, waiting: false, asked: 0, revision: null, typed: "" };
+  const word = () => options.word?.() ?? null;
   const dialog = openDialog({
     title: options.title,
     symbol: options.symbol,
@@ -72,6 +75,10 @@ export function openChange(options) {
       options.intro && h("p", { class: "intro" }, options.intro),
       options.fields?.(again),
       planView(it, replan),
+      word() !== null &&
+        text(`Type ${word()} to confirm`, it.typed, into(it, () => dialog.update())("typed", trimmed), {
+          class: "short",
+        }),
     ],
     buttons: () => [
       cost(it.plan),
@@ -79,7 +86,11 @@ export function openChange(options) {
       button("Cancel", () => dialog.close()),
       button(options.go, commit, {
         kind: options.danger ? "danger filled" : "primary",
-        disabled: it.waiting || !it.plan || it.plan.checks.some((check) => !check.ok),
+        disabled:
+          it.waiting ||
+          !it.plan ||
+          it.plan.checks.some((check) => !check.ok) ||
+          (word() !== null && it.typed !== word()),
         symbol: options.symbol,
       }),
     ],
@@ -193,4 +204,5 @@ function tally(list) {
   );
 }
 
-const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+/** As a sentence of its own. */
+export const sentence = (text) => `${capital(text)}.`;

@@ -10,6 +10,17 @@ const idOf = (label) => {
   return ids.get(label);
 };
 
+/** What a field calls when it changes: keeps the value under a name of `it`, in the form that is given, and tells of it. */
+export const into =
+  (it, changed) =>
+  (name, form = (value) => value) =>
+  (value) => {
+    it[name] = form(value);
+    changed();
+  };
+/** Without the blanks around it. */
+export const trimmed = (value) => value.trim();
+
 /** A line of text. `changed(text)`. */
 export function text(label, value, changed, { hint, wrong, ...props } = {}) {
   const id = idOf(label);

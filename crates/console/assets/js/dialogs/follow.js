@@ -4,7 +4,7 @@
 import { h } from "../dom.js";
 import { change } from "../api.js";
 import { announce, notice } from "../notices.js";
-import { advice, live, report, stateWords, steps } from "../operation.js";
+import { advice, capital, live, report, stateWords, steps } from "../operation.js";
 import { bar, button, icon, problem, shown } from "../parts.js";
 import { refresh, use } from "../store.js";
 import { link } from "../live.js";
@@ -52,10 +52,7 @@ export function become(dialog, id) {
 }
 
 const isOver = (path) => Boolean(use(path).value && isEnded(use(path).value));
-const heading = (operation) =>
-  operation
-    ? `${operation.kind.charAt(0).toUpperCase()}${operation.kind.slice(1)} of ${operation.vm}`
-    : "Operation";
+const heading = (operation) => (operation ? `${capital(operation.kind)} of ${operation.vm}` : "Operation");
 
 const lostNote = () =>
   h(

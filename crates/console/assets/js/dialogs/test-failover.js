@@ -5,7 +5,7 @@ import { notice } from "../notices.js";
 import { address, go } from "../route.js";
 import { typedSeconds } from "../words.js";
 import { openChange } from "./dialog.js";
-import { radios, text, tick } from "./fields.js";
+import { into, radios, text, tick } from "./fields.js";
 import { points } from "./failover.js";
 
 export function testFailover(side, point = null) {
@@ -41,10 +41,7 @@ export function testFailover(side, point = null) {
             keep: choice.keep,
           },
     fields: (again) => {
-      const set = (name) => (value) => {
-        choice[name] = value;
-        again();
-      };
+      const set = into(choice, again);
       return [
         points(side, choice, again),
         radios(

@@ -4,7 +4,7 @@
 import { h } from "../dom.js";
 import { actionOf, follow, hostActions, perform, vmActions } from "../actions.js";
 import { matters } from "./attention.js";
-import { live } from "../operation.js";
+import { capital, live } from "../operation.js";
 import { bar, button, cure, icon, pageCard, shown } from "../parts.js";
 import { address } from "../route.js";
 import { refresh, use } from "../store.js";
@@ -25,7 +25,7 @@ export function page() {
         figures(all, sides),
         under(),
         attention(sides),
-        h("div", { class: "two" }, naked(all), [away(sides), hostCards(all)]),
+        h("div", { class: "two" }, naked(all), h("div", null, away(sides), hostCards(all))),
       ],
       () => refresh(),
     ),
@@ -251,5 +251,3 @@ function aboutHost(host) {
     .filter(Boolean)
     .join(" · ");
 }
-
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

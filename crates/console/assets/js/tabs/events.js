@@ -1,7 +1,7 @@
 // Events of one VM, the newest first.
 
 import { h } from "../dom.js";
-import { empty, icon, shown } from "../parts.js";
+import { chips, empty, icon, shown } from "../parts.js";
 import { refresh, repaint, use } from "../store.js";
 import { fullMoment } from "../words.js";
 
@@ -22,24 +22,14 @@ export function events(vm, host) {
         return empty("info", "No events", "What happens to this virtual machine is kept here.");
       const kept = all.filter((event) => FILTERS[chosen][1].includes(event.severity)).reverse();
       return [
-        h(
-          "div",
-          { class: "chips", role: "group", "aria-label": "Severity" },
-          FILTERS.map(([name], index) =>
-            h(
-              "button",
-              {
-                type: "button",
-                class: "chip",
-                "aria-pressed": String(index === chosen),
-                onClick: () => {
-                  chosen = index;
-                  repaint();
-                },
-              },
-              name,
-            ),
-          ),
+        chips(
+          "Severity",
+          FILTERS.map(([name]) => [name]),
+          chosen,
+          (index) => {
+            chosen = index;
+            repaint();
+          },
         ),
         h(
           "table",

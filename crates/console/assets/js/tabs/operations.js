@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { follow } from "../actions.js";
-import { live, report, stateWords, steps, advice } from "../operation.js";
+import { advice, capital, live, report, stateWords, steps } from "../operation.js";
 import { bar, button, empty, icon, shown } from "../parts.js";
 import { refresh, use } from "../store.js";
 import { fullMoment, plural, span } from "../words.js";
@@ -53,7 +53,7 @@ function item(operation, open) {
         h(
           "span",
           { class: "grow" },
-          h("strong", null, operation.kind),
+          h("strong", null, capital(operation.kind)),
           ` ${operation.old_primary} → ${operation.new_primary}`,
           h("small", null, `${fullMoment(operation.begun_at_ms)} by ${operation.requested_by}`),
         ),
