@@ -26,11 +26,13 @@ fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
 
 #[test]
 fn a_viewer_reads_everything_but_the_audit_and_the_visitors_and_changes_nothing() {
+    // The last is a question with a consequence: the running cycle lets go of the VM's files.
+    let administrators = ["/audit", "/console/sessions", "/relationships/{vm}/may-start"];
     let document = api::openapi();
     for (path, method, operation) in operations(&document) {
         let role = operation["x-role"].as_str().expect("a role");
         match (path, method) {
-            ("/audit" | "/console/sessions", _) => assert_eq!(role, "administrator"),
+            (path, "get") if administrators.contains(&path) => assert_eq!(role, "administrator", "{path}"),
             (_, "get") => assert_eq!(role, "viewer", "{path}"),
             _ => assert_ne!(role, "viewer", "{path}"),
         }
