@@ -1,6 +1,7 @@
 //! A service that writes down what reached it.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use api::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
@@ -19,6 +20,8 @@ use futures_util::stream::BoxStream;
 pub struct Recorder {
     pub seen: Mutex<Vec<String>>,
     pub audit: Mutex<Vec<String>>,
+    /// How long `pause` takes.
+    pub pause_takes: Mutex<Duration>,
 }
 
 impl Recorder {
@@ -174,7 +177,11 @@ impl Service for Recorder {
         self.refuse(format!("change {vm} {change:?} dry={dry}"))
     }
     fn pause(&self, who: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
-        self.done(format!("{who:?} pause {vm}"), dry)
+        let takes = *self.pause_takes.lock().expect("not poisoned");
+        Box::pin(async move {
+            tokio::time::sleep(takes).await;
+            self.done(format!("{who:?} pause {vm}"), dry).await
+        })
     }
     fn resume(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
         self.done(format!("resume {vm}"), dry)
