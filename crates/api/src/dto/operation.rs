@@ -12,12 +12,15 @@ pub struct PlannedFailoverRequest {
     /// Start the VM on the new primary.
     pub start: bool,
     /// How long the guest may take to shut down, seconds.
+    #[schemars(range(max = PlannedFailoverRequest::SHUTDOWN_TIMEOUT_SECONDS_MAX))]
     pub shutdown_timeout_seconds: u64,
 }
 
 impl PlannedFailoverRequest {
     /// Long enough for a database to flush, short enough for a maintenance window.
     pub const SHUTDOWN_TIMEOUT_SECONDS_DEFAULT: u64 = 300;
+    /// A day: whoever waits longer for a guest has forgotten it.
+    pub const SHUTDOWN_TIMEOUT_SECONDS_MAX: u64 = 24 * 3600;
 }
 
 impl Default for PlannedFailoverRequest {

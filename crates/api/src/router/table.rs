@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::answer::{json, tagged, with_next};
+use super::limits::Limits;
 use super::request::{self, DryRun, Named, Seen};
 use crate::caller::{Caller, Role};
 use crate::dto::{Answer, AuditResult, Page, Paged};
@@ -228,10 +229,12 @@ impl Table {
         F: for<'a> Fn(&'a dyn Service, Change<P, B>) -> Reply<'a, Answer<A>> + Copy + Send + Sync + 'static,
     {
         self.document.add("post", &row, Operation::change::<B, A>(more.1, of_relationship(&row)));
+        let limits = Arc::new(Limits::of::<B>());
         let changing: Changing = Arc::new(move |service, raw| {
+            let limits = limits.clone();
             Box::pin(async move {
                 let Raw { who, path, body, seen, dry_run } = raw;
-                let (path, body): (P, B) = (P::named(path)?, request::form(&body)?);
+                let (path, body): (P, B) = (P::named(path)?, request::form(&body, &limits)?);
                 if more.0(&body) {
                     request::allow(&who, Role::Administrator, more.1)?;
                 }

@@ -57,6 +57,33 @@ fn every_name_is_said_once_and_every_reference_leads_somewhere() {
 }
 
 #[test]
+fn every_number_that_a_request_takes_has_a_most() {
+    fn without_most<'a>(document: &'a Value, schema: &'a Value, name: &'a str, found: &mut Vec<String>) {
+        if let Some(path) = schema["$ref"].as_str() {
+            let form = document.pointer(path.trim_start_matches('#')).expect("a schema");
+            return without_most(document, form, name, found);
+        }
+        let kinds = schema["type"].to_string();
+        if kinds.contains("\"integer\"") && schema["maximum"].is_null() {
+            found.push(name.to_owned());
+        }
+        for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+            without_most(document, schema, name, found);
+        }
+        for schema in ["oneOf", "anyOf"].iter().filter_map(|key| schema[*key].as_array()).flatten() {
+            without_most(document, schema, name, found);
+        }
+    }
+    let document = api::openapi();
+    let mut found = Vec::new();
+    for (_, _, operation) in operations(&document) {
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+        without_most(&document, body, "the body", &mut found);
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
 fn no_request_takes_a_field_that_it_does_not_know() {
     let document = api::openapi();
     for (path, _, operation) in operations(&document) {
