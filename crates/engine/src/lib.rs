@@ -156,6 +156,8 @@ const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 /// What a relationship needs beside its row: a bell, a lock for whoever works on its replica, and progress.
 struct Slot {
     wake: Notify,
+    /// Held while settings are changed on both hosts.
+    settings: tokio::sync::Mutex<()>,
     replica: tokio::sync::Mutex<()>,
     /// Held while recovery points are merged, and by whoever needs their files as they are.
     chain: Arc<chain::Chain>,
@@ -423,6 +425,7 @@ impl Engine {
         let new = || {
             Arc::new(Slot {
                 wake: Notify::new(),
+                settings: tokio::sync::Mutex::default(),
                 replica: tokio::sync::Mutex::default(),
                 chain: Arc::default(),
                 wish: Mutex::default(),
