@@ -20,8 +20,6 @@ use crate::config::Config;
 pub(crate) const ASKING: &str = "--ask-about-account";
 /// The word of the audit for coming in with a password.
 const SIGN_IN: &str = "sign-in";
-/// Refused sign-ins that the audit keeps: strangers make as many as they like.
-const REFUSED_KEPT: u32 = 5000;
 /// Pause between two looks at the certificate's files and its end.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 /// Pause before a port that was not to be had is tried again: an address may come late when a host starts.
@@ -238,10 +236,10 @@ impl Record {
             role,
             verb: verb.to_owned(),
             target: None,
+            with: String::new(),
             result: None,
             detail: String::new(),
         })?;
-        self.0.audit_result(sequence, result, detail)?;
-        if result == AuditResult::Refused { self.0.audit_forget_refused(verb, REFUSED_KEPT) } else { Ok(()) }
+        self.0.audit_result(sequence, result, detail)
     }
 }

@@ -2,10 +2,10 @@
 //! rooms below; what all routes have in common (roles, audit, ETags, pages) is in `table`. Decides nothing about VMs.
 
 mod answer;
-mod limits;
 mod live;
 mod request;
 mod rows;
+mod schema;
 mod table;
 
 use std::sync::Arc;

@@ -31,6 +31,8 @@ pub struct Asked {
     pub verb: &'static str,
     /// Of what; none: of this host.
     pub target: Option<String>,
+    /// With what: the fields of the request, without secrets; empty: nothing beyond the verb.
+    pub with: String,
 }
 
 /// The verbs. A `vm` is a name, a UUID or a relationship id; a `peer` is a name or an id.

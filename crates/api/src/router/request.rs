@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::limits::Limits;
+use super::schema::Schema;
 use crate::caller::{Caller, Role};
 use crate::problem::{Code, Problem};
 use crate::service::Service;
@@ -117,10 +117,10 @@ pub(crate) async fn body(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
 }
 
 /// What a body asks for. No body asks for what has no fields, or for the defaults of all of them.
-pub(crate) fn form<B: DeserializeOwned>(bytes: &Bytes, limits: &Limits) -> Result<B, Problem> {
+pub(crate) fn form<B: DeserializeOwned>(bytes: &Bytes, schema: &Schema) -> Result<B, Problem> {
     let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     let form = serde_json::from_slice(bytes).map_err(|error| not_understood(&error))?;
-    match limits.broken_by(bytes) {
+    match schema.broken_by(bytes) {
         None => Ok(form),
         Some(why) => Err(Problem::new(Code::Invalid, "Not accepted", why)
             .with_cure("ask for a value within these limits; nothing was changed")),

@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::answer::{json, tagged, with_next};
-use super::limits::Limits;
 use super::request::{self, DryRun, Named, Seen};
+use super::schema::Schema;
 use crate::caller::{Caller, Role};
 use crate::dto::{Answer, AuditResult, Page, Paged};
 use crate::openapi::{Document, JSON, Operation};
@@ -229,12 +229,13 @@ impl Table {
         F: for<'a> Fn(&'a dyn Service, Change<P, B>) -> Reply<'a, Answer<A>> + Copy + Send + Sync + 'static,
     {
         self.document.add("post", &row, Operation::change::<B, A>(more.1, of_relationship(&row)));
-        let limits = Arc::new(Limits::of::<B>());
+        let schema = Arc::new(Schema::of::<B>());
+        let of_form = schema.clone();
         let changing: Changing = Arc::new(move |service, raw| {
-            let limits = limits.clone();
+            let schema = of_form.clone();
             Box::pin(async move {
                 let Raw { who, path, body, seen, dry_run } = raw;
-                let (path, body): (P, B) = (P::named(path)?, request::form(&body, &limits)?);
+                let (path, body): (P, B) = (P::named(path)?, request::form(&body, &schema)?);
                 if more.0(&body) {
                     request::allow(&who, Role::Administrator, more.1)?;
                 }
@@ -242,7 +243,7 @@ impl Table {
                 json(&call(service, Change { who, path, body, dry_run }).await?)
             })
         });
-        self.router = self.router.route(row.path, post(changed_by(row, changing)));
+        self.router = self.router.route(row.path, post(changed_by(row, Arc::new(Form { changing, schema, places: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }))));
         self
     }
 }
@@ -257,15 +258,21 @@ fn accepts_csv(parts: &Parts) -> bool {
     accepted.is_some_and(|accept| accept.starts_with("text/csv"))
 }
 
+/// What one route does with what it is sent.
+struct Form {
+    changing: Changing,
+    schema: Arc<Schema>,
+    places: Arc<Semaphore>,
+}
+
 fn changed_by(
     row: Row,
-    changing: Changing,
+    form: Arc<Form>,
 ) -> impl Fn(State<Shared>, Request) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static {
-    let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     move |State(service), request| {
-        let (changing, places) = (changing.clone(), places.clone());
+        let form = form.clone();
         Box::pin(async move {
-            match change(service, row, changing, places, request).await {
+            match change(service, row, &form, request).await {
                 Ok(body) => (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], body).into_response(),
                 Err(problem) => problem.into_response(),
             }
@@ -278,8 +285,7 @@ fn changed_by(
 async fn change(
     service: Shared,
     row: Row,
-    changing: Changing,
-    places: Arc<Semaphore>,
+    form: &Form,
     request: Request,
 ) -> Result<Vec<u8>, Problem> {
     let (mut parts, body) = request.into_parts();
@@ -289,12 +295,13 @@ async fn change(
     let body = request::body(&parts, body).await;
     let target =
         if path.is_empty() { body.as_ref().ok().and_then(|body| vm_of(body)) } else { Some(path.join(" ")) };
-    let asked = Asked { who: who.clone(), verb: row.name, target };
+    let with = body.as_ref().map(|body| form.schema.recorded(body)).unwrap_or_default();
+    let asked = Asked { who: who.clone(), verb: row.name, target, with };
     let seen = Seen {
         tags: parts.headers.get(header::IF_MATCH).cloned(),
         vm: path.first().filter(|_| of_relationship(&row)).cloned(),
     };
-    let of_change = service.clone();
+    let (of_change, changing) = (service.clone(), form.changing.clone());
     let answer = async move {
         request::allow(&who, row.role, row.name)?;
         changing(of_change.as_ref(), Raw { who, path, body: body?, seen, dry_run }).await
@@ -302,7 +309,7 @@ async fn change(
     if dry_run {
         return answer.await;
     }
-    let place = places.acquire_owned().await.map_err(|_| not_carried_out(&"the daemon stops"))?;
+    let place = form.places.clone().acquire_owned().await.map_err(|_| not_carried_out(&"the daemon stops"))?;
     let carried_out = tokio::spawn(async move {
         let _place = place;
         recorded(service.as_ref(), asked, answer).await

@@ -139,7 +139,8 @@ impl Service for Recorder {
     }
     fn audit_asked(&self, asked: Asked) -> Reply<'_, u64> {
         let mut audit = self.audit.lock().expect("not poisoned");
-        audit.push(format!("{} {} {:?}", asked.who, asked.verb, asked.target));
+        let line = format!("{} {} {:?} {}", asked.who, asked.verb, asked.target, asked.with);
+        audit.push(line.trim_end().to_owned());
         let record = audit.len() as u64;
         Box::pin(async move { Ok(record) })
     }
