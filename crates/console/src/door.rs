@@ -12,6 +12,7 @@ use crate::attempts::Attempts;
 use crate::audit::{Audit, Deed, Entry};
 use crate::certificate::Certificate;
 use crate::links::Links;
+use crate::looks::Looks;
 use crate::roles::Roles;
 use crate::sessions::{BoxError, Session, SessionStore, Sessions};
 
@@ -52,6 +53,7 @@ pub struct Door {
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
     pub(crate) attempts: Attempts,
+    pub(crate) looks: Looks,
     pub(crate) failure_takes: Duration,
     audit: Arc<dyn Audit>,
     clock: Clock,
@@ -89,6 +91,7 @@ impl Door {
             sessions,
             links: Links::default(),
             attempts: Attempts::default(),
+            looks: Looks::default(),
             failure_takes,
             audit,
             clock,

@@ -20,6 +20,7 @@ mod guard;
 mod headers;
 mod links;
 mod listener;
+mod looks;
 mod roles;
 mod routes;
 mod session;
