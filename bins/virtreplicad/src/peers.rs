@@ -58,8 +58,8 @@ impl Daemon {
             return Ok(Answer::Planned(dto::Plan::of([line])));
         }
         let now = engine::clock::now();
-        let joined =
-            transport::join(&request.token, &self.own, &self.identity, self.trust.as_ref(), now).await;
+        let (token, at) = (&request.token, request.address.as_deref());
+        let joined = transport::join(token, at, &self.own, &self.identity, self.trust.as_ref(), now).await;
         let record = joined.map_err(|error| Problem::new(Code::Refused, "Not paired", error.to_string()))?;
         let peer = self.peer(&record.host.to_string())?;
         Ok(Answer::Done(self.shown_peer(&peer)))
