@@ -52,6 +52,13 @@ fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Paged
 }
 
 impl Daemon {
+    /// A relationship, which a peer must have part in if it is the one who asks.
+    fn find_with(&self, vm: &str, of: Option<HostId>) -> Result<Record, Problem> {
+        let theirs = |found: &Record| of.is_none_or(|peer| found.relationship.peer == peer);
+        let found = self.find(vm).ok().filter(theirs);
+        found.ok_or_else(|| Problem::not_found("protected VM", vm, "virt-replica list"))
+    }
+
     /// All relationships, or those with one peer.
     pub(crate) fn records(&self, of: Option<HostId>) -> Result<Vec<Record>, Problem> {
         let mut records = self.engine.store().relationships().map_err(failed)?;
@@ -71,18 +78,20 @@ impl Daemon {
         Ok(Paged { shown: shown.collect::<Result<_, _>>()?, next })
     }
 
+    /// Operations of everything, of one VM, or of the VMs that are replicated with one peer.
     pub(crate) fn list_operations(
         &self,
-        page: &Page,
+        query: &dto::OperationQuery,
         of: Option<HostId>,
     ) -> Result<Paged<Vec<dto::OperationView>>, Problem> {
-        const SHOWN: u32 = 100;
-        let limit = limit(page, SHOWN)?;
+        let page = query.page();
+        let limit = limit(&page, dto::OperationQuery::LIMIT_DEFAULT)?;
         let before: Option<OperationId> =
             page.after.as_ref().map(|after| after.parse().map_err(|_| no_cursor())).transpose()?;
-        let ids = match of {
-            None => None,
-            Some(_) => Some(self.records(of)?.iter().map(|it| it.relationship.id).collect::<Vec<_>>()),
+        let ids = match (&query.vm, of) {
+            (None, None) => None,
+            (Some(vm), of) => Some(vec![self.find_with(vm, of)?.relationship.id]),
+            (None, Some(_)) => Some(self.records(of)?.iter().map(|it| it.relationship.id).collect()),
         };
         let found = self.engine.store().operations(before, ids.as_deref(), limit + 1).map_err(failed)?;
         let page = cut(found, limit, |(operation, _)| operation.id.to_string());

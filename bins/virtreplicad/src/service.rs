@@ -66,8 +66,8 @@ impl Service for Daemon {
         Box::pin(self.start_word(vm))
     }
 
-    fn operations(&self, page: Page) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
-        Box::pin(async move { self.list_operations(&page, None) })
+    fn operations(&self, query: dto::OperationQuery) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
+        Box::pin(async move { self.list_operations(&query, None) })
     }
 
     fn operation(&self, id: String) -> Reply<'_, dto::OperationView> {
@@ -114,8 +114,12 @@ impl Service for Daemon {
         Box::pin(self.look_at(peer, ViewOf::Relationships, page))
     }
 
-    fn peer_operations(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
-        Box::pin(self.look_at(peer, ViewOf::Operations, page))
+    fn peer_operations(
+        &self,
+        peer: String,
+        query: dto::OperationQuery,
+    ) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
+        Box::pin(self.look_at_operations(peer, query))
     }
 
     fn peer_events(&self, peer: String, query: dto::EventQuery) -> Reply<'_, Paged<Vec<dto::Event>>> {

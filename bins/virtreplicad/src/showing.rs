@@ -35,7 +35,10 @@ impl Daemon {
             ViewOf::Host => json(&Paged::whole(self.host_for(peer).await?)),
             ViewOf::Vms => json(&self.list_vms(&page, Some(peer)).await?),
             ViewOf::Relationships => json(&self.list_relationships(&page, Some(peer))?),
-            ViewOf::Operations => json(&self.list_operations(&page, Some(peer))?),
+            ViewOf::Operations => {
+                let query = dto::OperationQuery { vm, after: page.after, limit: page.limit };
+                json(&self.list_operations(&query, Some(peer))?)
+            }
             ViewOf::Events => {
                 let query = dto::EventQuery { vm, since, after: page.after, limit: page.limit };
                 json(&self.list_events(&query, Some(peer))?)
@@ -55,6 +58,16 @@ impl Daemon {
         let asked = View { of: ViewOf::Host, after: None, limit: 1, vm: None, since: None };
         let page: Paged<dto::HostView> = self.ask_to_show(&peer, asked).await?;
         Ok(page.shown)
+    }
+
+    pub(crate) async fn look_at_operations(
+        &self,
+        peer: String,
+        query: dto::OperationQuery,
+    ) -> Result<Paged<Vec<dto::OperationView>>, Problem> {
+        let limit = limit(&query.page(), dto::OperationQuery::LIMIT_DEFAULT)?;
+        let dto::OperationQuery { vm, after, .. } = query;
+        self.look_at_list(&peer, View { of: ViewOf::Operations, after, limit, vm, since: None }).await
     }
 
     pub(crate) async fn look_at_events(

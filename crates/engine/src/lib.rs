@@ -30,6 +30,7 @@ mod frames;
 mod guest_files;
 mod handover;
 mod hold;
+mod home;
 mod incoming;
 mod let_go;
 mod life;
@@ -86,6 +87,7 @@ pub use diverged::DivergedDisk;
 pub use error::{Code, Refusal, Result};
 pub use failover::FailoverPlan;
 pub use guest_files::{GuestFile, GuestFiles};
+pub use home::Home;
 pub use plan::Plan;
 pub use points::{ChainFacts, PointFacts, WishedPoint};
 pub use protect::{EnableRequest, ReverseRequest};
@@ -181,6 +183,8 @@ struct Slot {
     told_doubt: Mutex<Option<domain::Doubt>>,
     /// Why what was to become of a failover by itself does not happen.
     overdue: Mutex<Option<Refusal>>,
+    /// When the VM moved to where it runs.
+    moved: Mutex<Option<home::Moved>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
     /// The statistics as they were summed up last.
@@ -438,6 +442,7 @@ impl Engine {
                 follow_failure: Mutex::default(),
                 told_doubt: Mutex::default(),
                 overdue: Mutex::default(),
+                moved: Mutex::default(),
                 silent: Mutex::default(),
                 statistics: Mutex::default(),
                 ended_there: AtomicBool::new(false),

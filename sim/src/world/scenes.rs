@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use choreography::{Mark, Options, Step, StepState, fold};
 use domain::{Compression, Phase, PointId, RecoveryPoint, Settings};
-use engine::{Code, Engine, Refusal, ReverseRequest};
+use engine::{Code, Engine, Home, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
 use store::Record;
@@ -250,4 +250,24 @@ fn what_would_be_refused_is_refused_before_anything_is_asked_for() -> Result<()>
     world.link.swallows.store(true, Ordering::SeqCst);
     removable(false).expect_err("the other host does not answer");
     removable(true)
+}
+
+#[test]
+fn both_hosts_know_where_a_vm_is_at_home_and_since_when_it_runs_elsewhere() -> Result<()> {
+    let world = World::new(SEED)?;
+    let at_home = Home { host: world.hosts[HOME].id, away_since: None };
+    let homes = || -> Result<[Home; 2]> {
+        let home = |host| world.asked(host, |engine, record| async move { engine.home(&record) });
+        Ok([home(HOME)?, home(AWAY)?])
+    };
+    ensure!(homes()? == [at_home; 2]);
+    let begun = time::now();
+    world.hand_over(HOME, Options::default())?;
+    for home in homes()? {
+        ensure!(home.host == at_home.host, "{home:?}");
+        ensure!(home.away_since.is_some_and(|at| at >= begun && at <= time::now()), "{home:?}");
+    }
+    world.hand_over(AWAY, Options::default())?;
+    ensure!(homes()? == [at_home; 2]);
+    Ok(())
 }

@@ -7,7 +7,7 @@ use api::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
     EndSessionsRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, ImportRequest,
-    Invitation, InviteRequest, JoinRequest, Mode, OperationView, Page, Paged, Peer, Plan,
+    Invitation, InviteRequest, JoinRequest, Mode, OperationQuery, OperationView, Page, Paged, Peer, Plan,
     PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
     ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
@@ -81,7 +81,7 @@ impl Service for Recorder {
     fn may_start(&self, vm: String) -> Reply<'_, StartWord> {
         self.refuse(format!("may_start {vm}"))
     }
-    fn operations(&self, _: Page) -> Reply<'_, Paged<Vec<OperationView>>> {
+    fn operations(&self, _: OperationQuery) -> Reply<'_, Paged<Vec<OperationView>>> {
         Box::pin(async { Ok(Paged::whole(vec![])) })
     }
     fn operation(&self, id: String) -> Reply<'_, OperationView> {
@@ -131,7 +131,7 @@ impl Service for Recorder {
     fn peer_relationships(&self, peer: String, _: Page) -> Reply<'_, Paged<Vec<RelationshipSummary>>> {
         self.refuse(format!("peer_relationships {peer}"))
     }
-    fn peer_operations(&self, peer: String, _: Page) -> Reply<'_, Paged<Vec<OperationView>>> {
+    fn peer_operations(&self, peer: String, _: OperationQuery) -> Reply<'_, Paged<Vec<OperationView>>> {
         self.refuse(format!("peer_operations {peer}"))
     }
     fn peer_events(&self, peer: String, _: EventQuery) -> Reply<'_, Paged<Vec<Event>>> {
@@ -312,6 +312,8 @@ pub fn summary() -> RelationshipSummary {
         health: Health::Normal,
         primary_server: "hvhost01".into(),
         replica_server: "hvhost02".into(),
+        home_server: Some("hvhost01".into()),
+        away_since_ms: None,
         frequency_seconds: 30,
         last_synchronized_at_ms: None,
         paused: false,
