@@ -4,6 +4,8 @@
 //! recognised and judged. What it answers is read with distrust: of known form, no more than asked for. Its silence is a problem,
 //! never an empty list.
 
+use std::cmp::Ordering;
+
 use api::dto::{self, LIMIT_MAX, Page, Paged};
 use api::{Code, Problem};
 use domain::{HostId, Role};
@@ -95,14 +97,12 @@ impl Daemon {
         peer: &str,
         asked: View,
     ) -> Result<Paged<Vec<T>>, Problem> {
-        let limit = asked.limit;
+        let (limit, after) = (asked.limit, asked.after.clone());
         let shown: Paged<Vec<T>> = self.ask_to_show(peer, asked).await?;
-        if shown.shown.len() > limit as usize {
-            let why =
-                format!("{peer} answered with {} entries where {limit} were asked for", shown.shown.len());
-            return Err(Problem::new(Code::PeerSilent, "The peer's answer is not believed", why));
-        }
-        Ok(shown)
+        let Some(why) = unbelievable(limit, after, &shown) else { return Ok(shown) };
+        let why = format!("{peer} answered with {why}");
+        Err(Problem::new(Code::PeerSilent, "The peer's answer is not believed", why)
+            .with_cure("install the same version on both hosts; if it is that already, look who runs the other one"))
     }
 
     async fn ask_to_show<T: DeserializeOwned>(&self, named: &str, asked: View) -> Result<Paged<T>, Problem> {
@@ -124,6 +124,19 @@ impl Daemon {
     }
 }
 
+/// What is wrong with a page of a peer, which could else make whoever reads to the end read for ever; none: nothing.
+fn unbelievable<T>(limit: u32, after: Option<String>, page: &Paged<Vec<T>>) -> Option<String> {
+    let count = page.shown.len();
+    match (count.cmp(&(limit as usize)), &page.next) {
+        (Ordering::Greater, _) => Some(format!("{count} entries where {limit} were asked for")),
+        (Ordering::Less, Some(_)) => Some("a page that is not full, and says that another follows".to_owned()),
+        (Ordering::Equal, next @ Some(_)) if *next == after => {
+            Some("a page that says that it follows itself".to_owned())
+        }
+        _ => None,
+    }
+}
+
 fn json(shown: &impl Serialize) -> Result<String, Problem> {
     serde_json::to_string(shown).map_err(crate::problems::failed)
 }
@@ -135,4 +148,20 @@ fn refusal(problem: Problem) -> Refusal {
         _ => engine::Code::Refused,
     };
     Refusal::new(code, problem.detail, problem.cure.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_list_has_an_end() {
+        let page = |count: u8, next: Option<&str>| Paged { shown: vec![(); count.into()], next: next.map(str::to_owned) };
+        for good in [page(0, None), page(1, None), page(2, None), page(2, Some("b"))] {
+            assert_eq!(unbelievable(2, Some("a".to_owned()), &good), None, "{good:?}");
+        }
+        for bad in [page(3, None), page(0, Some("b")), page(1, Some("b")), page(2, Some("a"))] {
+            assert!(unbelievable(2, Some("a".to_owned()), &bad).is_some(), "{bad:?}");
+        }
+    }
 }
