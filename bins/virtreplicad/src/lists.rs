@@ -1,4 +1,5 @@
-//! Lists, page by page. A cursor says behind which entry a page begins; it stays good when entries come and go.
+//! Lists, page by page. A cursor says behind which place in the list's order a page begins; it stays good when entries come and go, and
+//! one that no page ever named is refused.
 
 use api::Problem;
 use api::dto::{self, LIMIT_MAX, Page, Paged};
@@ -20,7 +21,7 @@ fn before(page: &Page) -> Result<u64, Problem> {
     page.after.as_ref().map_or(Ok(u64::MAX), |after| after.parse().map_err(|_| no_cursor()))
 }
 
-fn no_cursor() -> Problem {
+pub(crate) fn no_cursor() -> Problem {
     invalid("after is what the header Link of the page before says")
 }
 
@@ -40,7 +41,7 @@ pub(crate) fn by_name<T>(
         let (name, id) = named(entry);
         format!("{id} {name}")
     };
-    Ok(Paged::of(rest, None, limit(page, LIMIT_MAX)?, cursor))
+    Ok(Paged::of(rest, limit(page, LIMIT_MAX)?, cursor))
 }
 
 /// Newest first, and one more than was asked for: whether the list goes on, and behind which entry.
@@ -88,6 +89,9 @@ impl Daemon {
         let limit = limit(&page, dto::OperationQuery::LIMIT_DEFAULT)?;
         let before: Option<OperationId> =
             page.after.as_ref().map(|after| after.parse().map_err(|_| no_cursor())).transpose()?;
+        if let Some(before) = before {
+            self.engine.store().operation(before).map_err(failed)?.ok_or_else(no_cursor)?;
+        }
         let ids = match (&query.vm, of) {
             (None, None) => None,
             (Some(vm), of) => Some(vec![self.find_with(vm, of)?.relationship.id]),

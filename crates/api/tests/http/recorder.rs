@@ -66,7 +66,8 @@ impl Service for Recorder {
         self.note(format!("relationships {page:?}"));
         let all = ["a", "b c", "d"].map(|vm| RelationshipSummary { vm: vm.into(), ..summary() });
         let limit = page.limit_or(2).expect("a limit that the client asks for");
-        let page = Paged::of(all, page.after.as_deref(), limit, |it| it.vm.clone());
+        let left = all.into_iter().filter(|it| page.after.as_ref().is_none_or(|after| it.vm > *after));
+        let page = Paged::of(left, limit, |it| it.vm.clone());
         Box::pin(async { Ok(page) })
     }
     fn revision(&self, _: String) -> Reply<'_, String> {
