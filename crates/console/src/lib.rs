@@ -21,6 +21,7 @@ mod headers;
 mod links;
 mod listener;
 mod looks;
+mod network;
 mod roles;
 mod routes;
 mod session;
