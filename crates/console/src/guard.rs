@@ -34,7 +34,10 @@ const STREAM_MAX: Duration = Duration::from_secs(5 * 60);
 /// Who is signed in with this request, with the role of now.
 pub(crate) async fn who(door: &Door, headers: &HeaderMap) -> Result<(Token, Session), Problem> {
     let token = cookie::token(headers).ok_or_else(signed_out)?;
-    let session = door.sessions.find(&token.hash(), door.now()).ok_or_else(signed_out)?;
+    let session = door.sessions.find(&token.hash(), door.now()).ok_or_else(|| {
+        door.end_old_sessions();
+        signed_out()
+    })?;
     let session = current(door, session).await?;
     Ok((token, session))
 }
@@ -54,7 +57,8 @@ pub(crate) async fn check(
         let meant = forged::comes_from_here(request.headers())
             .and_then(|()| forged::carries_token(request.headers(), &token));
         if let Err(problem) = meant {
-            tracing::warn!(user = session.user, %from, path = request.uri().path(), "refused: {}", problem.detail);
+            let why = format!("{} of {}: {}", request.method(), request.uri().path(), problem.detail);
+            door.turn_away(&session.user, from, Deed::Forged(&why));
             return problem.into_response();
         }
     }

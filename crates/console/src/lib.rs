@@ -28,6 +28,7 @@ mod session;
 mod sessions;
 mod sign_in;
 mod token;
+mod turned_away;
 
 pub use audit::{Audit, Deed, Entry};
 pub use certificate::{Certificate, CertificateError, Source};
