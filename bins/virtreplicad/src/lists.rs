@@ -5,7 +5,7 @@ use api::Problem;
 use api::dto::{self, LIMIT_MAX, Page, Paged};
 use domain::{HostId, OperationId, Role};
 use engine::StartWord;
-use store::{EventSeverity, Record};
+use store::{EventSeverity, EventsOf, Record};
 
 use crate::problems::{failed, invalid, problem};
 use crate::service::Daemon;
@@ -104,30 +104,33 @@ impl Daemon {
         }))
     }
 
-    /// Events of everything, or of the VMs that are replicated with one peer.
+    /// Events of everything, of the VMs of a name, or of the relationships with one peer.
     pub(crate) fn list_events(
         &self,
         query: &dto::EventQuery,
         of: Option<HostId>,
     ) -> Result<Paged<Vec<dto::Event>>, Problem> {
         let limit = limit(&query.page(), dto::EventQuery::LIMIT_DEFAULT)?;
-        let names: Option<Vec<String>> = match (&query.vm, of) {
-            (None, None) => None,
-            (None, Some(_)) => {
-                Some(self.records(of)?.into_iter().map(|it| it.relationship.vm_name).collect())
-            }
-            (Some(vm), Some(peer)) => {
-                let theirs = self.find(vm).ok().filter(|record| record.relationship.peer == peer);
-                Some(theirs.into_iter().map(|it| it.relationship.vm_name).collect())
-            }
+        let (name, ids);
+        let of = match (&query.vm, of) {
+            (None, None) => EventsOf::All,
             // A VM that is not replicated any more still has its history.
             (Some(vm), None) => {
-                Some(vec![self.find(vm).map_or_else(|_| vm.clone(), |it| it.relationship.vm_name)])
+                name = self.find(vm).map_or_else(|_| vm.clone(), |it| it.relationship.vm_name);
+                EventsOf::Vm(&name)
+            }
+            (vm, Some(_)) => {
+                let mut theirs = self.records(of)?;
+                if let Some(vm) = vm {
+                    let meant = self.find(vm).ok().map(|it| it.relationship.id);
+                    theirs.retain(|it| Some(it.relationship.id) == meant);
+                }
+                ids = theirs.iter().map(|it| it.relationship.id).collect::<Vec<_>>();
+                EventsOf::Relationships(&ids)
             }
         };
-        let names: Option<Vec<&str>> = names.as_ref().map(|names| names.iter().map(String::as_str).collect());
         let between = (query.since.unwrap_or(0), before(&query.page())?);
-        let mut found = self.engine.store().events(names.as_deref(), between, limit + 1).map_err(failed)?;
+        let mut found = self.engine.store().events(of, between, limit + 1).map_err(failed)?;
         found.reverse();
         let page = cut(found, limit, |event| event.sequence.to_string());
         Ok(page.map(|found| found.into_iter().rev().map(event).collect()))

@@ -91,6 +91,7 @@ pub(crate) const MIGRATIONS: &[&str] = &["
         ordinal INTEGER NOT NULL, what TEXT NOT NULL) STRICT;
 ", "
     ALTER TABLE audit ADD COLUMN asked_with TEXT NOT NULL DEFAULT '';
+    ALTER TABLE event ADD COLUMN relationship TEXT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.
