@@ -12,6 +12,7 @@ use transport::{Identity, Introduction, TrustStore};
 use wire::message::ViewOf;
 
 use crate::changes::Changes;
+use crate::showing::Turns;
 
 /// The daemon as whoever speaks to its API sees it. A cheap handle.
 #[derive(Clone)]
@@ -25,8 +26,7 @@ pub(crate) struct Daemon {
     pub(crate) changes: Changes,
     /// Of the console; none: it is turned off.
     pub(crate) door: Option<Arc<Door>>,
-    /// Held while a peer is shown something.
-    pub(crate) showing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) showing: Turns,
 }
 
 impl Service for Daemon {

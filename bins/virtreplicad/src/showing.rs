@@ -5,6 +5,8 @@
 //! never an empty list.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::dto::{self, LIMIT_MAX, Page, Paged};
 use api::{Code, Problem};
@@ -13,17 +15,31 @@ use engine::{Refusal, Views};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedMutexGuard;
 use wire::message::{View, ViewOf};
 
 use crate::lists::limit;
 use crate::problems::problem;
 use crate::service::Daemon;
 
+/// A peer is shown one thing at a time: whoever asks without end waits for itself, and for nobody else.
+#[derive(Clone, Default)]
+pub(crate) struct Turns(Arc<Mutex<HashMap<HostId, Turn>>>);
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+impl Turns {
+    /// When it is the peer's turn, until what is given is dropped.
+    async fn of(&self, peer: HostId) -> OwnedMutexGuard<()> {
+        let turn = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(peer).or_default().clone();
+        turn.lock_owned().await
+    }
+}
+
 impl Views for Daemon {
     fn view(&self, peer: HostId, asked: View) -> BoxFuture<'_, engine::Result<String>> {
         Box::pin(async move {
-            // One at a time: a peer that asks without end waits for itself.
-            let _alone = self.showing.lock().await;
+            let _turn = self.showing.of(peer).await;
             self.shown_to(peer, asked).await.map_err(refusal)
         })
     }
@@ -153,6 +169,17 @@ fn refusal(problem: Problem) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_peer_waits_for_itself_and_for_no_other() {
+        let turns = Turns::default();
+        let peer = |number| HostId(uuid::Uuid::from_u128(number));
+        let soon = |number| tokio::time::timeout(std::time::Duration::from_millis(50), turns.of(peer(number)));
+        let held = soon(1).await.expect("nobody else asks");
+        assert!(soon(1).await.is_err() && soon(2).await.is_ok());
+        drop(held);
+        assert!(soon(1).await.is_ok());
+    }
 
     #[test]
     fn a_peers_list_has_an_end() {

@@ -11,7 +11,7 @@ use domain::{
 };
 
 use super::{entry, id, operation, relationship, store};
-use crate::{ConsoleSession, Event, EventSeverity, InviteVerdict, Peer, Pending, StoreError};
+use crate::{ConsoleSession, Event, EventSeverity, EventsOf, InviteVerdict, Peer, Pending, StoreError};
 
 const ID: RelationshipId = RelationshipId(uuid::Uuid::from_u128(1));
 
@@ -293,7 +293,7 @@ fn a_relationship_has_the_events_since_it_began_and_not_those_of_an_older_vm_of_
     happened(102, "old");
     assert_eq!(of(ID), [101, 102]);
     let other = RelationshipId(id(77));
-    let second = Relationship { id: other, vm: domain::VmId(id(78)), vm_name: "old".into(), ..relationship() };
+    let second = Relationship { id: other, vm: VmId(id(78)), vm_name: "old".into(), ..relationship() };
     store.insert_relationship(&second, None).expect("inserted");
     happened(103, "old");
     assert_eq!((of(ID), of(other)), (vec![101, 102], vec![]), "of which of the two is not known");
