@@ -19,7 +19,7 @@ use crate::problem::{Code, Problem};
 use crate::service::Service;
 
 /// Largest request body, bytes: the longest one lists disks and networks of a VM.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// A query or a body in which nothing may stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
