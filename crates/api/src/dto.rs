@@ -28,7 +28,7 @@ pub use failover::{
 pub use host::{HostChange, HostView};
 pub use live::{Changed, What};
 pub use operation::{
-    CancelRequest, OperationState, OperationView, PlannedFailoverRequest, Report, StepState, StepView,
+    CancelRequest, OperationQuery, OperationState, OperationView, PlannedFailoverRequest, Report, StepState, StepView,
     Transfer,
 };
 pub use page::{LIMIT_MAX, Page, Paged};
