@@ -265,7 +265,7 @@ const VERBS = [
     symbol: "settings",
     role: "operator",
     divided: true,
-    why: (it) => it.busy,
+    why: (it) => it.busy ?? onPrimary(it),
     run: (side) => opens("settings", "vmSettings", side)(),
   },
   {

@@ -3,6 +3,7 @@
 import { paint } from "./dom.js";
 import { fetchWindows, follow } from "./actions.js";
 import { lazy } from "./lazy.js";
+import { announce } from "./notices.js";
 import { loading } from "./parts.js";
 import { current, followLinks } from "./route.js";
 import { resume, session } from "./session.js";
@@ -33,7 +34,9 @@ function show() {
   const route = current();
   const page = lazy(PAGES[route.page]);
   const names = [route.vm && route.tab, route.host ?? route.room ?? "Overview", "virt-replica"];
-  document.title = names.filter(Boolean).join(" · ");
+  const title = names.filter(Boolean).join(" · ");
+  if (document.title !== title && document.title.includes("·")) announce(title);
+  document.title = title;
   paint(place, shell(route, page?.page(route) ?? loading(), page?.pane(route) ?? []));
 }
 
@@ -48,6 +51,8 @@ lazy(PAGES[current().page]);
 if (!location.hash) EVERYWHERE.forEach(use); // a one-time link has no session yet
 await resume();
 repaint();
+// A one-time link that is opened in a page that is there already.
+addEventListener("hashchange", () => location.hash && resume());
 const operation = new URLSearchParams(location.search).get("operation");
 if (session.who && operation) follow(operation);
 setTimeout(() => requestIdleCallback(fetchWindows), WINDOWS_AFTER_MS);

@@ -50,6 +50,9 @@ export function table(options) {
   own.selected = options.selected;
   const first = Math.max(0, Math.min(own.first, sorted.length - own.inSight) - BESIDE);
   const last = Math.min(sorted.length, own.first + own.inSight + BESIDE);
+  const drawn = sorted.slice(first, last);
+  // One row is reached by Tab: the selected one, or the first of those that are in the document.
+  const reached = drawn.some((row) => row.key === options.selected) ? options.selected : drawn[0]?.key;
   return h(
     "div",
     { class: "list" },
@@ -107,7 +110,7 @@ export function table(options) {
           "tbody",
           { onKeyDown: walk },
           space("above", first),
-          sorted.slice(first, last).map((row, index) => describe(row, first + index, options)),
+          drawn.map((row, index) => describe(row, first + index, options, row.key === reached)),
           space("below", sorted.length - last),
         ),
       ),
@@ -162,7 +165,7 @@ function comeIntoSight(index, own) {
   });
 }
 
-function describe(row, index, options) {
+function describe(row, index, options, reached) {
   const chosen = row.key === options.selected;
   const open = (event) => {
     event.preventDefault();
@@ -176,7 +179,7 @@ function describe(row, index, options) {
       "data-key": row.key,
       "aria-selected": String(chosen),
       "aria-rowindex": index + 2,
-      tabindex: chosen || (index === 0 && !options.selected) ? "0" : "-1",
+      tabindex: reached ? "0" : "-1",
       onClick: () => options.choose(row),
       onContextMenu: open,
       onKeyDown: (event) => {

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { announce } from "./notices.js";
+import { moment } from "./words.js";
 
 const SPRITE = new URL("../icons.svg", import.meta.url).href;
 
@@ -126,9 +127,25 @@ export const loading = (lines = 3) =>
     Array.from({ length: lines }, () => h("span", { class: "bone", "aria-hidden": "true" })),
   );
 
-/** The answer's value through `show`, or that it is on its way, or what went wrong. An old value is shown over a failed new one. */
+/** That what is shown is of before: since when, and why. While the daemon does not answer at all, the frame says so. */
+export const old = ({ at, problem: trouble }) =>
+  trouble &&
+  trouble.code !== "unreachable" &&
+  h(
+    "div",
+    { class: "reason unknown", key: "old", role: "status" },
+    icon("unknown"),
+    h(
+      "div",
+      null,
+      h("p", null, `As of ${moment(at)}; it cannot be read now: ${trouble.title}. ${trouble.detail}`),
+      cure(trouble.cure),
+    ),
+  );
+
+/** The answer's value through `show`, or that it is on its way, or what went wrong. An old value is shown as what it is. */
 export function shown(answer, show, again) {
-  if (answer.value !== undefined) return show(answer.value);
+  if (answer.value !== undefined) return [old(answer), show(answer.value)];
   return answer.problem ? problem(answer.problem, again) : loading();
 }
 

@@ -22,6 +22,7 @@ export async function reverse(side) {
     title: `Reverse Replication of ${side.vm}`,
     symbol: "reverse",
     go: "Finish",
+    side,
     path: `relationships/${encodeURIComponent(side.id)}/reverse`,
     request: () => ({ peer: it.peer, frequency_seconds: Number(it.frequency), compression: it.compression }),
     pages: [

@@ -64,6 +64,15 @@ export const stopTest = (side) =>
     path: `test-failovers/${encodeURIComponent(side.vm)}/stop`,
   });
 
+/** Ends one of them. */
+export const stopOne = (test) =>
+  openChange({
+    title: `Stop ${test.name}`,
+    symbol: "stop",
+    go: "Stop",
+    path: `test-failovers/${encodeURIComponent(test.id)}/stop`,
+  });
+
 export function createPoint(side) {
   const choice = { tag: "", frozen: false };
   openChange({
@@ -71,6 +80,7 @@ export function createPoint(side) {
     symbol: "point",
     go: "Create",
     path: `${base(side)}/points`,
+    side,
     request: () => ({ tag: choice.tag || null, application_consistent: choice.frozen }),
     fields: (again) => [
       text("What it is called", choice.tag, into(choice, again)("tag"), {
@@ -94,6 +104,7 @@ export const removePoint = (side, point) =>
     danger: true,
     intro: `${side.vm} at ${fullMoment(point.at_ms)}, ${point.consistency}.`,
     path: `${base(side)}/points/${encodeURIComponent(point.id)}/remove`,
+    side,
   });
 
 /** Deletes what only this host has of a VM's disks. */
@@ -106,6 +117,7 @@ export const removeAside = (side, aside) =>
     word: () => side.vm,
     intro: `Set aside ${fullMoment(aside.at_ms)}. No other host has it, and no recovery point.`,
     path: `${base(side)}/diverged/${encodeURIComponent(aside.id)}/remove`,
+    side,
   });
 
 /** Takes first copies that were carried here. */

@@ -9,6 +9,7 @@ import { refresh, repaint, use } from "../store.js";
 import { ago, bytes, fullMoment, typedBytes, typedLimit } from "../words.js";
 import { hosts } from "../world.js";
 import { authorizationRoom } from "./authorization.js";
+import { allEvents } from "../tabs/events.js";
 import { openChange } from "../dialogs/dialog.js";
 import { into, text, trimmed } from "../dialogs/fields.js";
 
@@ -16,6 +17,7 @@ const ROOMS = {
   host: ["This host", hostRoom],
   peers: ["Peers", peersRoom],
   authorization: ["Authorization", authorizationRoom],
+  events: ["Events", () => h("div", { class: "card" }, allEvents())],
 };
 
 export function page(route) {

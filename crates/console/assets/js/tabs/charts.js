@@ -135,9 +135,7 @@ function timeAxis(from, until, x, y) {
   const days = until - from > 86_400_000;
   const words = new Intl.DateTimeFormat(
     undefined,
-    days
-      ? { weekday: "short", day: "numeric" }
-      : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
+    days ? { weekday: "short", day: "numeric" } : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
   );
   return (width() < 500 ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1]).map((part) => {
     const at = from + part * (until - from);
