@@ -100,7 +100,7 @@ function ending() {
   if (!(left < ENDS_SOON_MS)) return null;
   return h(
     "div",
-    { class: "banner unknown", role: "status", key: "ending" },
+    { class: "banner ending", role: "status", key: "ending" },
     icon("info"),
     h("p", null, `This session ends in ${coarse(Math.max(0, left))}: sign out and in again when it suits.`),
   );
