@@ -43,9 +43,9 @@ async function chapterProofs() {
   const happened = (words) => panel(alice).getByText(words).first().waitFor();
   await tab(alice, "Events");
   await ask(alice, "Verify…", "Verify");
-  await happened(/equal to the VM's disks|is equal/);
+  await happened(/is equal to the VM's disks/);
   await ask(alice, "Resynchronize…", "Resynchronize");
-  await happened(/resynchroni[sz].* complete/i);
+  await happened(/^resynchronized: /);
   await says(alice, "Replicating", "Normal");
 }
 

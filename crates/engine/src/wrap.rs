@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use domain::{DiskTarget, Notice, Role, VmId, vm_argument};
+use domain::{DiskTarget, Notice, Role, vm_argument};
 use hypervisor::{DiskWrapper, Obstacle, ShutoffReason, VmFacts, VmState};
 use layer::Wrapper;
 use store::WrappedDisk;
