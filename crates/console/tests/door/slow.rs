@@ -96,7 +96,10 @@ async fn a_body_that_goes_on_and_on_is_refused_and_does_nothing() {
         let tls = world.connect(&[&TLS13]).await.unwrap();
         let (took, answered) = drip(tls, head.as_bytes(), b' ').await;
         assert!(is_about(took, Duration::from_secs(10)), "{took:?}");
-        assert!(answered.starts_with("HTTP/1.1 400") && answered.contains("not whole within 10 s"), "{answered}");
+        assert!(
+            answered.starts_with("HTTP/1.1 400") && answered.contains("not whole within 10 s"),
+            "{answered}"
+        );
     }
     assert_eq!((world.reached().len(), world.sessions()), (0, 1));
 }
