@@ -89,6 +89,9 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE doubt (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, epoch INTEGER NOT NULL,
         ordinal INTEGER NOT NULL, what TEXT NOT NULL) STRICT;
+", "
+    CREATE TABLE import (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, file BLOB NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -48,3 +48,19 @@ fn what_is_doubted_outlives_the_daemon_and_the_newest_word_counts() {
     store.resynchronized(relationship).expect("what repairs the newest point repairs none below it");
     assert_eq!(store.doubt(relationship).expect("a read"), Some(doubt(5)));
 }
+
+#[test]
+fn an_import_outlives_the_daemon_and_there_is_one_at_a_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relationship, before) = (RelationshipId(id(1)), store(&dir));
+    let [first, second] = ["/carried/one.vrdelta", "/carried/two.vrdelta"].map(std::path::Path::new);
+    assert!(before.begin_import(relationship, first).expect("a write"));
+    assert!(!before.begin_import(relationship, second).expect("a write"), "one is being taken already");
+    drop(before);
+    let store = store(&dir);
+    assert_eq!(store.imports().expect("a read"), [(relationship, first.to_owned())]);
+    store.end_import(relationship).expect("a write");
+    assert!(store.begin_import(relationship, second).expect("a write"));
+    store.remove_relationship(relationship).expect("a write");
+    assert_eq!(store.imports().expect("a read"), []);
+}
