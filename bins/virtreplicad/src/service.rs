@@ -217,7 +217,12 @@ impl Service for Daemon {
         Box::pin(self.move_raw_disks(vm, false, dry_run))
     }
 
-    fn import(&self, _: Caller, request: dto::ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>> {
+    fn import(
+        &self,
+        _: Caller,
+        request: dto::ImportRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::Importing>> {
         Box::pin(self.begin_import(request.directory, dry_run))
     }
 

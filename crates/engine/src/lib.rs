@@ -299,6 +299,9 @@ impl Engine {
         if let Err(error) = self.resume_tests() {
             tracing::warn!(%error, "test failovers cannot be looked after");
         }
+        if let Err(error) = self.resume_imports() {
+            tracing::warn!(%error, "imports cannot go on");
+        }
         tokio::spawn(self.clone().listen_to_hypervisor());
         Ok(())
     }

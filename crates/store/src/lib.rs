@@ -16,6 +16,7 @@ mod forgotten;
 mod forms;
 mod freezes;
 mod guard;
+mod imports;
 mod operations;
 mod peers;
 mod pending;

@@ -89,6 +89,12 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE doubt (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, epoch INTEGER NOT NULL,
         ordinal INTEGER NOT NULL, what TEXT NOT NULL) STRICT;
+", "
+    CREATE TABLE import (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, file BLOB NOT NULL) STRICT;
+", "
+    ALTER TABLE comparison ADD COLUMN wishes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE comparison ADD COLUMN wishes_frozen INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.
