@@ -17,7 +17,8 @@ impl Daemon {
         let chain = chain(&facts);
         let behind: Option<u64> =
             page.after.as_ref().map(|after| after.parse().map_err(|_| no_cursor())).transpose()?;
-        let left = facts.points.into_iter().filter(|point| behind.is_none_or(|behind| point.ordinal > behind));
+        let left =
+            facts.points.into_iter().filter(|point| behind.is_none_or(|behind| point.ordinal > behind));
         let points = Paged::of(left, limit, |point| point.ordinal.to_string());
         Ok(points.map(|points| dto::PointList { chain, points: points.into_iter().map(view).collect() }))
     }

@@ -15,7 +15,8 @@ impl Daemon {
         let (tests, limit) = (self.engine.tests().map_err(problem)?, limit(page, LIMIT_MAX)?);
         let behind = page.after.as_ref().map(|after| place_of(after).ok_or_else(no_cursor)).transpose()?;
         let place = |test: &TestView| (test.begun.millis(), test.id.to_string());
-        let left = tests.into_iter().filter(|test| behind.as_ref().is_none_or(|behind| place(test) < *behind));
+        let left =
+            tests.into_iter().filter(|test| behind.as_ref().is_none_or(|behind| place(test) < *behind));
         let page = Paged::of(left, limit, |test| format!("{} {}", test.begun.millis(), test.id));
         Ok(page.map(|tests| tests.into_iter().map(|test| self.shown_test(test)).collect()))
     }

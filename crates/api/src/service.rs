@@ -13,9 +13,9 @@ use crate::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
     EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
-    InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer, PlannedFailoverRequest, PointList,
-    PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
-    StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer, PlannedFailoverRequest,
+    PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest,
+    SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
 use crate::problem::Problem;
 
@@ -79,8 +79,7 @@ pub trait Service: Send + Sync + 'static {
     fn peer_host(&self, peer: String) -> Reply<'_, HostView>;
     fn peer_vms(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<VmView>>>;
     fn peer_relationships(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<RelationshipSummary>>>;
-    fn peer_operations(&self, peer: String, query: OperationQuery)
-    -> Reply<'_, Paged<Vec<OperationView>>>;
+    fn peer_operations(&self, peer: String, query: OperationQuery) -> Reply<'_, Paged<Vec<OperationView>>>;
     fn peer_events(&self, peer: String, query: EventQuery) -> Reply<'_, Paged<Vec<Event>>>;
 
     // ── the audit ──

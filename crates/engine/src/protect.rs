@@ -239,7 +239,8 @@ impl Engine {
         let _alone = slot.settings.lock().await;
         if self.record(relationship.id)?.relationship.settings != relationship.settings {
             let found = "the settings were changed by somebody else meanwhile; nothing was changed";
-            let look = format!("look, then decide again: virt-replica show {}", vm_argument(&relationship.vm_name));
+            let look =
+                format!("look, then decide again: virt-replica show {}", vm_argument(&relationship.vm_name));
             return Err(Refusal::new(Code::Stale, found, look));
         }
         self.expect_changeable(record, &settings).await?;

@@ -218,7 +218,8 @@ fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -
 }
 
 #[test]
-fn of_two_people_who_change_settings_at_once_the_later_hears_of_it_and_both_hosts_have_the_same() -> Result<()> {
+fn of_two_people_who_change_settings_at_once_the_later_hears_of_it_and_both_hosts_have_the_same() -> Result<()>
+{
     let world = World::new(SEED)?;
     let (first, second) = world.asked(HOME, |engine, record| async move {
         let before = record.relationship.settings.clone();
