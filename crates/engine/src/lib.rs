@@ -30,6 +30,7 @@ mod frames;
 mod guest_files;
 mod handover;
 mod hold;
+mod home;
 mod incoming;
 mod let_go;
 mod life;
@@ -86,6 +87,7 @@ pub use diverged::DivergedDisk;
 pub use error::{Code, Refusal, Result};
 pub use failover::FailoverPlan;
 pub use guest_files::{GuestFile, GuestFiles};
+pub use home::Home;
 pub use plan::Plan;
 pub use points::{ChainFacts, PointFacts, WishedPoint};
 pub use protect::{EnableRequest, ReverseRequest};
@@ -156,6 +158,8 @@ const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 /// What a relationship needs beside its row: a bell, a lock for whoever works on its replica, and progress.
 struct Slot {
     wake: Notify,
+    /// Held while settings are changed on both hosts.
+    settings: tokio::sync::Mutex<()>,
     replica: tokio::sync::Mutex<()>,
     /// Held while recovery points are merged, and by whoever needs their files as they are.
     chain: Arc<chain::Chain>,
@@ -179,6 +183,8 @@ struct Slot {
     told_doubt: Mutex<Option<domain::Doubt>>,
     /// Why what was to become of a failover by itself does not happen.
     overdue: Mutex<Option<Refusal>>,
+    /// When the VM moved to where it runs.
+    moved: Mutex<Option<home::Moved>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
     /// The statistics as they were summed up last.
@@ -426,6 +432,7 @@ impl Engine {
         let new = || {
             Arc::new(Slot {
                 wake: Notify::new(),
+                settings: tokio::sync::Mutex::default(),
                 replica: tokio::sync::Mutex::default(),
                 chain: Arc::default(),
                 wish: Mutex::default(),
@@ -438,6 +445,7 @@ impl Engine {
                 follow_failure: Mutex::default(),
                 told_doubt: Mutex::default(),
                 overdue: Mutex::default(),
+                moved: Mutex::default(),
                 silent: Mutex::default(),
                 statistics: Mutex::default(),
                 ended_there: AtomicBool::new(false),

@@ -66,7 +66,7 @@ impl PeerHandler for Engine {
 
 fn told(error: &Refusal) -> transport::Refusal {
     let (code, class) = match error.code {
-        Code::Refused => ("refused", ErrorClass::NeedsOperator),
+        Code::Refused | Code::Stale => ("refused", ErrorClass::NeedsOperator),
         Code::NotFound => ("not-found", ErrorClass::Permanent),
         Code::Busy => ("busy", ErrorClass::Transient),
         Code::Unavailable => ("unavailable", ErrorClass::Transient),

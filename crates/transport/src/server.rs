@@ -5,9 +5,8 @@
 //! ```
 //! A connection over a limit is closed without a word; the other side tries again.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use futures_util::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::Places;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -114,7 +114,7 @@ pub(crate) struct Shared {
     acceptor: TlsAcceptor,
     connections: Arc<Semaphore>,
     /// By certificate owner's id; strangers share one entry.
-    by_peer: Mutex<HashMap<Option<domain::HostId>, usize>>,
+    by_peer: Places<Option<domain::HostId>>,
 }
 
 impl PeerServer {
@@ -138,7 +138,7 @@ impl PeerServer {
             gate: Gate::default(),
             acceptor: TlsAcceptor::from(Arc::new(config)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            by_peer: Mutex::default(),
+            by_peer: Places::default(),
         });
         let accepting = tokio::spawn(accept_all(listener, shared, stopped));
         Ok(PeerServer { address: local, stop, accepting })
@@ -205,7 +205,8 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, _permit
     if let Some(peer) = peer.as_ref().filter(|peer| peer.is_next(&certificate)) {
         promote(&shared, peer);
     }
-    let Some(_place) = Place::take(&shared, peer.map(|peer| peer.host)) else {
+    let most = if peer.is_some() { CONNECTIONS_PER_PEER_MAX } else { CONNECTIONS_OF_STRANGERS_MAX };
+    let Some(_place) = shared.by_peer.take(peer.map(|peer| peer.host), most) else {
         return tracing::warn!(%from, "connection refused: this host has too many open");
     };
     let routes = Arc::new(Routes { shared: shared.clone(), certificate, from });
@@ -226,36 +227,5 @@ fn promote(shared: &Shared, peer: &PeerRecord) {
     match shared.trust.promote_certificate(peer.host) {
         Ok(()) => tracing::info!(peer = %peer.name, "the peer uses its new certificate"),
         Err(error) => tracing::warn!(peer = %peer.name, %error, "the peer's new certificate was not stored"),
-    }
-}
-
-/// One of a peer's connections.
-struct Place {
-    shared: Arc<Shared>,
-    host: Option<domain::HostId>,
-}
-
-impl Place {
-    fn take(shared: &Arc<Shared>, host: Option<domain::HostId>) -> Option<Place> {
-        let limit = if host.is_some() { CONNECTIONS_PER_PEER_MAX } else { CONNECTIONS_OF_STRANGERS_MAX };
-        let mut by_peer = shared.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = by_peer.entry(host).or_insert(0);
-        if *open >= limit {
-            return None;
-        }
-        *open += 1;
-        Some(Place { shared: shared.clone(), host })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut by_peer = self.shared.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = by_peer.get_mut(&self.host) {
-            *open -= 1;
-            if *open == 0 {
-                by_peer.remove(&self.host);
-            }
-        }
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use choreography::{Mark, Options, Step, StepState, fold};
-use domain::{Phase, PointId, RecoveryPoint};
-use engine::{Engine, Refusal, ReverseRequest};
+use domain::{Compression, Phase, PointId, RecoveryPoint, Settings};
+use engine::{Code, Engine, Home, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
 use store::Record;
@@ -214,5 +214,61 @@ fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -
     if points()?.contains(&covered_by) {
         remove()?;
     }
+    Ok(())
+}
+
+#[test]
+fn of_two_people_who_change_settings_at_once_the_later_hears_of_it_and_both_hosts_have_the_same() -> Result<()>
+{
+    let world = World::new(SEED)?;
+    let (first, second) = world.asked(HOME, |engine, record| async move {
+        let before = record.relationship.settings.clone();
+        let one = Settings { compression: Compression::Off, ..before.clone() };
+        let other = Settings { rate_limit_bytes_per_second: Some(1 << 40), ..before };
+        Ok(tokio::join!(engine.change(&record, one), engine.change(&record, other)))
+    })?;
+    ensure!(first.is_ok(), "{first:?}");
+    ensure!(second.as_ref().is_err_and(|refused| refused.code == Code::Stale), "{second:?}");
+    let settings = |host| record(&world.hosts[host]).map(|it: Record| it.relationship.settings);
+    ensure!(settings(HOME) == settings(AWAY));
+    ensure!(settings(HOME).is_some_and(|it| it.compression == Compression::Off));
+    Ok(())
+}
+
+#[test]
+fn what_would_be_refused_is_refused_before_anything_is_asked_for() -> Result<()> {
+    let world = World::new(SEED)?;
+    let change = world.asked(AWAY, |engine, record| async move {
+        engine.expect_changeable(&record, &record.relationship.settings).await
+    });
+    let refused = change.expect_err("settings are the primary server's").to_string();
+    ensure!(refused.contains(&world.hosts[HOME].name), "{refused}");
+    let removable = |alone| {
+        world.asked(HOME, move |engine, record| async move { engine.expect_removable(&record, alone).await })
+    };
+    removable(false)?;
+    removable(true).expect_err("the other host answers");
+    world.link.swallows.store(true, Ordering::SeqCst);
+    removable(false).expect_err("the other host does not answer");
+    removable(true)
+}
+
+#[test]
+fn both_hosts_know_where_a_vm_is_at_home_and_since_when_it_runs_elsewhere() -> Result<()> {
+    let world = World::new(SEED)?;
+    let at_home = Home { host: world.hosts[HOME].id, away_since: None };
+    let homes = || -> Result<[Home; 2]> {
+        let home = |host| world.asked(host, |engine, record| async move { engine.home(&record) });
+        Ok([home(HOME)?, home(AWAY)?])
+    };
+    ensure!(homes()? == [at_home; 2]);
+    let begun = time::now();
+    world.hand_over(HOME, Options::default())?;
+    for home in homes()? {
+        ensure!(home.host == at_home.host, "{home:?}");
+        ensure!(home.away_since.is_some_and(|at| at >= begun && at <= time::now()), "{home:?}");
+    }
+    world.hand_over(AWAY, Options::default())?;
+    ensure!(homes()? == [at_home; 2]);
     Ok(())
 }

@@ -14,11 +14,18 @@ pub struct TestFailoverRequest {
     /// A shell command that must succeed once the guest is up.
     pub probe: Option<String>,
     /// A TCP port of the guest that must answer once it is up.
+    #[schemars(range(min = 1))]
     pub probe_port: Option<u16>,
     /// How long booting and probing may take, seconds.
+    #[schemars(range(min = 1, max = TestFailoverRequest::BOOT_TIMEOUT_SECONDS_MAX))]
     pub boot_timeout_seconds: u64,
     /// Stays after its check, until it is stopped.
     pub keep: bool,
+}
+
+impl TestFailoverRequest {
+    /// A day: a guest that needs longer to boot will not.
+    pub const BOOT_TIMEOUT_SECONDS_MAX: u64 = 24 * 3600;
 }
 
 impl Default for TestFailoverRequest {

@@ -33,7 +33,7 @@ fn is_due(every: Duration, tests: &[Past], now: Timestamp) -> bool {
 fn overdue_since(every: Duration, tests: &[Past], now: Timestamp) -> Option<Timestamp> {
     let passed = tests.iter().find(|test| test.passed == Some(true)).map(|test| test.begun);
     let since = passed.or_else(|| tests.last().map(|oldest| oldest.begun))?;
-    (now > since.plus(every + every / 4)).then_some(since)
+    (now > since.plus(every.saturating_add(every / 4))).then_some(since)
 }
 
 fn history(engine: &Engine, record: &Record) -> Result<Vec<(Past, TestView)>> {
