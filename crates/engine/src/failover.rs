@@ -75,7 +75,7 @@ impl Engine {
         let point = replica::point(record, point)?;
         replica::expect_trusted(self, record).await?;
         let directory = replica::directory(record)?;
-        let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > point.ordinal).count();
+        let newer = steps::newer(&directory, &point);
         let doubted = self.doubted(record, &point)?;
         let undoubted = self.newest_undoubted(record, &directory)?;
         let definition = replica::primary_definition(&directory)?;

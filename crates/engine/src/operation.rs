@@ -199,7 +199,7 @@ impl Run<'_> {
             Step::TakeOver => self.take_over_alone().await.map(|()| None),
             Step::GiveBack => self.give_back().await.map(|()| None),
             Step::SetAside => self.set_aside().await.map(Some),
-            Step::Settle => self.settle().await.map(Some),
+            Step::Settle => self.settle().await.map(|()| None),
             Step::Merge => self.merge().await.map(Some),
             // Awaited by both hosts; the table that says otherwise would be wrong.
             Step::HandOver => Err(Refusal::failed("the hand over is asked for, not done")),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use choreography::{Mark, OtherHost, Step};
-use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, shell_word, vm_argument};
+use domain::{DiskTarget, Phase, PointId, RecoveryPoint, Settlement, Timestamp, shell_word, vm_argument};
 use hypervisor::VmState;
+use layer::ReplicaDirectory;
 use store::Record;
 
 use crate::compare::serve;
@@ -158,13 +159,27 @@ impl Run<'_> {
         ))
     }
 
-    /// The point of no return: no other recovery point is offered any more.
-    pub(crate) async fn settle(&self) -> Result<String> {
-        let given_up = self.engine.settle_failover(&self.record, Some(self.operation.id)).await?;
-        Ok(match given_up {
-            0 => "it was the newest recovery point".into(),
+    /// The point of no return: no other recovery point is offered any more. Their files go with the merge.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        let Phase::FailedOver { point, .. } = self.record.relationship.phase else {
+            // An earlier version wrote its evidence apart, and was cut in between.
+            return self.write(Mark::Done(Step::Settle, "it was final".into()));
+        };
+        let slot = self.engine.slot(self.operation.relationship);
+        let _alone = slot.replica.lock().await;
+        let newer = self.engine.newer_than(&self.record, point)?;
+        let words = match newer {
+            0 => "it was the newest recovery point".to_owned(),
             count => format!("{count} newer recovery points are given up"),
-        })
+        };
+        let done = self.engine.entry(Mark::Done(Step::Settle, words));
+        let within = Some((self.operation.id, &done));
+        self.engine
+            .store()
+            .settle(self.operation.relationship, within, clock::now())
+            .map_err(Refusal::failed)?;
+        self.engine.reach("settle.stored").await;
+        Ok(())
     }
 
     /// QEMU merges what lies below the overlay, while the VM runs.
@@ -172,7 +187,7 @@ impl Run<'_> {
         let (engine, vm) = (self.engine, self.record.relationship.vm);
         let slot = engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
-        // Newer ones were given up when it was settled.
+        engine.give_up_files(&self.record).await?;
         let point = replica::point(&self.record, None)?.id;
         let targets = keep_only(&self.record, point).await?;
         for target in &targets {
@@ -301,29 +316,41 @@ impl crate::Slot {
 }
 
 impl Engine {
-    /// The failover is final: newer points are forgotten here, then their files. Gives how many they were. The files follow the
-    /// store, so that a crash between the two is mended by the next call, and nothing leaves this phase without one.
-    pub(crate) async fn settle_failover(
-        &self,
-        record: &Record,
-        within: Option<OperationId>,
-    ) -> Result<usize> {
+    /// A failover becomes final because it is reversed: newer points are forgotten in the store, then their files go.
+    pub(crate) async fn settle_failover(&self, record: &Record) -> Result<()> {
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);
         let _alone = slot.replica.lock().await;
-        if let Phase::FailedOver { .. } = relationship.phase {
-            // The point that it was from becomes the newest that is known: it must be among them.
-            chain::know_points(self, relationship.id, &replica::directory(record)?)?;
+        if let Phase::FailedOver { point, .. } = relationship.phase {
+            self.newer_than(record, point)?;
         }
-        self.store().settle(relationship.id, within, clock::now()).map_err(Refusal::failed)?;
+        self.store().settle(relationship.id, None, clock::now()).map_err(Refusal::failed)?;
         self.reach("settle.stored").await;
-        let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
-        let (Some(head), true) = (head, record.directory.is_some()) else { return Ok(0) };
-        let mut directory = replica::directory(record)?;
-        let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > head.ordinal).count();
-        if newer > 0 {
-            blocking(move || directory.give_up_after(head.id).map_err(Refusal::failed)).await?;
-        }
-        Ok(newer)
+        self.give_up_files(record).await
     }
+
+    /// How many recovery points are newer than the one that a failover started from, which is the newest that is known once the others
+    /// are given up: it must be among them.
+    fn newer_than(&self, record: &Record, point: PointId) -> Result<usize> {
+        let directory = replica::directory(record)?;
+        chain::know_points(self, record.relationship.id, &directory)?;
+        Ok(newer(&directory, &replica::point(record, Some(point))?))
+    }
+
+    /// The files of points that the store has given up go. They follow the store, so that whatever stopped this is mended by the next
+    /// call, and nothing leaves a failover that is final without one. Whoever calls it holds the replica's lock.
+    async fn give_up_files(&self, record: &Record) -> Result<()> {
+        let head = self.store().points(record.relationship.id).map_err(Refusal::failed)?.pop();
+        let (Some(head), true) = (head, record.directory.is_some()) else { return Ok(()) };
+        let mut directory = replica::directory(record)?;
+        if newer(&directory, &head) == 0 {
+            return Ok(());
+        }
+        blocking(move || directory.give_up_after(head.id).map_err(Refusal::failed)).await
+    }
+}
+
+/// How many points of a directory are newer than one.
+pub(crate) fn newer(directory: &ReplicaDirectory, than: &RecoveryPoint) -> usize {
+    directory.manifest().points.iter().filter(|it| it.point.ordinal > than.ordinal).count()
 }
