@@ -15,7 +15,7 @@ use wire::message::{Answer, Request};
 use crate::events::Number;
 use crate::hold::Moment;
 use crate::plan::no_operation;
-use crate::{Code, Engine, Refusal, Result, clock};
+use crate::{Code, Engine, Refusal, Result, clock, owner};
 
 /// A step before the point of no return outlasts a short silence of the other host: undoing would start the guest again.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
@@ -71,6 +71,30 @@ pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Dura
     Ok(Duration::from_secs(1))
 }
 
+/// Steps that may take long, and whose end a person may not want to wait for. One that is dropped in its middle is as one that was
+/// killed.
+fn may_be_dropped(step: Step) -> bool {
+    matches!(step, Step::PreSync | Step::FinalSync | Step::Confirm)
+}
+
+/// Steps during which the VM of this host is what the store says: what becomes of it is noticed as at any other time. Not while it is
+/// defined anew, or changes hands.
+fn leaves_the_vm_alone(step: Step) -> bool {
+    use Step::{Confirm, Merge, PreSync, Redirect, Report, Reverse, ShutDown};
+    matches!(step, PreSync | ShutDown | Reverse | Confirm | Redirect | Merge | Report)
+}
+
+/// Whether an operation that waits leaves the VM of this host alone meanwhile.
+pub(crate) fn waits_beside_the_vm(engine: &Engine, operation: &Operation) -> bool {
+    let Ok(Some((_, entries))) = engine.store().operation(operation.id) else { return false };
+    match next(operation, &fold(&entries)) {
+        Next::Do(step) => leaves_the_vm_alone(step),
+        // The old primary's is locked until it knows who has it.
+        Next::Await(step) => operation.side == Side::NewPrimary || step != Step::HandOver,
+        _ => false,
+    }
+}
+
 /// One look at an operation: its journal and the relationship as they are now.
 pub(crate) struct Run<'a> {
     pub(crate) engine: &'a Engine,
@@ -105,19 +129,10 @@ impl Run<'_> {
     /// behind it the step is tried again.
     async fn attempt(&self, step: Step) -> Result<Option<Duration>> {
         self.intend(step)?;
-        self.engine.reach_step(step, Moment::Before).await;
-        let carried_out = match step {
-            // These may take long, and a person may not want to wait for their end.
-            Step::PreSync | Step::FinalSync | Step::Confirm => tokio::select! {
-                carried_out = self.carry_out(step) => carried_out,
-                () = self.cancelled() => {
-                    self.engine.slot(self.operation.relationship).stop_progress();
-                    return Ok(None);
-                }
-            },
-            _ => self.carry_out(step).await,
+        let Some(carried_out) = self.try_once(step).await else {
+            self.engine.slot(self.operation.relationship).stop_progress();
+            return Ok(None);
         };
-        self.engine.reach_step(step, Moment::After).await;
         match carried_out {
             Ok(Some(evidence)) => {
                 self.write(Mark::Done(step, evidence))?;
@@ -148,13 +163,28 @@ impl Run<'_> {
         }
     }
 
-    /// Comes back when a person has cancelled, or began another operation instead. A cycle that is dropped in its middle is as one that was killed.
-    async fn cancelled(&self) {
+    /// Does a step while what happens to the VM is noticed. None: a person ended it meanwhile, and it was dropped in its middle.
+    async fn try_once(&self, step: Step) -> Option<Result<Option<String>>> {
+        let tried = async {
+            self.engine.reach_step(step, Moment::Before).await;
+            let carried_out = self.carry_out(step).await;
+            self.engine.reach_step(step, Moment::After).await;
+            carried_out
+        };
+        tokio::select! {
+            carried_out = tried => Some(carried_out),
+            () = self.ended(step), if may_be_dropped(step) => None,
+            never = owner::look_on(self.engine, self.operation.relationship), if leaves_the_vm_alone(step) => match never {},
+        }
+    }
+
+    /// Comes back when a person has cancelled, left the step out, or began another operation instead.
+    async fn ended(&self, step: Step) {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let found = self.engine.store().operation(self.operation.id);
             let progress = found.ok().flatten().map(|(_, entries)| fold(&entries)).unwrap_or_default();
-            if progress.cancelled.is_some() || progress.outcome.is_some() {
+            if progress.cancelled.is_some() || progress.outcome.is_some() || progress.is_settled(step) {
                 return;
             }
         }

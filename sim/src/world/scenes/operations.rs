@@ -1,11 +1,13 @@
 //! Operations that meet an error, a wait or a person in their middle.
 
+use std::sync::atomic::Ordering;
+
 use anyhow::{Context, Result, ensure};
-use choreography::{Outcome, Step, StepState, fold};
-use domain::{Phase, PointId};
+use choreography::{Options, Outcome, Step, StepState, fold};
+use domain::{Health, Phase, PointId};
 use layer::ReplicaDirectory;
 
-use super::{AWAY, SEED};
+use super::{AWAY, HOME, SEED};
 use crate::world::{World, record};
 
 impl World {
@@ -44,4 +46,28 @@ fn an_error_behind_the_point_of_no_return_of_a_completion_does_not_undo_it() -> 
     assert_eq!(fold(&world.journal(AWAY, id)).outcome, Some(Outcome::Completed));
     assert_eq!(world.points(AWAY)?, [oldest]);
     world.reverse(AWAY)
+}
+
+/// A failover is made final, which takes long, and the link heals: the VM runs on both hosts, and both say so at once.
+#[test]
+fn a_split_brain_is_seen_on_both_hosts_while_an_operation_is_open() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.until("two points", |it| it.points(AWAY).is_ok_and(|points| points.len() > 1))?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    world.link.swallows.store(true, Ordering::SeqCst);
+    // The VM runs on where it was, and nobody can know.
+    world.begin_failover(AWAY, Options { point: Some(newest), ..Options::default() })?;
+    world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())?;
+    world.hosts[AWAY].hypervisor.stall_merges(true);
+    let id = world.complete(AWAY)?;
+    world.until("a merge", |it| it.hosts[AWAY].hypervisor.merges())?;
+    world.link.swallows.store(false, Ordering::SeqCst);
+    let told = |it: &World, host: usize| {
+        let notices = record(&it.hosts[host]).map(|it| it.notices).unwrap_or_default();
+        notices.iter().any(|it| it.severity == Health::Critical && it.what.starts_with("split brain"))
+    };
+    world.until("both say it", |it| told(it, HOME) && told(it, AWAY))?;
+    assert!(world.hosts[AWAY].hypervisor.merges(), "the operation is still under way");
+    assert_eq!(fold(&world.journal(AWAY, id)).outcome, None);
+    Ok(())
 }
