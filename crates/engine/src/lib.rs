@@ -177,8 +177,8 @@ struct Slot {
     follow_failure: Mutex<Option<String>>,
     /// What the replica's host was told to be doubted.
     told_doubt: Mutex<Option<domain::Doubt>>,
-    /// Why what was to become of a failover by itself does not happen.
-    overdue: Mutex<Option<Refusal>>,
+    /// The tries to do what was to become of a failover by itself.
+    tries: Mutex<Option<failover::timer::Tries>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
     /// The statistics as they were summed up last.
@@ -220,8 +220,8 @@ impl Slot {
         self.told_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn overdue(&self) -> MutexGuard<'_, Option<Refusal>> {
-        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tries(&self) -> MutexGuard<'_, Option<failover::timer::Tries>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn silent(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -437,7 +437,7 @@ impl Engine {
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
                 told_doubt: Mutex::default(),
-                overdue: Mutex::default(),
+                tries: Mutex::default(),
                 silent: Mutex::default(),
                 statistics: Mutex::default(),
                 ended_there: AtomicBool::new(false),

@@ -73,11 +73,21 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     let failure = engine.slot(id).follow_failure().clone();
     notices.extend(judge(&facts, &relationship.settings, failure.as_ref()));
     notices.extend(life::moved_disks(&seen, &facts, &relationship.settings));
-    notices.extend(strayed_disks(record, &facts)?);
+    match strayed_disks(record, &facts) {
+        Ok(strayed) => notices.extend(strayed),
+        Err(error) => notices.push(Notice {
+            severity: Health::Critical,
+            what: format!("the VM's directory cannot be read, and it can neither be handed over nor made final: {}", error.detail),
+            cure: match error.cure.is_empty() {
+                true => format!("virt-replica show {}", word(name)),
+                false => error.cure,
+            },
+        }),
+    }
     notices.extend(wrap::grown_below(&facts));
     notices.extend(comeback::notices(engine, record).await);
     notices.extend(quiesce::notices(engine, record)?);
-    notices.extend(failover::overdue(engine, record));
+    notices.extend(failover::timer::overdue(engine, record));
     Ok((notices, !active && before.is_some_and(|before| before.ran)))
 }
 

@@ -99,8 +99,8 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
             }
             Ok(LOOK)
         }
-        (Role::Primary, Phase::FailedOver { timer: Some(timer), .. }) => {
-            Ok(engine.settle_by_timer(record, *timer).await)
+        (Role::Primary, Phase::FailedOver { since, timer: Some(timer), .. }) => {
+            Ok(engine.settle_by_timer(record, *since, *timer).await)
         }
         (Role::Primary, Phase::InitialPending { start }) if clock::now() >= *start => {
             engine.store().set_phase(id, &Phase::InitialReplication).map_err(Refusal::failed)?;

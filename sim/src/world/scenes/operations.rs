@@ -1,13 +1,16 @@
 //! Operations that meet an error, a wait or a person in their middle.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use choreography::{Options, Outcome, Step, StepState, fold};
-use domain::{Health, Phase, PointId};
+use domain::{Health, Phase, PointId, Settlement};
+use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
 
 use super::{AWAY, HOME, SEED};
+use crate::time;
 use crate::world::{World, record};
 
 impl World {
@@ -70,4 +73,31 @@ fn a_split_brain_is_seen_on_both_hosts_while_an_operation_is_open() -> Result<()
     assert!(world.hosts[AWAY].hypervisor.merges(), "the operation is still under way");
     assert_eq!(fold(&world.journal(AWAY, id)).outcome, None);
     Ok(())
+}
+
+/// A failover becomes final by itself, and cannot: its directory is not readable. It is tried again, seldom, and health says why; when it
+/// can, it does.
+#[test]
+fn what_a_failover_is_to_become_by_itself_is_tried_seldom_while_it_cannot_be() -> Result<()> {
+    let world = World::new(SEED)?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    let commit_timer = Some((Settlement::Complete, Duration::from_secs(20)));
+    world.begin_failover(AWAY, Options { point: Some(newest), commit_timer, ..Options::default() })?;
+    world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())?;
+    let manifest = world.directory(AWAY)?.join("manifest.json");
+    let elsewhere = manifest.with_extension("away");
+    std::fs::rename(&manifest, &elsewhere)?;
+    let said = |it: &World, words: &str| {
+        let notices = record(&it.hosts[AWAY]).map(|it| it.notices).unwrap_or_default();
+        notices.iter().any(|it| it.what.contains(words))
+    };
+    world.until("health says it", |it| said(it, "its time is over") && said(it, "was undone: settle"))?;
+    time::pass(Duration::from_secs(30));
+    let id = record(&world.hosts[AWAY]).context("a record")?.relationship.id;
+    let engine = world.hosts[AWAY].engine().context("a daemon")?;
+    let operations = engine.store().operations(None, Some(&[id]), 1000)?.len();
+    assert!((3..8).contains(&operations), "the failover and {} tries", operations - 1);
+    std::fs::rename(&elsewhere, &manifest)?;
+    world.until("it is final", |it| matches!(it.phase(AWAY), Some(Phase::Unprotected { .. })))
 }
