@@ -27,6 +27,9 @@ pub(crate) struct Form {
     pub(crate) id: Uuid,
     pub(crate) name: String,
     pub(crate) disk: PathBuf,
+    /// Whether its guest is to have an agent; none ever answers.
+    #[serde(default)]
+    pub(crate) agent: bool,
 }
 
 struct Checkpoint {
@@ -228,7 +231,7 @@ fn facts_of(form: &Form) -> VmFacts {
         disks,
         nics: Vec::new(),
         obstacles: Vec::new(),
-        has_agent: false,
+        has_agent: form.agent,
         tpm_state: None,
         autostart: false,
         definition: serde_json::to_string(form).unwrap_or_default(),

@@ -44,6 +44,7 @@ mod points;
 mod protect;
 mod quiesce;
 mod receive;
+mod redirect;
 mod replica;
 mod report;
 mod room;

@@ -15,7 +15,8 @@ use wire::message::{Answer, Request};
 use crate::events::Number;
 use crate::hold::Moment;
 use crate::plan::no_operation;
-use crate::{Code, Engine, Refusal, Result, clock, owner};
+use crate::redirect::Direction;
+use crate::{Code, Engine, Refusal, Result, clock, owner, redirect};
 
 /// A step before the point of no return outlasts a short silence of the other host: undoing would start the guest again.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
@@ -23,8 +24,6 @@ const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the guest agent is waited for after the start.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(120);
-/// How long one hook that redirects the users may take.
-const REDIRECT_MAX: Duration = Duration::from_secs(30);
 
 /// Does what this host has to do now; gives how long to wait before looking again.
 pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Duration> {
@@ -218,7 +217,7 @@ impl Run<'_> {
             Step::Start => self.start().await.map(Some),
             Step::Reverse => self.reverse().await.map(Some),
             Step::Confirm => self.confirm().await.map(Some),
-            Step::Redirect => self.redirect().await.map(Some),
+            Step::Redirect => Ok(Some(self.redirect().await)),
             Step::Report if alone => {
                 if self.operation.procedure == Procedure::CompleteFailover {
                     self.conclude_merge().await?;
@@ -236,7 +235,8 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for the guest's agent. A guest that does not answer is said to be so, and is no failure of the operation.
+    /// Waits for the guest's agent. A guest that does not answer is said to be so, and is no failure of the operation, unless a person
+    /// wants it to be.
     async fn confirm(&self) -> Result<String> {
         let vm = self.record.relationship.vm;
         let facts = self.engine.hypervisor(move |it| it.vm(vm)).await?;
@@ -258,37 +258,25 @@ impl Run<'_> {
         }
         let seconds = deadline.as_secs();
         if limit.is_some() {
+            let found = format!("the guest agent did not answer within {seconds} s");
             self.roll_back_now()?;
-            return Ok(format!(
-                "the guest agent did not answer within {seconds} s: the failover is taken back"
-            ));
+            self.write(Mark::GivenUp(format!("{found}: the failover is taken back")))?;
+            return Err(Refusal::failed(found));
         }
         Ok(format!(
             "not confirmed: the guest agent did not answer within {seconds} s; look at the VM's console"
         ))
     }
 
-    async fn redirect(&self) -> Result<String> {
-        let Ok(entries) = std::fs::read_dir(&self.engine.config().redirect_hooks) else {
-            return Ok("no redirect hooks are configured".into());
+    /// Sends the users to where the VM is now.
+    async fn redirect(&self) -> String {
+        let direction = match self.operation.procedure {
+            Procedure::CancelFailover => Direction::Away,
+            _ => Direction::Here,
         };
-        let mut hooks: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-        hooks.sort();
-        let mut results = Vec::new();
-        for hook in hooks {
-            let mut command = tokio::process::Command::new(&hook);
-            command.env("VM_NAME", &self.record.relationship.vm_name);
-            command.env("VM_UUID", self.record.relationship.vm.to_string()).kill_on_drop(true);
-            let status = tokio::time::timeout(REDIRECT_MAX, command.status()).await;
-            let word = match status {
-                Ok(Ok(status)) if status.success() => "done".to_owned(),
-                Ok(Ok(status)) => status.to_string(),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("not done within {} s", REDIRECT_MAX.as_secs()),
-            };
-            results.push(format!("{}: {word}", hook.display()));
-        }
-        Ok(if results.is_empty() { "no redirect hooks are configured".into() } else { results.join("; ") })
+        let relationship = &self.record.relationship;
+        let hooks = &self.engine.config().redirect_hooks;
+        redirect::run(hooks, relationship.vm, &relationship.vm_name, direction).await
     }
 
     /// Keeps what the other host says of its part.
@@ -334,6 +322,9 @@ impl Run<'_> {
                 (Number::FailoverUndone, "was undone; the VM is protected as before")
             }
             (Outcome::Undone, ..) => (Number::FailoverUndone, "did not take effect; nothing was changed"),
+            (Outcome::GivenUp, ..) => {
+                (Number::FailoverUndone, "is given up, because the guest did not boot: it is taken back")
+            }
             (Outcome::Completed, Procedure::PlannedFailover, Side::NewPrimary)
                 if !self.operation.options.reverse =>
             {

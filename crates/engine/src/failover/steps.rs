@@ -69,10 +69,11 @@ impl Run<'_> {
         Err(Refusal::new(Code::Refused, format!("{found}; it is not started here as well"), cure))
     }
 
-    /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended.
+    /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended. The time for that
+    /// is over since the failover began.
     pub(crate) fn roll_back_now(&self) -> Result<()> {
         let Phase::FailedOver { since, point, .. } = self.record.relationship.phase else { return Ok(()) };
-        let phase = Phase::FailedOver { since, point, timer: Some((Settlement::RollBack, clock::now())) };
+        let phase = Phase::FailedOver { since, point, timer: Some((Settlement::RollBack, since)) };
         self.engine.store().set_phase(self.operation.relationship, &phase).map_err(Refusal::failed)
     }
 

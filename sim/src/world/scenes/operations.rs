@@ -1,5 +1,6 @@
 //! Operations that meet an error, a wait or a person in their middle.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
 
 use super::{AWAY, HOME, SEED};
+use crate::hypervisor::Form;
 use crate::time;
 use crate::world::{World, record};
 
@@ -100,4 +102,31 @@ fn what_a_failover_is_to_become_by_itself_is_tried_seldom_while_it_cannot_be() -
     assert!((3..8).contains(&operations), "the failover and {} tries", operations - 1);
     std::fs::rename(&elsewhere, &manifest)?;
     world.until("it is final", |it| matches!(it.phase(AWAY), Some(Phase::Unprotected { .. })))
+}
+
+/// The guest of a failover does not boot in the time that a person gave it: no users are sent to it, the operation does not say that all is
+/// well, and when it is taken back the users are sent away.
+#[test]
+fn a_guest_that_does_not_boot_gets_no_users_and_is_taken_back() -> Result<()> {
+    let world = World::new(SEED)?;
+    let form = Form { id: world.vm.0, name: "simVM01".into(), disk: world.hosts[HOME].disk("vm.qcow2"), agent: true };
+    world.hosts[HOME].hypervisor.define(&serde_json::to_string(&form)?)?;
+    let arrived = world.directory(AWAY)?.join("primary.xml");
+    world.until("the definition", |_| std::fs::read_to_string(&arrived).is_ok_and(|it| it.contains("true")))?;
+    let (hooks, told) = (world.hosts[AWAY].place("redirect.d"), world.hosts[AWAY].place("told"));
+    std::fs::create_dir(&hooks)?;
+    let hook = hooks.join("10-tell");
+    std::fs::write(&hook, format!("#!/bin/sh\necho $DIRECTION >>{}\n", told.display()))?;
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
+    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    let roll_back_unless_boots = Some(Duration::from_secs(5));
+    let id = world.begin_failover(AWAY, Options { roll_back_unless_boots, ..Options::default() })?;
+    world.until("the end of the failover", |it| fold(&it.journal(AWAY, id)).outcome.is_some())?;
+    let progress = fold(&world.journal(AWAY, id));
+    assert_eq!(progress.outcome, Some(Outcome::GivenUp), "{progress:?}");
+    assert!(matches!(progress.steps.get(&Step::Confirm), Some(StepState::Failed { .. })), "{progress:?}");
+    assert!(!progress.steps.contains_key(&Step::Redirect), "{progress:?}");
+    world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
+    assert_eq!(std::fs::read_to_string(&told)?, "away\n");
+    Ok(())
 }
