@@ -557,6 +557,11 @@ impl Hypervisor for SimHypervisor {
         Ok(merges.then_some((0, CLUSTER as u64)))
     }
 
+    fn end_merge(&self, id: VmId, _disk: &DiskTarget) -> Result<()> {
+        need(&mut self.0.verb("end merge")?, id)?.merges = false;
+        Ok(())
+    }
+
     fn discard(&self, _id: VmId) -> Result<()> {
         Ok(())
     }

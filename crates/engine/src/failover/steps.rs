@@ -7,6 +7,7 @@ use domain::{DiskTarget, Phase, PointId, RecoveryPoint, Settlement, Timestamp, s
 use hypervisor::VmState;
 use layer::ReplicaDirectory;
 use store::Record;
+use tokio::time::Instant;
 
 use crate::compare::serve;
 use crate::operation::Run;
@@ -16,6 +17,8 @@ use crate::{
 
 /// Pause between two looks how far a merge is.
 const MERGE_LOOK: Duration = Duration::from_millis(100);
+/// How long a merge that was told to end may take to do so before it is said that it does not.
+const END_MERGE_MAX: Duration = Duration::from_secs(10);
 /// How long the start waits for the other host to hear of it.
 const TELL_DEADLINE: Duration = Duration::from_millis(300);
 
@@ -239,8 +242,8 @@ impl Run<'_> {
         blocking(move || directory.layers_are_merged(&target).map_err(Refusal::failed)).await
     }
 
-    /// A merge that a person left out may be under way, or at its end: the files are told as they are before anything else is done
-    /// with them.
+    /// A merge that a person left out may be under way, or at its end: it is ended, and the files are told as they are before anything else
+    /// is done with them.
     pub(crate) async fn conclude_merge(&self) -> Result<()> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
@@ -255,19 +258,33 @@ impl Run<'_> {
         for target in &targets {
             let is_there =
                 facts.as_ref().is_some_and(|facts| facts.disks.iter().any(|disk| disk.target == *target));
-            if is_there && self.merging(target).await?.is_some() {
-                let vm = vm_argument(&self.record.relationship.vm_name);
-                let found = format!("QEMU still merges what lies below disk {target}");
-                return Err(Refusal::new(
-                    Code::Busy,
-                    found,
-                    format!("wait, or end it: virsh blockjob {vm} {target} --abort"),
-                ));
+            if is_there {
+                self.end_merge(target).await?;
             }
             let left = to_merge(&self.record, target).await;
             if left.as_ref().is_ok_and(Option::is_none) {
                 self.note_merged(target).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// QEMU is told to end a merge, and does when what it reads or writes just then has ended: on a disk that hangs, not before.
+    async fn end_merge(&self, target: &DiskTarget) -> Result<()> {
+        let (vm, disk, begun) = (self.record.relationship.vm, target.clone(), Instant::now());
+        self.engine.hypervisor(move |it| it.end_merge(vm, &disk)).await?;
+        while self.merging(target).await?.is_some() {
+            if begun.elapsed() > END_MERGE_MAX {
+                let found = format!(
+                    "QEMU was told to end the merge of what lies below disk {target}, and has not: a request to its files hangs"
+                );
+                let vm = vm_argument(&self.record.relationship.vm_name);
+                let cure = format!(
+                    "see to the storage below it (dmesg); to look: virsh blockjob {vm} {target} --info; it is told so again by itself"
+                );
+                return Err(Refusal::new(Code::Busy, found, cure));
+            }
+            tokio::time::sleep(MERGE_LOOK).await;
         }
         Ok(())
     }

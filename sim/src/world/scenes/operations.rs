@@ -130,3 +130,19 @@ fn a_guest_that_does_not_boot_gets_no_users_and_is_taken_back() -> Result<()> {
     assert_eq!(std::fs::read_to_string(&told)?, "away\n");
     Ok(())
 }
+
+/// QEMU's merge stands still: a person leaves it out, the job is ended, and the VM is protected again.
+#[test]
+fn a_merge_that_stands_still_is_ended_when_a_person_leaves_it_out() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.until("two points", |it| it.points(AWAY).is_ok_and(|points| points.len() > 1))?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    world.fail_over(AWAY, newest)?;
+    world.hosts[AWAY].hypervisor.stall_merges(true);
+    let id = world.complete(AWAY)?;
+    world.until("a merge", |it| it.hosts[AWAY].hypervisor.merges())?;
+    world.asked(AWAY, move |engine, _| async move { engine.cancel_operation(id, "a scene", true) })?;
+    world.until("the end of the operation", |it| it.is_idle(AWAY))?;
+    assert!(!world.hosts[AWAY].hypervisor.merges(), "nothing works on the VM's files behind the operation's back");
+    world.reverse(AWAY)
+}
