@@ -74,6 +74,8 @@ struct Inner {
     fails: Mutex<(u8, fastrand::Rng)>,
     /// A merge that has begun stands still.
     merges_stall: AtomicBool,
+    /// A start that has begun hangs.
+    starts_hang: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,6 +107,7 @@ impl SimHypervisor {
             hook: Mutex::default(),
             fails: Mutex::new((0, fastrand::Rng::with_seed(seed))),
             merges_stall: AtomicBool::new(false),
+            starts_hang: AtomicBool::new(false),
         }))
     }
 
@@ -121,6 +124,12 @@ impl SimHypervisor {
     #[cfg(test)]
     pub(crate) fn stall_merges(&self, stall: bool) {
         self.0.merges_stall.store(stall, Ordering::SeqCst);
+    }
+
+    /// From now on starts hang until they do not any more.
+    #[cfg(test)]
+    pub(crate) fn hang_starts(&self, hang: bool) {
+        self.0.starts_hang.store(hang, Ordering::SeqCst);
     }
 
     /// Whether a merge is under way.
@@ -297,6 +306,9 @@ impl Hypervisor for SimHypervisor {
         let hook = locked(&self.0.hook).clone();
         if let Some(hook) = hook {
             hook(id).map_err(|why| failed("start", why))?;
+        }
+        while self.0.starts_hang.load(Ordering::SeqCst) {
+            time::pass(Duration::from_secs(1));
         }
         let mut vms = locked(&self.0.vms);
         let vm = need(&mut vms, id)?;

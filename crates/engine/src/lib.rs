@@ -69,6 +69,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
@@ -151,6 +152,8 @@ struct Inner {
     vm_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
+/// How long libvirt may take for a verb that makes QEMU open files: a guest's memory may have to be cleared first.
+const VERB_MAX: Duration = Duration::from_secs(120);
 /// The limit that was set at run time, in the store's settings.
 const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 
@@ -389,6 +392,21 @@ impl Engine {
         let hypervisor = Arc::clone(&self.0.hypervisor);
         let done = tokio::task::spawn_blocking(move || verb(hypervisor.as_ref())).await;
         Ok(done.map_err(Refusal::failed)??)
+    }
+
+    /// The same with a verb that hangs where the storage does. After [`VERB_MAX`] it is said so, and it goes on behind our back: whoever
+    /// tries again finds what came of it.
+    pub(crate) async fn hypervisor_in_time<T: Send + 'static>(
+        &self,
+        what: &str,
+        verb: impl FnOnce(&dyn Hypervisor) -> std::result::Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T> {
+        let late = |_| {
+            let found = format!("libvirt did not {what} within {} s", VERB_MAX.as_secs());
+            let cure = "see whether a disk or a mount hangs (dmesg); where only libvirt does: systemctl restart libvirtd";
+            Err(Refusal::unavailable(found, cure))
+        };
+        tokio::time::timeout(VERB_MAX, self.hypervisor(verb)).await.unwrap_or_else(late)
     }
 
     /// The record of a relationship.

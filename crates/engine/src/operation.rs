@@ -70,10 +70,11 @@ pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Dura
     Ok(Duration::from_secs(1))
 }
 
-/// Steps that may take long, and whose end a person may not want to wait for. One that is dropped in its middle is as one that was
-/// killed.
+/// Steps that may take long, or hang, and whose end a person may not want to wait for. One that is dropped in its middle is as one that
+/// was killed.
 fn may_be_dropped(step: Step) -> bool {
-    matches!(step, Step::PreSync | Step::FinalSync | Step::Confirm | Step::Redirect | Step::Merge)
+    use Step::{Confirm, FinalSync, Merge, PreSync, Redirect, Start};
+    matches!(step, PreSync | FinalSync | Start | Confirm | Redirect | Merge)
 }
 
 /// Steps during which the VM of this host is what the store says: what becomes of it is noticed as at any other time. Not while it is

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use choreography::{Mark, OtherHost, Step};
 use domain::{DiskTarget, Phase, PointId, RecoveryPoint, Settlement, Timestamp, shell_word, vm_argument};
-use hypervisor::VmState;
+use hypervisor::{Hypervisor, VmState};
 use layer::ReplicaDirectory;
 use store::Record;
 use tokio::time::Instant;
@@ -205,7 +205,8 @@ impl Run<'_> {
                     ));
                 }
                 let disk = target.clone();
-                engine.hypervisor(move |it| it.begin_merge(vm, &disk, &top, &base)).await?;
+                let begin = move |it: &dyn Hypervisor| it.begin_merge(vm, &disk, &top, &base);
+                engine.hypervisor_in_time("begin the merge", begin).await?;
                 engine.reach("merge.under way").await;
                 while let Some((done, total)) = self.merging(target).await? {
                     slot.show_progress(done, total, self.operation.begun);

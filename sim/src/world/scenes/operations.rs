@@ -146,3 +146,45 @@ fn a_merge_that_stands_still_is_ended_when_a_person_leaves_it_out() -> Result<()
     assert!(!world.hosts[AWAY].hypervisor.merges(), "nothing works on the VM's files behind the operation's back");
     world.reverse(AWAY)
 }
+
+/// libvirt hangs in the start of a failover, as it does on storage that does: the failover is taken back where it is, and a start that
+/// comes through later finds nothing to start from.
+#[test]
+fn a_start_that_hangs_is_taken_back_while_it_hangs() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    world.hosts[AWAY].hypervisor.hang_starts(true);
+    let id = world.begin_failover(AWAY, Options { force: true, ..Options::default() })?;
+    let start = |it: &World| fold(&it.journal(AWAY, id)).steps.remove(&Step::Start);
+    world.until("a start", |it| matches!(start(it), Some(StepState::Running { .. })))?;
+    time::pass(Duration::from_secs(10));
+    assert!(matches!(start(&world), Some(StepState::Running { .. })), "it hangs: {:?}", start(&world));
+    world.asked(AWAY, |engine, record| async move {
+        engine.begin_cancel(&record, Options::default(), "a scene").map(drop)
+    })?;
+    world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
+    world.hosts[AWAY].hypervisor.hang_starts(false);
+    time::pass(Duration::from_secs(10));
+    assert!(!world.hosts[AWAY].hypervisor.runs(), "the late start comes to nothing");
+    world.hosts[HOME].hypervisor.start(world.vm, false)?;
+    world.rest()
+}
+
+/// The VM of a failover is undefined by hand: it is off, and the failover can be taken back.
+#[test]
+fn a_failover_whose_vm_was_undefined_is_taken_back() -> Result<()> {
+    let world = World::new(SEED)?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    world.fail_over(AWAY, newest)?;
+    world.hosts[AWAY].hypervisor.turn_off(world.vm)?;
+    world.hosts[AWAY].hypervisor.undefine(world.vm)?;
+    let refused = world.complete(AWAY).expect_err("it does not run").to_string();
+    assert!(refused.contains("not defined") && refused.contains("virsh define"), "{refused}");
+    let id = world.asked(AWAY, |engine, record| async move {
+        engine.begin_cancel(&record, Options::default(), "a scene")
+    })?;
+    world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
+    assert_eq!(fold(&world.journal(AWAY, id)).outcome, Some(Outcome::Completed));
+    world.hosts[HOME].hypervisor.start(world.vm, false)?;
+    world.rest()
+}
