@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use choreography::authority::Denied;
 use choreography::{Entry, Mark, Operation, Options, OtherHost, Procedure, Side, Step, fold};
-use domain::{Check, CheckName, OperationId, Phase, RecoveryPoint, Role, vm_argument};
+use domain::{Check, CheckName, OperationId, Phase, RecoveryPoint, Role, shell_word, vm_argument};
 use store::{Pending, Record, StoreError};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -201,14 +201,18 @@ impl Engine {
             return Ok(Some(refusal));
         }
         let vm = vm_argument(&record.relationship.vm_name);
-        let runs = self.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active);
-        Ok((!runs).then(|| {
-            let found = "the VM has not started: the other recovery points may still be needed";
-            let cure = format!(
-                "virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"
-            );
-            Refusal::new(Code::Refused, found, cure)
-        }))
+        let (found, first) = match self.vm_state(record).await? {
+            Some(state) if state.is_active() => return Ok(None),
+            Some(_) => ("the VM has not started", String::new()),
+            None => {
+                ("the VM is not defined on this host any more", format!("{}; ", define_again(record)))
+            }
+        };
+        Ok(Some(Refusal::new(
+            Code::Refused,
+            format!("{found}: the other recovery points may still be needed"),
+            format!("{first}virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"),
+        )))
     }
 
     /// Begins to make a failover final.
@@ -257,6 +261,14 @@ impl Engine {
         self.wake(relationship.id);
         Ok(operation.id)
     }
+}
+
+/// The command that defines a VM again that was undefined by hand after its failover: how a replica is shown names the overlays that it
+/// writes to.
+pub(crate) fn define_again(record: &Record) -> String {
+    let definition = replica::directory(record).map(|directory| directory.definition_path());
+    let path = definition.map_or_else(|_| "FILE".to_owned(), |path| shell_word(&path.to_string_lossy()));
+    format!("virsh define {path}")
 }
 
 /// Why what the other host says forbids the start here, and the way out.

@@ -125,6 +125,11 @@ impl Run<'_> {
         state.ok_or_else(|| Refusal::failed("the VM is not defined on this host any more"))
     }
 
+    /// Whether the VM runs here; one that was undefined by hand is off.
+    pub(crate) async fn runs(&self) -> Result<bool> {
+        Ok(self.engine.vm_state(&self.record).await?.is_some_and(VmState::is_active))
+    }
+
     /// One try of a step of ours: intent, effect, evidence. A failure before the point of no return turns the operation round;
     /// behind it the step is tried again.
     async fn attempt(&self, step: Step) -> Result<Option<Duration>> {

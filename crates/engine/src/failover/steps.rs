@@ -82,11 +82,11 @@ impl Run<'_> {
 
     /// Shuts the guest down; it is turned off only where a person said so.
     pub(crate) async fn shut_down_here(&self) -> Result<String> {
-        if !self.state().await?.is_active() {
+        if !self.runs().await? {
             return Ok("the VM was off".into());
         }
         let asked = self.shut_down().await;
-        if !self.state().await?.is_active() {
+        if !self.runs().await? {
             return Ok("the guest shut down".into());
         }
         let vm = self.record.relationship.vm;
@@ -108,7 +108,7 @@ impl Run<'_> {
     pub(crate) async fn give_back(&self) -> Result<()> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
-        if self.state().await?.is_active() {
+        if self.runs().await? {
             let cure = format!("virsh shutdown {}", vm_argument(&self.record.relationship.vm_name));
             return Err(Refusal::new(Code::Refused, "the VM was started again", cure));
         }
@@ -196,7 +196,7 @@ impl Run<'_> {
         let targets = keep_only(&self.record, point).await?;
         for target in &targets {
             if let Some((top, base)) = to_merge(&self.record, target).await? {
-                if !self.state().await?.is_active() {
+                if !self.runs().await? {
                     let cure = format!("virsh start {}", vm_argument(&self.record.relationship.vm_name));
                     return Err(Refusal::new(
                         Code::Refused,
