@@ -7,7 +7,7 @@ use engine::{TestOptions, TestView};
 use store::TestState;
 
 use crate::lists::{limit, no_cursor};
-use crate::problems::{checks_hold, invalid, problem, shown};
+use crate::problems::{checks_hold, problem, shown};
 use crate::service::Daemon;
 
 impl Daemon {

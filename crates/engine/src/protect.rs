@@ -289,7 +289,7 @@ impl Engine {
         let common = self.common_point(record)?;
         self.ask_to_reverse(record, &common, true).await?;
         // Also what a run that was cut has left to do: the points that were given up may still have files.
-        self.settle_failover(record, None).await?;
+        self.settle_failover(record).await?;
         self.turn_round(&self.record(record.relationship.id)?, &common).await?;
         self.wake(record.relationship.id);
         Ok(())

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use choreography::{Mark, Options, Step, StepState, fold};
-use domain::{Compression, Phase, PointId, RecoveryPoint, Settings};
+use choreography::{Entry, Mark, Options, Step, StepState, fold};
+use domain::{Compression, OperationId, Phase, PointId, RecoveryPoint, Settings};
 use engine::{Code, Engine, Home, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
@@ -13,6 +13,8 @@ use store::Record;
 
 use super::{LOOK, World, record};
 use crate::time::{self, SPEED};
+
+mod operations;
 
 /// A seed whose retention keeps some points.
 const SEED: u64 = 1;
@@ -44,6 +46,17 @@ impl World {
 
     fn phase(&self, host: usize) -> Option<Phase> {
         record(&self.hosts[host]).map(|record| record.relationship.phase)
+    }
+
+    /// The journal of an operation, as a host has it.
+    fn journal(&self, host: usize, id: OperationId) -> Vec<Entry> {
+        let found = self.hosts[host].engine().and_then(|engine| engine.store().operation(id).ok()?);
+        found.map(|(_, entries)| entries).unwrap_or_default()
+    }
+
+    /// `complete-failover`, typed on a host.
+    fn complete(&self, host: usize) -> Result<OperationId> {
+        self.asked(host, |engine, record| async move { engine.begin_complete(&record, "a scene").await })
     }
 
     /// No operation is open on a host.
@@ -95,15 +108,19 @@ impl World {
 
     fn fail_over(&self, host: usize, point: PointId) -> Result<()> {
         self.hosts[1 - host].hypervisor.turn_off(self.vm)?;
-        self.asked(host, move |engine, record| async move {
-            let options = Options { point: Some(point), force: true, ..Options::default() };
-            let plan = engine.plan_failover_alone(&record, &options).await?;
-            engine.begin_failover_alone(&record, &plan, options, "a scene").map(drop)
-        })?;
+        self.begin_failover(host, Options { point: Some(point), force: true, ..Options::default() })?;
         self.until("the failover", |it| {
             matches!(it.phase(host), Some(Phase::FailedOver { .. }))
                 && it.is_idle(host)
                 && it.hosts[host].hypervisor.runs()
+        })
+    }
+
+    /// `failover`, typed on a host.
+    fn begin_failover(&self, host: usize, options: Options) -> Result<OperationId> {
+        self.asked(host, |engine, record| async move {
+            let plan = engine.plan_failover_alone(&record, &options).await?;
+            engine.begin_failover_alone(&record, &plan, options, "a scene")
         })
     }
 
@@ -147,13 +164,8 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
     // The oldest is a file of its own; this one lies over it.
     let chosen = *points.get(1).context("a second point")?;
     world.fail_over(AWAY, chosen)?;
-    let id =
-        world.asked(AWAY, |engine, record| async move { engine.begin_complete(&record, "a scene").await })?;
-    let journal = |it: &World| {
-        let found = it.hosts[AWAY].engine().and_then(|engine| engine.store().operation(id).ok()?);
-        found.map(|(_, entries)| entries).unwrap_or_default()
-    };
-    world.until("a merge that failed", |it| match fold(&journal(it)).steps.get(&Step::Merge) {
+    let id = world.complete(AWAY)?;
+    world.until("a merge that failed", |it| match fold(&it.journal(AWAY, id)).steps.get(&Step::Merge) {
         Some(StepState::Failed { reason, .. }) => reason.contains("QEMU ended the merge of disk vda"),
         _ => false,
     })?;
@@ -171,7 +183,7 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
     cancel(true)?;
     world.until("the end of the operation", |it| it.is_idle(AWAY))?;
     let skipped =
-        journal(&world).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
+        world.journal(AWAY, id).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
     assert!(skipped);
     world.reverse(AWAY)
 }
