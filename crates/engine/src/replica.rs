@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, vm_argument};
+use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, RelationshipId, vm_argument};
 use hypervisor::{Firmware, Placement, VmFacts};
 use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
 use store::Record;
@@ -40,6 +40,18 @@ pub(crate) fn catch_up(engine: &Engine, record: &Record) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a replica's manifest tells a person to type is what this version knows, also where nothing else changes it for months.
+pub(crate) async fn renew_instructions(engine: &Engine, id: RelationshipId) {
+    let slot = engine.slot(id);
+    let _alone = slot.replica.lock().await;
+    // A replica that cannot be read is told of by whoever needs it.
+    let Some(directory) = engine.record(id).ok().and_then(|record| directory(&record).ok()) else { return };
+    let renewed = blocking(move || directory.renew_instructions().map_err(Refusal::from)).await;
+    if let Err(error) = renewed {
+        tracing::warn!(relationship = %id, %error, "the manifest keeps its older instructions");
+    }
 }
 
 /// The recovery point that is meant (none: the newest), if this host has it whole.
@@ -307,7 +319,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
 }
 
 /// An id that no point has, the same at each repetition: of what a primary of this epoch wrote.
-fn beside(id: domain::RelationshipId, epoch: domain::Epoch) -> PointId {
+fn beside(id: RelationshipId, epoch: domain::Epoch) -> PointId {
     PointId(uuid::Uuid::from_u128(id.0.as_u128() ^ u128::from(epoch.number())))
 }
 

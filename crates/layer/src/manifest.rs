@@ -1,14 +1,16 @@
 //! The manifest of a replica directory: what its files are, and how a person starts the VM from them alone.
 //!
 //! It repeats for people what the database knows for the daemon; after a loss of the database it is enough to build
-//! it again. Its JSON form is in [`form`]; where it lies and how it is replaced is the replica directory's business.
+//! it again. Its JSON form is in [`form`], the
+//! instructions in [`by_hand`]; where it lies and how it is replaced is the replica directory's business.
 
+mod by_hand;
 mod form;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::{DiskTarget, RecoveryPoint, RelationshipId, VmId, shell_word};
+use domain::{DiskTarget, RecoveryPoint, RelationshipId, VmId};
 
 use crate::backing::Backing;
 use crate::name::FileName;
@@ -123,46 +125,11 @@ impl Manifest {
 
     /// The manifest as JSON text for the directory `folder`, with instructions for its newest point.
     pub(crate) fn to_json(&self, folder: &Path) -> Vec<u8> {
-        form::encode(self, how_to_start(self, folder))
+        form::encode(self, by_hand::how_to_start(self, folder))
     }
 
     /// Reads a manifest; the error is a reason in words.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Manifest, String> {
         form::decode(bytes)
     }
-}
-
-/// What a person types who has these files and nothing else.
-fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
-    let mut lines = vec![
-        "Make sure first that the VM does not run on the other host: two running copies cannot be united again."
-            .to_owned(),
-        "These commands start the newest recovery point; for an older one put its file, listed under \"points\", \
-         in place of the one after -b. The replica's files stay as they are: writes go to the new active.qcow2."
-            .to_owned(),
-    ];
-    for disk in manifest.current_disks() {
-        let disk_folder = folder.join(disk.target.as_str());
-        let head = disk.head();
-        lines.push(format!(
-            "qemu-img create -f qcow2 -F {} -b {} {}",
-            head.format().qemu_name(),
-            shell_word(&head.resolve(&disk_folder).to_string_lossy()),
-            shell_word(&disk_folder.join("active.qcow2").to_string_lossy()),
-        ));
-    }
-    lines.push(format!("virsh define {}", shell_word(&folder.join("domain.xml").to_string_lossy())));
-    lines.push(format!(
-        "If there is a tpm.permall here, put a copy where libvirt keeps the state of the VM's TPM: \
-         install -D -m 600 {} /var/lib/libvirt/swtpm/{}/tpm2/tpm2-00.permall",
-        shell_word(&folder.join("tpm.permall").to_string_lossy()),
-        manifest.vm,
-    ));
-    lines.push(format!("virsh start {}", manifest.vm));
-    lines.push(
-        "If the start is refused by virt-replica's hook although the program is gone, remove \
-         /etc/libvirt/hooks/qemu.d/virt-replica and restart libvirtd."
-            .to_owned(),
-    );
-    lines
 }

@@ -88,6 +88,12 @@ impl ReplicaDirectory {
         self.save().inspect_err(|_| self.manifest = before)
     }
 
+    /// Writes the manifest again if its instructions are of an older version, or of another place.
+    pub fn renew_instructions(&self) -> Result<(), LayerError> {
+        let there = self.folder.read(MANIFEST, MANIFEST_BYTES_MAX)?;
+        if there == Some(self.manifest.to_json(self.path())) { Ok(()) } else { self.save() }
+    }
+
     /// Records a point whose layers are sealed.
     pub fn add_point(
         &mut self,

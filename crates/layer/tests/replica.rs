@@ -374,18 +374,6 @@ fn an_image_that_another_process_writes_is_in_use_not_broken() {
 }
 
 #[test]
-fn a_manifest_tells_how_to_start_and_those_commands_work() {
-    let world = world(2, false);
-    let json = fs::read(world.directory.path().join("manifest.json")).expect("a manifest");
-    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
-    let lines = json["how_to_start_this_vm_without_virt_replica"].as_array().expect("lines");
-    let create =
-        lines.iter().filter_map(|line| line.as_str()).find(|line| line.starts_with("qemu-img create"));
-    run(&["sh", "-c", create.expect("a command")]);
-    assert_reads_as(&world.directory.active_path(&vda()), &world.contents[&2]);
-}
-
-#[test]
 fn a_damaged_or_newer_manifest_is_refused_and_never_overwritten_by_opening() {
     let world = world(0, false);
     let path = world.directory.path().join("manifest.json");
