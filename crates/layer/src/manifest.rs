@@ -48,6 +48,8 @@ pub struct ManifestDisk {
     pub layers: Vec<FileName>,
     /// Layers whose data is in the file below already, and whose own files are about to go.
     pub folded: Vec<FileName>,
+    /// Bytes that each file of ours has at least, by its name: what is shorter has lost its end. Kept by the replica directory.
+    pub file_bytes_min: BTreeMap<String, u64>,
     /// The VM does not have it any more: no new point lists it, and its files go with the last point that does.
     pub retired: bool,
 }
@@ -66,6 +68,12 @@ impl ManifestDisk {
     #[must_use]
     pub fn head(&self) -> Backing {
         self.layers.last().map_or_else(|| self.base.clone(), Backing::beside)
+    }
+
+    /// The files of ours that hold its data, the base first: all but the user's own disk.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        let base = Some(self.base.file()).filter(|base| !base.starts_with('/'));
+        base.into_iter().chain(self.layers.iter().map(FileName::as_str))
     }
 
     /// What the layer at `index` stands on.
@@ -114,6 +122,8 @@ impl Manifest {
         let Some(disk) = self.disk_mut(target) else { return };
         let Some(index) = disk.layers.iter().position(|known| known == layer) else { return };
         let below = disk.below(index).file().to_owned();
+        // It has grown.
+        disk.file_bytes_min.remove(&below);
         let layer = disk.layers.remove(index);
         disk.folded.push(layer.clone());
         for file in self.points.iter_mut().filter_map(|point| point.files.get_mut(target)) {

@@ -79,10 +79,12 @@ impl ReplicaDirectory {
     pub fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<(), LayerError> {
         let mut changed = self.manifest.clone();
         change(&mut changed);
-        for disk in &changed.disks {
+        for disk in &mut changed.disks {
             if self.manifest.disk(&disk.target).is_none() {
                 self.folder.enter(disk.target.as_str())?;
             }
+            let folder = self.disk_folder(&disk.target);
+            note_lengths(disk, &folder);
         }
         let before = std::mem::replace(&mut self.manifest, changed);
         self.save().inspect_err(|_| self.manifest = before)
@@ -231,7 +233,7 @@ impl ReplicaDirectory {
         })
     }
 
-    /// Makes sure that every file of a disk is what the manifest says, by the headers. Reads no guest data. A file that an older
+    /// Makes sure that every file of a disk is what the manifest says, by headers and lengths. Reads no guest data. A file that an older
     /// version made does not say whose it is; its place and its size have to do.
     pub fn check_chain(&self, target: &DiskTarget) -> Result<(), LayerError> {
         let disk = self.disk(target)?;
@@ -240,6 +242,7 @@ impl ReplicaDirectory {
         let (mut expected, mut is_exact) = (disk.virtual_size, true);
         let mut judge = |path: &Path, info: &LayerInfo| {
             self.expect_owner(target, path, info)?;
+            expect_length(disk, path, info)?;
             let found = info.virtual_size;
             if found > expected || is_exact && found != expected {
                 let refusal = GateRefusal::Size { found, expected, is_exact };
@@ -358,6 +361,33 @@ fn attachment_name(kind: Attachment) -> &'static str {
         Attachment::Nvram => "nvram.fd",
         Attachment::Tpm => "tpm.permall",
     }
+}
+
+/// A file that has been longer has lost its end.
+fn expect_length(disk: &ManifestDisk, path: &Path, info: &LayerInfo) -> Result<(), LayerError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match disk.file_bytes_min.get(name) {
+        Some(expected) if info.file_bytes < *expected => Err(LayerError::Gate {
+            path: path.to_owned(),
+            refusal: GateRefusal::Cut { found: info.file_bytes, expected: *expected },
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Notes how long the files are that are new in the list, or have taken in another: sealed or synced just now, they never become
+/// shorter. A base that is still to come has no length yet.
+fn note_lengths(disk: &mut ManifestDisk, folder: &Path) {
+    let length = |file: &str| {
+        let metadata = std::fs::symlink_metadata(folder.join(file)).ok();
+        metadata.filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
+    };
+    let known = std::mem::take(&mut disk.file_bytes_min);
+    let noted = disk.files().filter_map(|file| {
+        let bytes = known.get(file).copied().or_else(|| length(file))?;
+        Some((file.to_owned(), bytes))
+    });
+    disk.file_bytes_min = noted.collect();
 }
 
 fn is_known(disk: &ManifestDisk, name: &str) -> bool {

@@ -164,6 +164,8 @@ impl ReplicaDirectory {
             let layers = std::mem::take(&mut disk.layers);
             disk.folded.extend(layers);
             let base = disk.base.file().to_owned();
+            // It has grown.
+            disk.file_bytes_min.remove(&base);
             for point in &mut manifest.points {
                 if let Some(file) = point.files.get_mut(target) {
                     file.clone_from(&base);

@@ -22,14 +22,7 @@ fn manifest(base: Backing) -> Manifest {
         vm_name: "a \"VM\"/with ' odd\nname".to_owned(),
         vm: uuid::Uuid::from_u128(77).into(),
         relationship: uuid::Uuid::from_u128(88).into(),
-        disks: vec![ManifestDisk {
-            target: vda(),
-            virtual_size: SIZE,
-            base,
-            layers: Vec::new(),
-            folded: Vec::new(),
-            retired: false,
-        }],
+        disks: vec![ManifestDisk::on(vda(), SIZE, base)],
         points: Vec::new(),
         autostart: false,
     }
