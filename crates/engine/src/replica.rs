@@ -13,9 +13,6 @@ use crate::seed::{self, Seed};
 use crate::source::{checkpoint_name, own_checkpoints, source_file};
 use crate::{Code, Engine, Refusal, Result, attachments, blocking, chain, visible};
 
-/// The primary's own definition, as it came; the source of every later one.
-const PRIMARY_DEFINITION: &str = "primary.xml";
-
 /// The directory of a relationship on this host.
 pub(crate) fn directory(record: &Record) -> Result<ReplicaDirectory> {
     let path = record.directory.as_ref().ok_or_else(|| {
@@ -119,24 +116,14 @@ pub(crate) fn storage(engine: &Engine) -> Result<Storage> {
     })
 }
 
-/// Keeps the primary's own definition beside the manifest.
-pub(crate) fn keep_primary_definition(directory: &ReplicaDirectory, definition: &str) -> Result<()> {
-    let path = directory.path().join(PRIMARY_DEFINITION);
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, definition).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
-}
-
 /// Deletes a replica with all its files.
 pub(crate) fn delete(directory: ReplicaDirectory) -> Result<()> {
     seed::forget(&directory)?;
-    match std::fs::remove_file(directory.path().join(PRIMARY_DEFINITION)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Refusal::failed(error)),
-        _ => directory.remove().map_err(Refusal::failed),
-    }
+    directory.remove().map_err(Refusal::failed)
 }
 
 pub(crate) fn primary_definition(directory: &ReplicaDirectory) -> Result<String> {
-    std::fs::read_to_string(directory.path().join(PRIMARY_DEFINITION)).map_err(Refusal::failed)
+    directory.primary_definition().map_err(Refusal::failed)
 }
 
 /// The definition under which the replica is visible and cannot start: its disks are overlays that do not exist.
@@ -230,7 +217,7 @@ pub(crate) async fn create(
     .await?;
     let placed = replica_definition(engine, record, &directory, definition).await?;
     directory.write_definition(&placed).map_err(Refusal::failed)?;
-    keep_primary_definition(&directory, definition)?;
+    directory.write_primary_definition(definition).map_err(Refusal::failed)?;
     visible::define(engine, record.relationship.vm, placed).await?;
     Ok(directory.path().to_owned())
 }
@@ -358,7 +345,7 @@ pub(crate) async fn demote(
     };
     let already_replica = facts.disks.iter().any(|disk| !disk.source.exists());
     if !already_replica {
-        keep_primary_definition(&directory, &facts.definition)?;
+        directory.write_primary_definition(&facts.definition).map_err(Refusal::failed)?;
         attachments::keep(&directory, &attachments::read(&facts)?)?;
         follow_disks(engine, &record, &facts, &mut directory).await?;
         directory.update(|manifest| manifest.autostart = facts.autostart).map_err(Refusal::failed)?;

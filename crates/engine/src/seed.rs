@@ -71,9 +71,7 @@ pub(crate) fn want(directory: &ReplicaDirectory, seeds: &[Seed]) -> Result<()> {
     }
     let wanted: Vec<(&str, &PathBuf)> = seeds.iter().map(|(target, path)| (target.as_str(), path)).collect();
     let json = serde_json::to_vec(&wanted).map_err(Refusal::failed)?;
-    let path = directory.path().join(WANTED);
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, json).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
+    layer::replace_file(&directory.path().join(WANTED), &json).map_err(Refusal::failed)
 }
 
 /// Whether copies still have to be taken.

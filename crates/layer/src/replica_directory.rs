@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <storage>/<vm-name>.<relationship-id>/
-//!     manifest.json  domain.xml  nvram.fd  tpm.permall
+//!     manifest.json  domain.xml  primary.xml  nvram.fd  tpm.permall
 //!     vda/  base.qcow2  1-<point-id>.qcow2  2-<point-id>.qcow2  …  active.qcow2 while this side is primary
 //! ```
 //!
@@ -25,6 +25,10 @@ use crate::writer::{LayerSpec, create_overlay, discard};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 const DEFINITION: &str = "domain.xml";
+/// The primary's own definition, as it came; the source of every later one.
+const PRIMARY_DEFINITION: &str = "primary.xml";
+/// Largest definition that is read, bytes: as much as the header of a delta may carry.
+const DEFINITION_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The overlay that exists only while this side is primary.
 pub(crate) const ACTIVE: &str = "active.qcow2";
 /// The UEFI variables that the VM writes to while this side is primary: those of the recovery points stay as they are.
@@ -157,6 +161,20 @@ impl ReplicaDirectory {
     #[must_use]
     pub fn definition_path(&self) -> PathBuf {
         self.path().join(DEFINITION)
+    }
+
+    /// Keeps the primary's own definition, replacing an older one at once.
+    pub fn write_primary_definition(&self, xml: &str) -> Result<(), LayerError> {
+        self.folder.replace(PRIMARY_DEFINITION, xml.as_bytes())
+    }
+
+    /// The primary's own definition, as it came last.
+    pub fn primary_definition(&self) -> Result<String, LayerError> {
+        let path = self.path().join(PRIMARY_DEFINITION);
+        let missing = || LayerError::io("read", &path)(std::io::Error::from(std::io::ErrorKind::NotFound));
+        let bytes = self.folder.read(PRIMARY_DEFINITION, DEFINITION_BYTES_MAX)?.ok_or_else(missing)?;
+        let no_text = |_| LayerError::io("read", &path)(std::io::Error::from(std::io::ErrorKind::InvalidData));
+        String::from_utf8(bytes).map_err(no_text)
     }
 
     /// Keeps a file that belongs to the VM, replacing an older one at once.
@@ -321,7 +339,7 @@ impl ReplicaDirectory {
         self.manifest.disks.iter().try_for_each(|disk| self.remove_disk(disk))?;
         // The manifest goes last: until then a repetition knows what to delete.
         let attachments = Attachment::ALL.map(attachment_name);
-        for file in attachments.into_iter().chain([ACTIVE_NVRAM, DEFINITION, MANIFEST]) {
+        for file in attachments.into_iter().chain([ACTIVE_NVRAM, DEFINITION, PRIMARY_DEFINITION, MANIFEST]) {
             self.folder.remove(file)?;
         }
         self.folder.sync()?;
