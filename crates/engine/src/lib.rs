@@ -31,6 +31,7 @@ mod guest_files;
 mod handover;
 mod hold;
 mod incoming;
+mod intact;
 mod let_go;
 mod life;
 mod listen;

@@ -76,25 +76,6 @@ pub(crate) fn point(record: &Record, asked: Option<PointId>) -> Result<RecoveryP
     })
 }
 
-/// Makes sure by the headers that every file of a replica is what the manifest says, before anything starts from it.
-pub(crate) async fn expect_trusted(engine: &Engine, record: &Record) -> Result<()> {
-    let slot = engine.slot(record.relationship.id);
-    // A layer that is merged between two looks is no sign of tampering.
-    let _files = slot.chain.hold().await;
-    let (directory, vm) = (directory(record)?, vm_argument(&record.relationship.vm_name));
-    expect_untouched(record)?;
-    blocking(move || {
-        let mut disks = directory.manifest().disks.iter();
-        disks.try_for_each(|disk| directory.check_chain(&disk.target)).map_err(|error| {
-            let found = format!("the recovery points are not to be trusted: {error}");
-            let cure =
-                format!("virt-replica remove {vm}, then virt-replica enable {vm} on the primary server");
-            Refusal::new(Code::Refused, found, cure)
-        })
-    })
-    .await
-}
-
 /// Nobody has started the VM from the files of this replica: an overlay that lies there would be started from instead of the
 /// recovery point.
 pub(crate) fn expect_untouched(record: &Record) -> Result<()> {

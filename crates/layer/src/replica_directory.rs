@@ -254,10 +254,36 @@ impl ReplicaDirectory {
     /// Makes sure that every file of a disk is what the manifest says, by headers and lengths. Reads no guest data. A file that an older
     /// version made does not say whose it is; its place and its size have to do.
     pub fn check_chain(&self, target: &DiskTarget) -> Result<(), LayerError> {
+        self.check_from(target, self.disk(target)?.head().file())
+    }
+
+    /// The same of all that a recovery point is made of, and of nothing above it.
+    pub fn check_point(&self, point: PointId) -> Result<(), LayerError> {
+        let disks = self.disks_at(point)?;
+        disks.iter().try_for_each(|target| self.check_from(target, self.point_backing(point, target)?.file()))
+    }
+
+    /// The newest recovery point that passes [`ReplicaDirectory::check_point`]; none: not one does.
+    #[must_use]
+    pub fn newest_whole(&self) -> Option<&RecoveryPoint> {
+        let mut points = self.manifest.points.iter().rev().map(|listed| &listed.point);
+        points.find(|point| self.check_point(point.id).is_ok())
+    }
+
+    /// Every file of a disk from `top` down.
+    pub(crate) fn check_from(&self, target: &DiskTarget, top: &str) -> Result<(), LayerError> {
         let disk = self.disk(target)?;
         let folder = self.disk_folder(target);
-        // From the newest down: a disk has grown at most.
-        let (mut expected, mut is_exact) = (disk.virtual_size, true);
+        let above_base = match disk.layers.iter().position(|layer| layer.as_str() == top) {
+            Some(index) => index + 1,
+            None if top == disk.base.file() => 0,
+            None => {
+                let why = format!("a recovery point has {top:?} of disk {target}, which is none of its files");
+                return Err(LayerError::Manifest { path: self.path().join(MANIFEST), why });
+            }
+        };
+        // From the top down: a disk has grown at most.
+        let (mut expected, mut is_exact) = (disk.virtual_size, disk.head().file() == top);
         let mut judge = |path: &Path, info: &LayerInfo| {
             self.expect_owner(target, path, info)?;
             expect_length(disk, path, info)?;
@@ -269,7 +295,7 @@ impl ReplicaDirectory {
             (expected, is_exact) = (found, false);
             Ok(())
         };
-        for (index, layer) in disk.layers.iter().enumerate().rev() {
+        for (index, layer) in disk.layers[..above_base].iter().enumerate().rev() {
             let path = folder.join(layer.as_str());
             judge(&path, &inspect(&path, Gate::Ours(Some(&disk.below(index))))?)?;
         }

@@ -151,6 +151,32 @@ fn a_hole_where_the_end_was_is_seen_though_the_length_is_right() {
     }
 }
 
+/// What is damaged above a point is no reason not to start from it.
+#[test]
+fn a_point_is_whole_while_the_files_below_it_are_and_the_newest_such_is_known() {
+    let root = tempfile::tempdir().expect("a folder");
+    let directory = replica(root.path());
+    let whole = |ordinals: &[u64], newest: Option<u64>| {
+        for ordinal in 0..=2 {
+            let id = point(ordinal).id;
+            assert_eq!(directory.check_point(id).is_ok(), ordinals.contains(&ordinal), "point {ordinal}");
+            let name = FileName::new("copy").expect("a name");
+            assert_eq!(directory.create_throwaway(&name, id).is_ok(), ordinals.contains(&ordinal));
+            directory.remove_throwaway(&name).expect("removed");
+        }
+        assert_eq!(directory.newest_whole().map(|point| point.ordinal), newest);
+    };
+    whole(&[0, 1, 2], Some(2));
+    // The base comes last in the list, the newest layer before it.
+    let [first, second, base] = files(&directory).try_into().expect("three files");
+    fs::remove_file(second).expect("removed");
+    whole(&[0, 1], Some(1));
+    open(&first).set_len(size(&first) - CLUSTER).expect("cut");
+    whole(&[0], Some(0));
+    open(&base).set_len(CLUSTER).expect("cut");
+    whole(&[], None);
+}
+
 #[test]
 fn the_users_own_disk_must_have_its_tables_too_and_one_that_qemu_writes_to_has() {
     let folder = tempfile::tempdir().expect("a folder");
