@@ -148,7 +148,8 @@ impl ReplicaDirectory {
     }
 
     /// Whose the files of a disk are.
-    pub(crate) fn owner(&self, target: &DiskTarget) -> Owner {
+    #[must_use]
+    pub fn owner(&self, target: &DiskTarget) -> Owner {
         Owner { relationship: self.manifest.relationship, disk: target.clone() }
     }
 
@@ -283,7 +284,9 @@ impl ReplicaDirectory {
             }
         };
         // From the top down: a disk has grown at most.
-        let (mut expected, mut is_exact) = (disk.virtual_size, disk.head().file() == top);
+        // An existing copy that a replica began from may be older than the growth.
+        let is_newest = disk.head().file() == top && top != Self::seed_name().as_str();
+        let (mut expected, mut is_exact) = (disk.virtual_size, is_newest);
         let mut judge = |path: &Path, info: &LayerInfo| {
             self.expect_owner(target, path, info)?;
             expect_length(disk, path, info)?;
@@ -302,8 +305,8 @@ impl ReplicaDirectory {
         if disk.base.format() == BackingFormat::Qcow2 {
             let (path, theirs) = (disk.base.resolve(&folder), disk.base.file().starts_with('/'));
             let info = inspect(&path, if theirs { Gate::Foreign } else { Gate::Ours(None) })?;
-            // The user's own disk, and an existing copy that a replica began from, had their size before.
-            if disk.base.file() == Self::base_name().as_str() {
+            // The user's own disk had its size before.
+            if !theirs {
                 judge(&path, &info)?;
             }
         }
