@@ -32,7 +32,7 @@ const DEFINITION_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The overlay that exists only while this side is primary.
 pub(crate) const ACTIVE: &str = "active.qcow2";
 /// The UEFI variables that the VM writes to while this side is primary: those of the recovery points stay as they are.
-const ACTIVE_NVRAM: &str = "active-nvram.fd";
+pub(crate) const ACTIVE_NVRAM: &str = "active-nvram.fd";
 
 /// An open replica directory and its manifest.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use layer::{LayerWriter, ReplicaDirectory};
 const SIZE: u64 = 4 * CLUSTER;
 const RUNBOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runbooks/only-the-files.md");
 
-/// A replica with two points, the VM's definition and the state of its TPM.
+/// A replica with two points, the VM's definition, its UEFI variables and the state of its TPM.
 fn replica(root: &Path) -> ReplicaDirectory {
     let mut directory = common::directory(root, SIZE);
     let folder = directory.disk_folder(&vda());
@@ -25,6 +25,7 @@ fn replica(root: &Path) -> ReplicaDirectory {
     writer.seal().expect("sealed");
     directory.write_definition("<domain/>").expect("a definition");
     directory.write_attachment(Attachment::Tpm, b"state of the point").expect("kept");
+    directory.write_attachment(Attachment::Nvram, b"variables of the point").expect("kept");
     directory.add_point(point(0), &[(vda(), base)]).expect("a point");
     let layer = ReplicaDirectory::layer_name(1, point(1).id);
     let spec = directory.next_layer(&vda()).expect("a spec");
@@ -82,6 +83,7 @@ fn a_replica_starts_from_its_newest_point_and_none_of_its_files_changes() {
     assert_eq!(to_libvirt, [define, format!("virsh start {}", directory.manifest().vm)]);
     assert_content(&directory.active_path(&vda()), &newest());
     assert_eq!(fs::read(place).expect("read"), b"state of the point");
+    assert_eq!(fs::read(directory.active_nvram_path()).expect("read"), b"variables of the point");
     for (file, content) in before {
         assert!(fs::read(&file).expect("read") == content, "{} changed", file.display());
     }
@@ -96,13 +98,17 @@ fn what_a_vm_wrote_that_ran_here_is_kept_and_it_goes_on_from_there() {
     run(&["qemu-io", "-f", "qcow2", "-c", "write -q -P 0x5a 64k 64k", text(&active)]);
     let place = tpm(&directory, libvirt.path());
     fs::create_dir_all(place.parent().expect("a folder")).expect("made");
-    fs::write(&place, b"what the guest wrote").expect("written");
+    for place in [&place, &directory.active_nvram_path()] {
+        fs::write(place, b"what the guest wrote").expect("written");
+    }
     let mut content = pattern(1, SIZE);
     content[CLUSTER as usize..2 * CLUSTER as usize].fill(0x5a);
     for _ in 0..2 {
         type_them(&directory, libvirt.path());
         assert_content(&active, &content);
-        assert_eq!(fs::read(&place).expect("read"), b"what the guest wrote");
+        for place in [&place, &directory.active_nvram_path()] {
+            assert_eq!(fs::read(place).expect("read"), b"what the guest wrote");
+        }
     }
     // The state of the point is better than none, where that of the guest is lost.
     fs::remove_file(&place).expect("removed");

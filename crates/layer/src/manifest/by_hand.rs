@@ -9,7 +9,7 @@ use std::path::Path;
 use domain::shell_word;
 
 use super::Manifest;
-use crate::replica_directory::ACTIVE;
+use crate::replica_directory::{ACTIVE, ACTIVE_NVRAM};
 
 /// The lines for the newest point of a manifest in `folder`.
 pub(super) fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
@@ -29,11 +29,18 @@ pub(super) fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
     ];
     let ran_here = manifest.current_disks().next().map(|disk| active(&disk.target));
     if let Some(ran_here) = &ran_here {
-        let kept = word(&folder.join("tpm.permall"));
-        let place = format!("/var/lib/libvirt/swtpm/{}/tpm2/tpm2-00.permall", manifest.vm);
-        lines.push(format!(
-            "test ! -e {kept} || {{ test -e {ran_here} && test -e {place}; }} || install -D -m 600 {kept} {place}"
-        ));
+        let tpm = format!("/var/lib/libvirt/swtpm/{}/tpm2/tpm2-00.permall", manifest.vm);
+        for (kept, place) in [("nvram.fd", word(&folder.join(ACTIVE_NVRAM))), ("tpm.permall", tpm)] {
+            let kept = word(&folder.join(kept));
+            lines.push(format!(
+                "test ! -e {kept} || {{ test -e {ran_here} && test -e {place}; }} || install -D -m 600 {kept} {place}"
+            ));
+        }
+        lines.push(
+            "Where the VM lived on this host at first, domain.xml may name another file in <nvram> than active-nvram.fd: put a copy \
+             of nvram.fd there."
+                .to_owned(),
+        );
     }
     for disk in manifest.current_disks() {
         let (disk_folder, active, head) =
