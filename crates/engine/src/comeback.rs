@@ -327,7 +327,8 @@ async fn keep_old_content(
         }
     };
     let socket = format!("{}-{target}.sock", directory.manifest().vm);
-    copy::copy(engine, &kept.old, Some(&extents(&pieces)?), (&folder, &name), &socket).await
+    let owner = directory.owner(target);
+    copy::copy(engine, &kept.old, Some(&extents(&pieces)?), (&folder, &name), owner, &socket).await
 }
 
 #[cfg(test)]

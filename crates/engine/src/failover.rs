@@ -23,6 +23,7 @@ use wire::message::Beliefs;
 
 use crate::compare::doubt;
 use crate::events::Number;
+use crate::intact::{self, Start};
 use crate::plan::refused;
 use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, standing, survey};
 
@@ -69,7 +70,7 @@ impl Engine {
         }
         self.expect_covered(record)?;
         let point = replica::point(record, point)?;
-        replica::expect_trusted(self, record).await?;
+        intact::expect_trusted(self, record, point.id, Start::Failover).await?;
         let directory = replica::directory(record)?;
         let newer = steps::newer(&directory, &point);
         let doubted = self.doubted(record, &point)?;

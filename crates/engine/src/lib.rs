@@ -32,6 +32,7 @@ mod handover;
 mod hold;
 mod home;
 mod incoming;
+mod intact;
 mod let_go;
 mod life;
 mod listen;

@@ -230,7 +230,7 @@ async fn commit(
         if shown.is_ok() {
             directory.write_definition(&placed).map_err(Refusal::from)?;
         }
-        replica::keep_primary_definition(&directory, &definition)?;
+        directory.write_primary_definition(&definition).map_err(Refusal::from)?;
         attachments::keep(&directory, &files)?;
         let grown = |manifest: &mut layer::Manifest| {
             manifest.have_disks(&has);

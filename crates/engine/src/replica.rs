@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, vm_argument};
+use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, RelationshipId, vm_argument};
 use hypervisor::{Firmware, Placement, VmFacts};
 use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
 use store::Record;
@@ -12,9 +12,6 @@ use crate::compare::serve;
 use crate::seed::{self, Seed};
 use crate::source::{checkpoint_name, own_checkpoints, source_file};
 use crate::{Code, Engine, Refusal, Result, attachments, blocking, chain, visible};
-
-/// The primary's own definition, as it came; the source of every later one.
-const PRIMARY_DEFINITION: &str = "primary.xml";
 
 /// The directory of a relationship on this host.
 pub(crate) fn directory(record: &Record) -> Result<ReplicaDirectory> {
@@ -42,6 +39,18 @@ pub(crate) fn catch_up(engine: &Engine, record: &Record) -> Result<()> {
     Ok(())
 }
 
+/// What a replica's manifest tells a person to type is what this version knows, also where nothing else changes it for months.
+pub(crate) async fn renew_instructions(engine: &Engine, id: RelationshipId) {
+    let slot = engine.slot(id);
+    let _alone = slot.replica.lock().await;
+    // A replica that cannot be read is told of by whoever needs it.
+    let Some(directory) = engine.record(id).ok().and_then(|record| directory(&record).ok()) else { return };
+    let renewed = blocking(move || directory.renew_instructions().map_err(Refusal::from)).await;
+    if let Err(error) = renewed {
+        tracing::warn!(relationship = %id, %error, "the manifest keeps its older instructions");
+    }
+}
+
 /// The recovery point that is meant (none: the newest), if this host has it whole.
 pub(crate) fn point(record: &Record, asked: Option<PointId>) -> Result<RecoveryPoint> {
     let directory = directory(record)?;
@@ -67,25 +76,6 @@ pub(crate) fn point(record: &Record, asked: Option<PointId>) -> Result<RecoveryP
     })
 }
 
-/// Makes sure by the headers that every file of a replica is what the manifest says, before anything starts from it.
-pub(crate) async fn expect_trusted(engine: &Engine, record: &Record) -> Result<()> {
-    let slot = engine.slot(record.relationship.id);
-    // A layer that is merged between two looks is no sign of tampering.
-    let _files = slot.chain.hold().await;
-    let (directory, vm) = (directory(record)?, vm_argument(&record.relationship.vm_name));
-    expect_untouched(record)?;
-    blocking(move || {
-        let mut disks = directory.manifest().disks.iter();
-        disks.try_for_each(|disk| directory.check_chain(&disk.target)).map_err(|error| {
-            let found = format!("the recovery points are not to be trusted: {error}");
-            let cure =
-                format!("virt-replica remove {vm}, then virt-replica enable {vm} on the primary server");
-            Refusal::new(Code::Refused, found, cure)
-        })
-    })
-    .await
-}
-
 /// Nobody has started the VM from the files of this replica: an overlay that lies there would be started from instead of the
 /// recovery point.
 pub(crate) fn expect_untouched(record: &Record) -> Result<()> {
@@ -107,24 +97,14 @@ pub(crate) fn storage(engine: &Engine) -> Result<Storage> {
     })
 }
 
-/// Keeps the primary's own definition beside the manifest.
-pub(crate) fn keep_primary_definition(directory: &ReplicaDirectory, definition: &str) -> Result<()> {
-    let path = directory.path().join(PRIMARY_DEFINITION);
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, definition).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
-}
-
 /// Deletes a replica with all its files.
 pub(crate) fn delete(directory: ReplicaDirectory) -> Result<()> {
     seed::forget(&directory)?;
-    match std::fs::remove_file(directory.path().join(PRIMARY_DEFINITION)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Refusal::failed(error)),
-        _ => directory.remove().map_err(Refusal::failed),
-    }
+    directory.remove().map_err(Refusal::failed)
 }
 
 pub(crate) fn primary_definition(directory: &ReplicaDirectory) -> Result<String> {
-    std::fs::read_to_string(directory.path().join(PRIMARY_DEFINITION)).map_err(Refusal::failed)
+    directory.primary_definition().map_err(Refusal::failed)
 }
 
 /// The definition under which the replica is visible and cannot start: its disks are overlays that do not exist.
@@ -218,7 +198,7 @@ pub(crate) async fn create(
     .await?;
     let placed = replica_definition(engine, record, &directory, definition).await?;
     directory.write_definition(&placed).map_err(Refusal::failed)?;
-    keep_primary_definition(&directory, definition)?;
+    directory.write_primary_definition(definition).map_err(Refusal::failed)?;
     visible::define(engine, record.relationship.vm, placed).await?;
     Ok(directory.path().to_owned())
 }
@@ -307,7 +287,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
 }
 
 /// An id that no point has, the same at each repetition: of what a primary of this epoch wrote.
-fn beside(id: domain::RelationshipId, epoch: domain::Epoch) -> PointId {
+fn beside(id: RelationshipId, epoch: domain::Epoch) -> PointId {
     PointId(uuid::Uuid::from_u128(id.0.as_u128() ^ u128::from(epoch.number())))
 }
 
@@ -346,7 +326,7 @@ pub(crate) async fn demote(
     };
     let already_replica = facts.disks.iter().any(|disk| !disk.source.exists());
     if !already_replica {
-        keep_primary_definition(&directory, &facts.definition)?;
+        directory.write_primary_definition(&facts.definition).map_err(Refusal::failed)?;
         attachments::keep(&directory, &attachments::read(&facts)?)?;
         follow_disks(engine, &record, &facts, &mut directory).await?;
         directory.update(|manifest| manifest.autostart = facts.autostart).map_err(Refusal::failed)?;

@@ -12,6 +12,7 @@ use wire::message::{Answer, Request, Requirements};
 
 pub(crate) use judge::own_vm;
 
+use crate::intact::{self, Start};
 use crate::peer::reach_cure;
 use crate::{Code, Engine, Refusal, Result, clock, replica};
 
@@ -50,7 +51,10 @@ async fn trusted(engine: &Engine, record: &Record) -> Result<Check> {
                 vm_argument(&record.relationship.vm_name)
             ),
         )),
-        false => replica::expect_trusted(engine, record).await,
+        false => match replica::directory(record)?.manifest().points.last() {
+            Some(newest) => intact::expect_trusted(engine, record, newest.point.id, Start::PlannedFailover).await,
+            None => replica::expect_untouched(record),
+        },
     };
     Ok(match untrusted {
         Ok(()) => Check::pass(name),

@@ -28,6 +28,7 @@ use store::{Record, StoreError, TestFailover, TestState};
 use uuid::Uuid;
 
 use crate::events::Number;
+use crate::intact::{self, Start};
 use crate::notice::word;
 use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, survey};
 
@@ -176,11 +177,11 @@ impl Engine {
 
     /// Every prerequisite of a test failover. What makes it impossible whatever a person does is refused at once.
     pub async fn plan_test(&self, record: &Record, options: &TestOptions) -> Result<Plan> {
-        self.point_to_test(record, options.point)?;
+        let point = self.point_to_test(record, options.point)?;
         let directory = replica::directory(record)?;
         let sizes: u64 = directory.manifest().disks.iter().map(|disk| disk.virtual_size).sum();
         let definition = replica::primary_definition(&directory)?;
-        replica::expect_trusted(self, record).await?;
+        intact::expect_trusted(self, record, point, Start::TestFailover).await?;
         let (host, facts) =
             self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
         let checks = vec![

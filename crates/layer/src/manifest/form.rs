@@ -37,6 +37,9 @@ struct DiskForm {
     layers: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     merged_layers_to_delete: Vec<String>,
+    /// Of a version before it: not known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    file_bytes_at_least: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     removed_from_the_vm: bool,
 }
@@ -116,6 +119,7 @@ fn disk_form(disk: &ManifestDisk) -> DiskForm {
         base_format: disk.base.format(),
         layers: names(&disk.layers),
         merged_layers_to_delete: names(&disk.folded),
+        file_bytes_at_least: disk.file_bytes_min.clone(),
         removed_from_the_vm: disk.retired,
     }
 }
@@ -130,6 +134,7 @@ fn disk(form: DiskForm) -> Result<ManifestDisk, String> {
         base: Backing::new(&form.base, form.base_format).map_err(|error| error.to_string())?,
         layers: names(form.layers)?,
         folded: names(form.merged_layers_to_delete)?,
+        file_bytes_min: form.file_bytes_at_least,
         retired: form.removed_from_the_vm,
     })
 }
