@@ -122,13 +122,9 @@ fn not_asked_for(operation: &Operation, step: Step) -> Option<&'static str> {
 }
 
 fn backward(progress: &Progress) -> Next {
-    let announced = progress.may_have_effect(Step::Announce);
     for step in Step::all().rev().filter(|step| *step < Step::HandOver) {
-        if step == Step::FinalSync
-            && announced
-            && progress.may_have_effect(Step::Announce)
-            && !abandoned(progress)
-        {
+        // The announcement is taken back exactly when the new primary has promised to refuse a late hand over.
+        if step == Step::FinalSync && progress.may_have_effect(Step::Announce) {
             return Next::Abandon;
         }
         let undoable = matches!(spec(step).undo, Undo::By(_));
@@ -137,11 +133,6 @@ fn backward(progress: &Progress) -> Next {
         }
     }
     Next::End(Outcome::Undone)
-}
-
-/// The announcement is taken back exactly when the new primary has promised to refuse a late hand over.
-fn abandoned(progress: &Progress) -> bool {
-    matches!(progress.steps.get(&Step::Announce), Some(StepState::Undone { .. }))
 }
 
 /// In which state an operation rests while it does not move.
