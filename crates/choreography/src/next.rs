@@ -122,17 +122,13 @@ fn not_asked_for(operation: &Operation, step: Step) -> Option<&'static str> {
 }
 
 fn backward(progress: &Progress) -> Next {
-    for step in Step::all().rev().filter(|step| *step < Step::HandOver) {
-        // The announcement is taken back exactly when the new primary has promised to refuse a late hand over.
-        if step == Step::FinalSync && progress.may_have_effect(Step::Announce) {
-            return Next::Abandon;
-        }
-        let undoable = matches!(spec(step).undo, Undo::By(_));
-        if undoable && step != Step::Announce && progress.may_have_effect(step) {
-            return Next::TakeBack(step);
-        }
+    // The announcement is taken back exactly when the new primary has promised to refuse a late hand over.
+    if progress.may_have_effect(Step::Announce) {
+        return Next::Abandon;
     }
-    Next::End(Outcome::Undone)
+    let may_be_taken_back =
+        |step: &Step| matches!(spec(*step).undo, Undo::By(_)) && progress.may_have_effect(*step);
+    Step::all().rev().find(may_be_taken_back).map_or(Next::End(Outcome::Undone), Next::TakeBack)
 }
 
 /// In which state an operation rests while it does not move.
