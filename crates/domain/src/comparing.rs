@@ -107,7 +107,7 @@ mod tests {
             "window",
             "window 22-06",
             "window 24:00-06:00",
-            "window 1:60-2:00",
+            "window 1:60-3:00",
             "window 2:00-2:00",
             "window 24:60-1:00",
         ] {
