@@ -123,3 +123,6 @@ fn refusal(problem: Problem) -> Refusal {
     };
     Refusal::new(code, problem.detail, problem.cure.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;
