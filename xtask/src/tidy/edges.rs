@@ -68,6 +68,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
         "fuzz",
         &[
             "api",
+            "choreography",
             "domain",
             "extent",
             "filesystem",
