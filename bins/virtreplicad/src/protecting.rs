@@ -90,9 +90,9 @@ impl Daemon {
         let delete = request.replica == dto::ReplicaFate::Delete;
         let hosts = if request.this_host_only { "this host only" } else { "both hosts" };
         if dry_run {
-            let fate = if delete { "the replica's files are deleted" } else { "the replica's files stay" };
-            let text = format!("The relationship ends on {hosts}; {fate}.");
-            return Ok(Answer::Planned(dto::Plan::of([text])));
+            let mut said = vec![format!("The relationship ends on {hosts}.")];
+            said.extend(self.engine.fate_of_files(&record, delete));
+            return Ok(Answer::Planned(dto::Plan::of(said)));
         }
         let removed = match request.this_host_only {
             true => self.engine.remove_alone(&record, delete).await,

@@ -45,6 +45,7 @@ mod points;
 mod protect;
 mod quiesce;
 mod receive;
+mod removal;
 mod replica;
 mod report;
 mod room;
