@@ -92,9 +92,9 @@ impl Daemon {
         let hosts = if request.this_host_only { "this host only" } else { "both hosts" };
         if dry_run {
             self.engine.expect_removable(&record, request.this_host_only).await.map_err(problem)?;
-            let fate = if delete { "the replica's files are deleted" } else { "the replica's files stay" };
-            let text = format!("The relationship ends on {hosts}; {fate}.");
-            return Ok(Answer::Planned(dto::Plan::of([text])));
+            let mut said = vec![format!("The relationship ends on {hosts}.")];
+            said.extend(self.engine.fate_of_files(&record, delete));
+            return Ok(Answer::Planned(dto::Plan::of(said)));
         }
         let removed = match request.this_host_only {
             true => self.engine.remove_alone(&record, delete).await,

@@ -15,7 +15,7 @@
 //! Until the delta has arrived no recovery point of the diverged content is offered. Nothing is destroyed: a VM that runs here
 //! is never stopped, and what it wrote is kept until a person removes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::divergence::{Pieces, coarsen};
@@ -316,8 +316,10 @@ async fn keep_old_content(
 ) -> Result<u64> {
     let target = &kept.target;
     let (folder, name) = (directory.disk_folder(target), layer::diverged_name(at));
-    if folder.join(name.as_str()).exists() {
-        return Ok(0); // a run that was cut has made it
+    let made = folder.join(name.as_str());
+    if made.exists() {
+        // By a run that was cut.
+        return blocking(move || bytes_in(&made)).await;
     }
     let pieces = match kept.pieces.clone() {
         Some(pieces) => pieces,
@@ -329,6 +331,12 @@ async fn keep_old_content(
     let socket = format!("{}-{target}.sock", directory.manifest().vm);
     let owner = directory.owner(target);
     copy::copy(engine, &kept.old, Some(&extents(&pieces)?), (&folder, &name), owner, &socket).await
+}
+
+/// Bytes of guest data that a file which stands on nothing holds.
+fn bytes_in(file: &Path) -> Result<u64> {
+    let extents = layer::own_extents(file).map_err(Refusal::failed)?;
+    Ok(extents.iter().map(|(_, length)| length).sum())
 }
 
 #[cfg(test)]
@@ -411,5 +419,18 @@ mod tests {
             },
         ];
         assert_eq!(old_contents(&directory, &listed, &divergence), expected);
+    }
+
+    #[test]
+    fn what_a_run_that_was_cut_has_set_aside_counts_with_its_bytes() {
+        let root = tempfile::tempdir().expect("a folder");
+        let name = layer::diverged_name(domain::Timestamp(7));
+        let spec = layer::LayerSpec { virtual_size: 1 << 30, backing: None, owner: None };
+        let mut writer = layer::LayerWriter::create(root.path(), &name, spec).expect("a writer");
+        for at in [0, 1 << 29] {
+            writer.write(at, &[7; 2 * layer::CLUSTER_BYTES as usize]).expect("a write");
+        }
+        let made = writer.seal().expect("sealed").path;
+        assert_eq!(bytes_in(&made).expect("counted"), 4 * layer::CLUSTER_BYTES);
     }
 }

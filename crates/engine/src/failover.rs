@@ -75,10 +75,9 @@ impl Engine {
         let newer = steps::newer(&directory, &point);
         let doubted = self.doubted(record, &point)?;
         let undoubted = self.newest_undoubted(record, &directory)?;
-        let definition = replica::primary_definition(&directory)?;
+        let facts = intact::definition(self, &directory, point.id).await?;
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
-        let (host, facts) =
-            self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
+        let host = self.hypervisor(|it| it.host_facts()).await?;
         if options.roll_back_unless_boots.is_some() && !facts.has_agent {
             let found = "the VM has no guest agent channel, and nothing else tells whether its guest boots";
             let cure = "leave --roll-back-unless-boots out; --roll-back-after takes it back unless you say otherwise in time";

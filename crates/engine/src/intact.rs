@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use domain::{PointId, shell_word, vm_argument};
+use hypervisor::VmFacts;
+use layer::ReplicaDirectory;
 use store::Record;
 
 use crate::{Code, Engine, Refusal, Result, blocking, clock, replica};
@@ -55,7 +57,10 @@ pub(crate) async fn expect_trusted(
     let found = format!("recovery point {point} is not to be trusted: {error}");
     let older = whole.zip(start.from_point()).map(|(whole, verb)| {
         let age = domain::words::duration(clock::now().since(whole.instant));
-        format!("start from the newest one that is whole, {age} old: virt-replica {verb} --point {} {vm}", whole.id)
+        format!(
+            "start from the newest one that is whole, {age} old: virt-replica {verb} --point {} {vm}",
+            whole.id
+        )
     });
     let cure = match older {
         Some(older) => older,
@@ -73,6 +78,25 @@ pub(crate) async fn expect_trusted(
         }
     };
     Err(Refusal::new(Code::Refused, found, cure))
+}
+
+/// The definition that came with a recovery point, as it reads.
+pub(crate) async fn definition(
+    engine: &Engine,
+    directory: &ReplicaDirectory,
+    point: PointId,
+) -> Result<VmFacts> {
+    let folder = directory.kept_in(Some(point));
+    let refused = |error: &str| {
+        let found = format!("the definition that came with recovery point {point} cannot be read: {error}");
+        let file = shell_word(&folder.join("primary.xml").to_string_lossy());
+        let cure = format!("put {file} back from a copy of the storage, or start from another point");
+        Refusal::new(Code::Refused, found, cure)
+    };
+    let definition =
+        directory.primary_definition(Some(point)).map_err(|error| refused(&error.to_string()))?;
+    let read = engine.hypervisor(move |it| it.read_definition(&definition)).await;
+    read.map_err(|error| if error.code == Code::Unavailable { error } else { refused(&error.detail) })
 }
 
 async fn answers(engine: &Engine, record: &Record) -> bool {

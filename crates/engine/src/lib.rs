@@ -47,6 +47,7 @@ mod protect;
 mod quiesce;
 mod receive;
 mod redirect;
+mod removal;
 mod replica;
 mod report;
 mod room;

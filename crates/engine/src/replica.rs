@@ -103,10 +103,6 @@ pub(crate) fn delete(directory: ReplicaDirectory) -> Result<()> {
     directory.remove().map_err(Refusal::failed)
 }
 
-pub(crate) fn primary_definition(directory: &ReplicaDirectory) -> Result<String> {
-    directory.primary_definition().map_err(Refusal::failed)
-}
-
 /// The definition under which the replica is visible and cannot start: its disks are overlays that do not exist.
 pub(crate) async fn replica_definition(
     engine: &Engine,
@@ -116,20 +112,21 @@ pub(crate) async fn replica_definition(
 ) -> Result<String> {
     let active = |target: &DiskTarget| (target.clone(), directory.active_path(target));
     let disks = record.relationship.settings.disks.iter().map(|(target, _)| active(target)).collect();
-    place(engine, record, directory, definition, disks).await
+    place(engine, record, directory, (definition, None), disks).await
 }
 
+/// `at`: the point with whose UEFI variables it starts; none: those that came last.
 async fn place(
     engine: &Engine,
     record: &Record,
     directory: &ReplicaDirectory,
-    definition: &str,
+    (definition, at): (&str, Option<PointId>),
     disks: Vec<(DiskTarget, PathBuf)>,
 ) -> Result<String> {
     let settings = record.relationship.settings.clone();
     let (definition, local_definition) = (definition.to_owned(), record.home_definition.clone());
     let vm = record.relationship.vm;
-    let has_nvram = directory.attachment_path(Attachment::Nvram).exists();
+    let has_nvram = directory.read_attachment(Attachment::Nvram, at).map_err(Refusal::failed)?.is_some();
     // The guest writes to it: that of the recovery points stays as it is.
     let nvram = directory.active_nvram_path();
     engine
@@ -250,7 +247,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
     let name = checkpoint_name(head);
     if !state.is_some_and(hypervisor::VmState::is_active) {
-        define_primary(engine, record, primary_disks(record).await?).await?;
+        define_primary(engine, record, primary_disks(record).await?, Some(head)).await?;
         if start {
             engine.hypervisor_in_time("start the VM", move |it| it.start(vm, true)).await?;
         }
@@ -377,10 +374,17 @@ pub(crate) async fn demote(
                 layers.push((target, layer.clone()));
             }
         }
+        let definition = directory.primary_definition(None).map_err(Refusal::failed)?;
         if is_whole {
-            directory.add_point(head, &layers).map_err(Refusal::failed)?;
+            let files = attachments::kept(&directory)?;
+            let kept = directory.keep_belongings(head.id, &definition, &files).map_err(Refusal::failed)?;
+            let offered = |manifest: &mut Manifest| {
+                let id = head.id;
+                manifest.add_point(head, &layers);
+                manifest.note_belongings(id, kept);
+            };
+            directory.update(offered).map_err(Refusal::failed)?;
         }
-        let definition = primary_definition(&directory)?;
         Ok((directory, definition))
     })
     .await?;
@@ -411,7 +415,7 @@ pub(crate) async fn undo_demotion(engine: &Engine, record: &Record) -> Result<()
         return Ok(());
     }
     if let Phase::FailedOver { point, .. } = record.relationship.phase {
-        return define_primary(engine, record, overlays_at(record, point).await?).await;
+        return define_primary(engine, record, overlays_at(record, point).await?, None).await;
     }
     let disks = blocking(move || {
         let disks = directory.manifest().current_disks().map(|disk| {
@@ -425,14 +429,20 @@ pub(crate) async fn undo_demotion(engine: &Engine, record: &Record) -> Result<()
         disks.collect::<Result<Vec<_>>>()
     })
     .await?;
-    define_primary(engine, record, disks).await
+    define_primary(engine, record, disks, None).await
 }
 
-/// Defines the VM as a primary's with these disks, as the primary's definition that is kept here says.
-async fn define_primary(engine: &Engine, record: &Record, disks: Vec<(DiskTarget, PathBuf)>) -> Result<()> {
+/// Defines the VM as a primary's with these disks, as it was at a point; none: as it was last.
+async fn define_primary(
+    engine: &Engine,
+    record: &Record,
+    disks: Vec<(DiskTarget, PathBuf)>,
+    at: Option<PointId>,
+) -> Result<()> {
     let (vm, directory) = (record.relationship.vm, directory(record)?);
-    let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
-    attachments::restore(engine, &directory, &definition).await?;
+    let definition = directory.primary_definition(at).map_err(Refusal::failed)?;
+    let definition = place(engine, record, &directory, (&definition, at), disks).await?;
+    attachments::restore(engine, &directory, &definition, at).await?;
     visible::define(engine, vm, definition).await?;
     let autostart = directory.manifest().autostart;
     engine.hypervisor(move |it| it.set_autostart(vm, autostart)).await

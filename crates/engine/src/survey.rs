@@ -52,7 +52,9 @@ async fn trusted(engine: &Engine, record: &Record) -> Result<Check> {
             ),
         )),
         false => match replica::directory(record)?.manifest().points.last() {
-            Some(newest) => intact::expect_trusted(engine, record, newest.point.id, Start::PlannedFailover).await,
+            Some(newest) => {
+                intact::expect_trusted(engine, record, newest.point.id, Start::PlannedFailover).await
+            }
             None => replica::expect_untouched(record),
         },
     };

@@ -180,10 +180,9 @@ impl Engine {
         let point = self.point_to_test(record, options.point)?;
         let directory = replica::directory(record)?;
         let sizes: u64 = directory.manifest().disks.iter().map(|disk| disk.virtual_size).sum();
-        let definition = replica::primary_definition(&directory)?;
         intact::expect_trusted(self, record, point, Start::TestFailover).await?;
-        let (host, facts) =
-            self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
+        let facts = intact::definition(self, &directory, point).await?;
+        let host = self.hypervisor(|it| it.host_facts()).await?;
         let checks = vec![
             self.none_too_many(record)?,
             self.room_for_test(sizes),

@@ -265,6 +265,7 @@ mod tests {
         let point = |number: &u32| ManifestPoint {
             point: RecoveryPoint { id: id(*number), ..fixture::point(u64::from(*number)) },
             files: BTreeMap::from([(target.clone(), format!("{number}.qcow2"))]),
+            belongings: None,
         };
         let manifest = Manifest {
             vm_name: "vm".to_owned(),

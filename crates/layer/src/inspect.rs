@@ -219,7 +219,10 @@ fn expect_tables(
     let read = |offset, entries: u64| -> Result<Vec<u64>, LayerError> {
         let mut bytes = vec![0; entries as usize * 8];
         file.read_exact_at(&mut bytes, offset).map_err(LayerError::io("read", path))?;
-        Ok(bytes.chunks_exact(8).map(|entry| u64::from_be_bytes(entry.try_into().expect("eight bytes"))).collect())
+        Ok(bytes
+            .chunks_exact(8)
+            .map(|entry| u64::from_be_bytes(entry.try_into().expect("eight bytes")))
+            .collect())
     };
     let cluster = 1 << header.cluster_bits;
     let is_inside = |entry: &u64| (entry & ENTRY_OFFSET).saturating_add(cluster) <= file_bytes;

@@ -13,6 +13,7 @@
 //! ```
 
 mod backing;
+mod belongings;
 mod chain;
 mod disks;
 mod durable;

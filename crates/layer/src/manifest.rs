@@ -10,7 +10,7 @@ mod form;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::{DiskTarget, RecoveryPoint, RelationshipId, VmId};
+use domain::{DiskTarget, PointId, RecoveryPoint, RelationshipId, VmId};
 
 use crate::backing::Backing;
 use crate::name::FileName;
@@ -61,6 +61,8 @@ pub struct ManifestPoint {
     pub point: RecoveryPoint,
     /// For each disk the layer (or base) from which the VM starts at this point, as [`Backing::file`] names it.
     pub files: BTreeMap<DiskTarget, String>,
+    /// The point with which the definition and the firmware's files came that it starts with; none: an older version did not keep them.
+    pub belongings: Option<PointId>,
 }
 
 impl ManifestDisk {
@@ -114,7 +116,7 @@ impl Manifest {
             }
         }
         let files = self.current_disks().map(|disk| (disk.target.clone(), disk.head().file().to_owned()));
-        self.points.push(ManifestPoint { point, files: files.collect() });
+        self.points.push(ManifestPoint { point, files: files.collect(), belongings: None });
     }
 
     /// Notes that the data of a layer is in the file below it now.

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! <storage>/<vm-name>.<relationship-id>/
-//!     manifest.json  domain.xml  primary.xml  nvram.fd  tpm.permall
+//!     manifest.json  domain.xml  primary.xml  nvram.fd  tpm.permall  points/
 //!     vda/  base.qcow2  1-<point-id>.qcow2  2-<point-id>.qcow2  …  active.qcow2 while this side is primary
 //! ```
 //!
 //! Which points exist and which side is primary is decided elsewhere; here it becomes files, durably and in an order
-//! in which every crash leaves a directory that starts. Merging is in `fold`.
+//! in which every crash leaves a directory that starts. Merging is in `fold`, what belongs to a point beside its disks in `belongings`.
 
 use std::path::{Path, PathBuf};
 
@@ -26,9 +26,7 @@ use crate::writer::{LayerSpec, create_overlay, discard};
 pub(crate) const MANIFEST: &str = "manifest.json";
 const DEFINITION: &str = "domain.xml";
 /// The primary's own definition, as it came; the source of every later one.
-const PRIMARY_DEFINITION: &str = "primary.xml";
-/// Largest definition that is read, bytes: as much as the header of a delta may carry.
-const DEFINITION_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub(crate) const PRIMARY_DEFINITION: &str = "primary.xml";
 /// The overlay that exists only while this side is primary.
 pub(crate) const ACTIVE: &str = "active.qcow2";
 /// The UEFI variables that the VM writes to while this side is primary: those of the recovery points stay as they are.
@@ -91,7 +89,12 @@ impl ReplicaDirectory {
             note_lengths(disk, &folder);
         }
         let before = std::mem::replace(&mut self.manifest, changed);
-        self.save().inspect_err(|_| self.manifest = before)
+        if let Err(error) = self.save() {
+            self.manifest = before;
+            return Err(error);
+        }
+        self.drop_belongings(&before);
+        Ok(())
     }
 
     /// Writes the manifest again if its instructions are of an older version, or of another place.
@@ -162,30 +165,6 @@ impl ReplicaDirectory {
     #[must_use]
     pub fn definition_path(&self) -> PathBuf {
         self.path().join(DEFINITION)
-    }
-
-    /// Keeps the primary's own definition, replacing an older one at once.
-    pub fn write_primary_definition(&self, xml: &str) -> Result<(), LayerError> {
-        self.folder.replace(PRIMARY_DEFINITION, xml.as_bytes())
-    }
-
-    /// The primary's own definition, as it came last.
-    pub fn primary_definition(&self) -> Result<String, LayerError> {
-        let path = self.path().join(PRIMARY_DEFINITION);
-        let missing = || LayerError::io("read", &path)(std::io::Error::from(std::io::ErrorKind::NotFound));
-        let bytes = self.folder.read(PRIMARY_DEFINITION, DEFINITION_BYTES_MAX)?.ok_or_else(missing)?;
-        let no_text = |_| LayerError::io("read", &path)(std::io::Error::from(std::io::ErrorKind::InvalidData));
-        String::from_utf8(bytes).map_err(no_text)
-    }
-
-    /// Keeps a file that belongs to the VM, replacing an older one at once.
-    pub fn write_attachment(&self, kind: Attachment, bytes: &[u8]) -> Result<(), LayerError> {
-        self.folder.replace(attachment_name(kind), bytes)
-    }
-
-    /// A file that belongs to the VM, if it has one of this kind.
-    pub fn read_attachment(&self, kind: Attachment) -> Result<Option<Vec<u8>>, LayerError> {
-        self.folder.read(attachment_name(kind), kind.bytes_max())
     }
 
     /// Where a file that belongs to the VM is kept. It may not exist.
@@ -279,7 +258,8 @@ impl ReplicaDirectory {
             Some(index) => index + 1,
             None if top == disk.base.file() => 0,
             None => {
-                let why = format!("a recovery point has {top:?} of disk {target}, which is none of its files");
+                let why =
+                    format!("a recovery point has {top:?} of disk {target}, which is none of its files");
                 return Err(LayerError::Manifest { path: self.path().join(MANIFEST), why });
             }
         };
@@ -366,6 +346,7 @@ impl ReplicaDirectory {
     /// of the directory is the user's and stays.
     pub fn remove(self) -> Result<(), LayerError> {
         self.manifest.disks.iter().try_for_each(|disk| self.remove_disk(disk))?;
+        self.remove_belongings()?;
         // The manifest goes last: until then a repetition knows what to delete.
         let attachments = Attachment::ALL.map(attachment_name);
         for file in attachments.into_iter().chain([ACTIVE_NVRAM, DEFINITION, PRIMARY_DEFINITION, MANIFEST]) {
@@ -403,7 +384,7 @@ impl ReplicaDirectory {
 }
 
 /// The name of an attachment's file; that of a TPM ends as swtpm's own.
-fn attachment_name(kind: Attachment) -> &'static str {
+pub(crate) fn attachment_name(kind: Attachment) -> &'static str {
     match kind {
         Attachment::Nvram => "nvram.fd",
         Attachment::Tpm => "tpm.permall",

@@ -10,7 +10,7 @@ use std::process::Command;
 use common::{CLUSTER, assert_content, pattern, run, text};
 use domain::Attachment;
 use domain::fixture::{point, vda};
-use layer::{LayerWriter, ReplicaDirectory};
+use layer::{LayerWriter, Manifest, ReplicaDirectory};
 
 const SIZE: u64 = 4 * CLUSTER;
 const RUNBOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runbooks/only-the-files.md");
@@ -20,19 +20,30 @@ fn replica(root: &Path) -> ReplicaDirectory {
     let mut directory = common::directory(root, SIZE);
     let folder = directory.disk_folder(&vda());
     let base = ReplicaDirectory::base_name();
-    let mut writer = LayerWriter::create(&folder, &base, directory.first_layer(&vda(), SIZE)).expect("a writer");
+    let mut writer =
+        LayerWriter::create(&folder, &base, directory.first_layer(&vda(), SIZE)).expect("a writer");
     writer.write(0, &pattern(1, SIZE)).expect("a write");
     writer.seal().expect("sealed");
     directory.write_definition("<domain/>").expect("a definition");
-    directory.write_attachment(Attachment::Tpm, b"state of the point").expect("kept");
-    directory.write_attachment(Attachment::Nvram, b"variables of the point").expect("kept");
     directory.add_point(point(0), &[(vda(), base)]).expect("a point");
     let layer = ReplicaDirectory::layer_name(1, point(1).id);
     let spec = directory.next_layer(&vda()).expect("a spec");
     let mut writer = LayerWriter::create(&folder, &layer, spec).expect("a writer");
     writer.write(0, &pattern(9, CLUSTER)).expect("a write");
     writer.seal().expect("sealed");
-    directory.add_point(point(1), &[(vda(), layer)]).expect("a point");
+    let came =
+        [(Attachment::Tpm, &b"state of the point"[..]), (Attachment::Nvram, b"variables of the point")];
+    let came = came.map(|(kind, bytes)| (kind, bytes.to_vec()));
+    let kept = directory.keep_belongings(point(1).id, "<domain/>", &came).expect("kept");
+    let offered = |manifest: &mut Manifest| {
+        manifest.add_point(point(1), &[(vda(), layer)]);
+        manifest.note_belongings(point(1).id, kept);
+    };
+    directory.update(offered).expect("a point");
+    // What a delta brings that never became a point is not the point's.
+    for kind in Attachment::ALL {
+        directory.write_attachment(kind, b"of no point").expect("kept");
+    }
     directory
 }
 

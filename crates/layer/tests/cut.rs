@@ -56,11 +56,7 @@ fn size(path: &Path) -> u64 {
 }
 
 /// Does something to a file and takes it back; what was said of the disk in between.
-fn while_harmed(
-    directory: &ReplicaDirectory,
-    path: &Path,
-    harm: impl Fn(&File),
-) -> Result<(), GateRefusal> {
+fn while_harmed(directory: &ReplicaDirectory, path: &Path, harm: impl Fn(&File)) -> Result<(), GateRefusal> {
     let whole = fs::read(path).expect("read");
     harm(&open(path));
     let said = directory.check_chain(&vda());
@@ -101,7 +97,16 @@ fn a_cut_at_any_place_of_any_file_is_seen_also_after_qemu_wrote_to_it() {
     assert_every_cut_is_seen(&directory, "merged by qemu-img");
 
     let active = directory.create_active(&vda()).expect("an overlay");
-    run(&["qemu-io", "-f", "qcow2", "-c", "write -q -P 90 128M 1M", "-c", "write -q -P 91 4k 1k", text(&active)]);
+    run(&[
+        "qemu-io",
+        "-f",
+        "qcow2",
+        "-c",
+        "write -q -P 90 128M 1M",
+        "-c",
+        "write -q -P 91 4k 1k",
+        text(&active),
+    ]);
     let layer = ReplicaDirectory::layer_name(3, point(3).id);
     directory.adopt_active(&vda(), &layer).expect("adopted");
     directory.add_point(point(3), &[(vda(), layer)]).expect("a point");
@@ -190,6 +195,7 @@ fn the_users_own_disk_must_have_its_tables_too_and_one_that_qemu_writes_to_has()
     let said = inspect(&path, Gate::Foreign);
     assert!(matches!(said, Err(LayerError::Gate { refusal: GateRefusal::Cut { .. }, .. })), "{said:?}");
     let name = FileName::new("overlay.qcow2").expect("a name");
-    let overlay = create_overlay(folder.path(), &name, common::spec(1 << 20, Some("disk.qcow2"))).expect("made");
+    let overlay =
+        create_overlay(folder.path(), &name, common::spec(1 << 20, Some("disk.qcow2"))).expect("made");
     inspect(&overlay.path, Gate::Foreign).expect("an empty overlay is whole");
 }

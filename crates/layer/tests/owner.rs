@@ -104,7 +104,8 @@ fn a_base_that_was_an_existing_copy_is_judged_as_well() {
     let storage = Storage::initialise(root.path()).expect("storage");
     let [one, other] = [1, 2].map(|relationship| {
         let seed = Backing::beside(&ReplicaDirectory::seed_name());
-        let mut directory = directory(&storage, relationship, [vda()].map(|it| ManifestDisk::on(it, SIZE, seed.clone())));
+        let mut directory =
+            directory(&storage, relationship, [vda()].map(|it| ManifestDisk::on(it, SIZE, seed.clone())));
         // The disk has grown since the copy was made.
         let spec = directory.first_layer(&vda(), SIZE - CLUSTER);
         write(&directory.disk_folder(&vda()), &ReplicaDirectory::seed_name(), spec);

@@ -15,7 +15,8 @@ use common::{CLUSTER, assert_content, keep_newest, pattern, run, text};
 use domain::Timestamp;
 use domain::fixture::{point, vda};
 use layer::{
-    FileName, LayerError, LayerSpec, LayerWriter, ReplicaDirectory, Scope, Storage, check_image, discard,
+    FileName, LayerError, LayerSpec, LayerWriter, Manifest, ReplicaDirectory, Scope, Storage, check_image,
+    discard,
 };
 
 const SIZE: u64 = 4 * CLUSTER;
@@ -101,7 +102,12 @@ fn definition(ordinal: u64) -> String {
 /// A point becomes one, with what came beside its layer.
 fn list(directory: &mut ReplicaDirectory, ordinal: u64) {
     directory.write_primary_definition(&definition(ordinal)).expect("a definition");
-    directory.add_point(point(ordinal), &[(vda(), layer_of(ordinal))]).expect("a point");
+    let kept = directory.keep_belongings(point(ordinal).id, &definition(ordinal), &[]).expect("kept");
+    let offered = |manifest: &mut Manifest| {
+        manifest.add_point(point(ordinal), &[(vda(), layer_of(ordinal))]);
+        manifest.note_belongings(point(ordinal).id, kept);
+    };
+    directory.update(offered).expect("a point");
 }
 
 /// Tells the recorder that somebody was told that this is done: the ordinal of a point that is safe, or a deed.
@@ -235,9 +241,11 @@ fn check_points(root: &Path, promised: &Promise) {
         for point in &directory.manifest().points {
             let file = directory.disk_folder(&vda()).join(&point.files[&vda()]);
             assert_content(&file, &content(point.point.ordinal));
+            let its_own = directory.primary_definition(Some(point.point.id)).expect("its definition");
+            assert_eq!(its_own, definition(point.point.ordinal));
         }
         if !directory.manifest().points.is_empty() {
-            let newest = directory.primary_definition().expect("the newest definition");
+            let newest = directory.primary_definition(None).expect("the newest definition");
             assert!((0..=GIVEN_UP).any(|ordinal| newest == definition(ordinal)), "{newest:?}");
         }
         if promised.set_aside {

@@ -9,6 +9,7 @@ use std::path::Path;
 use domain::shell_word;
 
 use super::Manifest;
+use crate::belongings::POINTS;
 use crate::replica_directory::{ACTIVE, ACTIVE_NVRAM};
 
 /// The lines for the newest point of a manifest in `folder`.
@@ -23,15 +24,17 @@ pub(super) fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
          not started from them yet: rename those first."
             .to_owned(),
         "Otherwise these commands start the newest recovery point. For an older one put its file, listed under \"points\", in \
-         place of the one after -b; rename an active.qcow2 first, and do not delete it. The replica's files stay as they are: \
+         place of the one after -b, and take nvram.fd and tpm.permall from the folder that is listed there; rename an active.qcow2 first, and do not delete it. The replica's files stay as they are: \
          writes go to active.qcow2."
             .to_owned(),
     ];
+    let newest = manifest.points.last().and_then(|newest| newest.belongings);
+    let kept_in = newest.map_or_else(|| folder.to_owned(), |kept| folder.join(POINTS).join(kept.to_string()));
     let ran_here = manifest.current_disks().next().map(|disk| active(&disk.target));
     if let Some(ran_here) = &ran_here {
         let tpm = format!("/var/lib/libvirt/swtpm/{}/tpm2/tpm2-00.permall", manifest.vm);
         for (kept, place) in [("nvram.fd", word(&folder.join(ACTIVE_NVRAM))), ("tpm.permall", tpm)] {
-            let kept = word(&folder.join(kept));
+            let kept = word(&kept_in.join(kept));
             lines.push(format!(
                 "test ! -e {kept} || {{ test -e {ran_here} && test -e {place}; }} || install -D -m 600 {kept} {place}"
             ));
