@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub(crate) struct Form {
     pub(crate) id: Uuid,
     pub(crate) name: String,
     pub(crate) disk: PathBuf,
+    /// Whether its guest is to have an agent; none ever answers.
+    #[serde(default)]
+    pub(crate) agent: bool,
 }
 
 struct Checkpoint {
@@ -45,6 +49,8 @@ struct Vm {
     touched: BTreeSet<usize>,
     checkpoints: Vec<Checkpoint>,
     job: Option<(Server, OpenBackup)>,
+    /// A merge of its files is under way.
+    merges: bool,
 }
 
 /// May this VM start here? The start hook's answer.
@@ -66,6 +72,10 @@ struct Inner {
     hook: Mutex<Option<Hook>>,
     /// Of a hundred verbs, how many fail.
     fails: Mutex<(u8, fastrand::Rng)>,
+    /// A merge that has begun stands still.
+    merges_stall: AtomicBool,
+    /// A start that has begun hangs.
+    starts_hang: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,6 +106,8 @@ impl SimHypervisor {
             bells: Mutex::default(),
             hook: Mutex::default(),
             fails: Mutex::new((0, fastrand::Rng::with_seed(seed))),
+            merges_stall: AtomicBool::new(false),
+            starts_hang: AtomicBool::new(false),
         }))
     }
 
@@ -106,6 +118,24 @@ impl SimHypervisor {
     /// From now on so many of a hundred verbs fail.
     pub(crate) fn fail(&self, percent: u8) {
         locked(&self.0.fails).0 = percent;
+    }
+
+    /// From now on merges stand still until they are ended, or end at once.
+    #[cfg(test)]
+    pub(crate) fn stall_merges(&self, stall: bool) {
+        self.0.merges_stall.store(stall, Ordering::SeqCst);
+    }
+
+    /// From now on starts hang until they do not any more.
+    #[cfg(test)]
+    pub(crate) fn hang_starts(&self, hang: bool) {
+        self.0.starts_hang.store(hang, Ordering::SeqCst);
+    }
+
+    /// Whether a merge is under way.
+    #[cfg(test)]
+    pub(crate) fn merges(&self) -> bool {
+        locked(&self.0.vms).values().any(|vm| vm.merges)
     }
 
     /// The daemon that listened is gone.
@@ -162,7 +192,7 @@ impl Inner {
 
     /// Brings what the VM wrote into its file, with the bitmaps.
     fn stop(&self, vm: &mut Vm, reason: ShutoffReason) -> anyhow::Result<()> {
-        vm.job = None;
+        (vm.job, vm.merges) = (None, false);
         let file = &vm.form.disk;
         let bitmaps: Vec<image::Bitmap> = vm
             .checkpoints
@@ -210,7 +240,7 @@ fn facts_of(form: &Form) -> VmFacts {
         disks,
         nics: Vec::new(),
         obstacles: Vec::new(),
-        has_agent: false,
+        has_agent: form.agent,
         tpm_state: None,
         autostart: false,
         definition: serde_json::to_string(form).unwrap_or_default(),
@@ -277,6 +307,9 @@ impl Hypervisor for SimHypervisor {
         if let Some(hook) = hook {
             hook(id).map_err(|why| failed("start", why))?;
         }
+        while self.0.starts_hang.load(Ordering::SeqCst) {
+            time::pass(Duration::from_secs(1));
+        }
         let mut vms = locked(&self.0.vms);
         let vm = need(&mut vms, id)?;
         if vm.state.is_active() {
@@ -315,6 +348,7 @@ impl Hypervisor for SimHypervisor {
                     touched: BTreeSet::new(),
                     checkpoints: Vec::new(),
                     job: None,
+                    merges: false,
                 };
                 vms.insert(id, vm);
             }
@@ -524,13 +558,20 @@ impl Hypervisor for SimHypervisor {
         Ok(())
     }
 
-    /// Begins, and ends at once with nothing merged: as QEMU's job does without room.
+    /// Begins, and ends at once with nothing merged, as QEMU's job does without room; or stands still, as it does when the disk does.
     fn begin_merge(&self, id: VmId, _disk: &DiskTarget, _top: &Path, _base: &Path) -> Result<()> {
-        need(&mut self.0.verb("merge")?, id).map(drop)
+        need(&mut self.0.verb("merge")?, id)?.merges = self.0.merges_stall.load(Ordering::SeqCst);
+        Ok(())
     }
 
-    fn merging(&self, _id: VmId, _disk: &DiskTarget) -> Result<Option<(u64, u64)>> {
-        Ok(None)
+    fn merging(&self, id: VmId, _disk: &DiskTarget) -> Result<Option<(u64, u64)>> {
+        let merges = need(&mut self.0.verb("merging")?, id)?.merges;
+        Ok(merges.then_some((0, CLUSTER as u64)))
+    }
+
+    fn end_merge(&self, id: VmId, _disk: &DiskTarget) -> Result<()> {
+        need(&mut self.0.verb("end merge")?, id)?.merges = false;
+        Ok(())
     }
 
     fn discard(&self, _id: VmId) -> Result<()> {

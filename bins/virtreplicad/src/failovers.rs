@@ -21,9 +21,7 @@ impl Daemon {
         dry_run: bool,
     ) -> Result<Answer<dto::OperationView>, Problem> {
         let record = self.find(&vm)?;
-        let point = request.point.as_deref().filter(|point| *point != "latest");
-        let point = point.map(str::parse).transpose();
-        let point = point.map_err(|_| invalid("a recovery point is named by its id, or latest"))?;
+        let point = self.point_wanted(&record, request.point.as_deref()).await?;
         let after = |what, seconds: Option<u64>| seconds.map(|it| (what, Duration::from_secs(it)));
         let options = Options {
             point,

@@ -46,6 +46,7 @@ impl Daemon {
         let settings = changed(&record.relationship.settings, &change)?;
         let settings = self.engine.with_disks(&record, settings, &change.add_disks).await.map_err(problem)?;
         if dry_run {
+            self.engine.expect_changeable(&record, &settings).await.map_err(problem)?;
             return Ok(Answer::Planned(dto::Plan::of([
                 "Both hosts will use the new settings from the next cycle on.",
             ])));
@@ -90,6 +91,7 @@ impl Daemon {
         let delete = request.replica == dto::ReplicaFate::Delete;
         let hosts = if request.this_host_only { "this host only" } else { "both hosts" };
         if dry_run {
+            self.engine.expect_removable(&record, request.this_host_only).await.map_err(problem)?;
             let mut said = vec![format!("The relationship ends on {hosts}.")];
             said.extend(self.engine.fate_of_files(&record, delete));
             return Ok(Answer::Planned(dto::Plan::of(said)));

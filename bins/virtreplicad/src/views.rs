@@ -26,7 +26,10 @@ pub(crate) fn summary(engine: &Engine, record: &Record) -> Result<dto::Relations
         Role::Replica => (peer, own),
     };
     let open = engine.store().open_operation(relationship.id).map_err(Refusal::failed)?;
+    let home = engine.home(record)?;
     Ok(dto::RelationshipSummary {
+        home_server: Some(host_name(engine, home.host)),
+        away_since_ms: home.away_since.map(domain::Timestamp::millis),
         id: relationship.id.to_string(),
         vm: relationship.vm_name.clone(),
         vm_uuid: relationship.vm.to_string(),

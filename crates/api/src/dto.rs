@@ -28,8 +28,8 @@ pub use failover::{
 pub use host::{HostChange, HostView};
 pub use live::{Changed, What};
 pub use operation::{
-    CancelRequest, OperationState, OperationView, PlannedFailoverRequest, Report, StepState, StepView,
-    Transfer,
+    CancelRequest, OperationQuery, OperationState, OperationView, PlannedFailoverRequest, Report, StepState,
+    StepView, Transfer,
 };
 pub use page::{LIMIT_MAX, Page, Paged};
 pub use peer::{Invitation, InviteRequest, JoinRequest, Peer};

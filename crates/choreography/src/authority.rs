@@ -382,4 +382,6 @@ impl Authority {
 }
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests;

@@ -91,4 +91,11 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn each_word_is_told_apart() {
+        let all = [OtherHost::Silent, OtherHost::Off, OtherHost::Runs, OtherHost::Unsure, OtherHost::Forgot];
+        let words: std::collections::BTreeSet<&str> = all.into_iter().map(OtherHost::words).collect();
+        assert!(words.len() == all.len() && words.iter().all(|words| words.starts_with("it ")), "{words:?}");
+    }
 }

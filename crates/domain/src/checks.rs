@@ -138,3 +138,21 @@ impl Check {
         self.verdict == Verdict::Pass
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_check_says_something_of_its_own_and_holds_only_when_it_passed() {
+        let words: std::collections::BTreeSet<&str> =
+            CheckName::ALL.into_iter().map(CheckName::words).collect();
+        assert_eq!(words.len(), CheckName::ALL.len(), "two checks read alike");
+        assert!(words.iter().all(|words| words.len() > 10));
+        let name = CheckName::Memory;
+        let failed = Check::fail(name, "found", "cure");
+        assert!(Check::pass(name).holds() && !failed.holds());
+        assert_eq!(Check::when(name, true, || -> (String, String) { panic!("it holds") }), Check::pass(name));
+        assert_eq!(Check::when(name, false, || ("found", "cure")), failed);
+    }
+}

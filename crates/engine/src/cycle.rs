@@ -260,6 +260,10 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn synchronize(&self, checkpoints: &[PointId]) -> Result<Synchronized> {
+        if let Basis::Compare { .. } = self.basis {
+            let begun = self.engine.store().begin_resynchronization(self.record.relationship.id);
+            begun.map_err(Refusal::failed)?;
+        }
         if self.facts.state.is_active() {
             self.live(checkpoints).await
         } else {

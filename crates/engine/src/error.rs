@@ -14,6 +14,8 @@ pub enum Code {
     NotFound,
     /// Another operation is under way.
     Busy,
+    /// What it was decided upon has changed meanwhile; nothing was changed.
+    Stale,
     /// The other host or libvirt does not answer; trying again may help.
     Unavailable,
     /// The two hosts disagree, or must speak before anything may run; a person may have to decide.

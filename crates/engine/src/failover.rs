@@ -1,5 +1,5 @@
 //! Failover that nobody planned: what is looked at and told before, on the surviving host alone and without a network if need
-//! be; then how it is taken back or made final. The steps themselves are in [`steps`].
+//! be; then how it is taken back or made final. The steps themselves are in [`steps`], what happens by itself in [`timer`].
 //!
 //! ```text
 //!   Receiving ── failover ──▶ FailedOver ── complete-failover ──▶ Unprotected ── reverse ──▶ Replicating
@@ -9,15 +9,13 @@
 //! Silence of the other host is no evidence: it is shown as unknown, and a person decides.
 
 mod steps;
+pub(crate) mod timer;
 
 use std::time::Duration;
 
 use choreography::authority::Denied;
 use choreography::{Entry, Mark, Operation, Options, OtherHost, Procedure, Side, Step, fold};
-use domain::{
-    Check, CheckName, Health, Notice, OperationId, Phase, RecoveryPoint, Role, Settlement, Timestamp,
-    vm_argument,
-};
+use domain::{Check, CheckName, OperationId, Phase, RecoveryPoint, Role, shell_word, vm_argument};
 use store::{Pending, Record, StoreError};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -27,15 +25,13 @@ use crate::compare::doubt;
 use crate::events::Number;
 use crate::intact::{self, Start};
 use crate::plan::refused;
-use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, standing, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, standing, survey};
 
 /// How long the other host is waited for: it may be gone, and the VM is off meanwhile.
 const ASK_DEADLINE: Duration = Duration::from_millis(700);
 /// How long it is waited for again, and for how long that holds.
 const ASK_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
 const SILENCE_REMEMBERED: Duration = Duration::from_secs(5);
-/// How long a guest may take to shut down when its failover is rolled back by itself.
-const ROLL_BACK_SHUTDOWN: Duration = Duration::from_secs(60);
 
 /// What a failover would do, and what would be lost by it.
 #[derive(Clone, Debug)]
@@ -76,7 +72,7 @@ impl Engine {
         let point = replica::point(record, point)?;
         intact::expect_trusted(self, record, point.id, Start::Failover).await?;
         let directory = replica::directory(record)?;
-        let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > point.ordinal).count();
+        let newer = steps::newer(&directory, &point);
         let doubted = self.doubted(record, &point)?;
         let undoubted = self.newest_undoubted(record, &directory)?;
         let facts = intact::definition(self, &directory, point.id).await?;
@@ -205,14 +201,18 @@ impl Engine {
             return Ok(Some(refusal));
         }
         let vm = vm_argument(&record.relationship.vm_name);
-        let runs = self.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active);
-        Ok((!runs).then(|| {
-            let found = "the VM has not started: the other recovery points may still be needed";
-            let cure = format!(
-                "virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"
-            );
-            Refusal::new(Code::Refused, found, cure)
-        }))
+        let (found, first) = match self.vm_state(record).await? {
+            Some(state) if state.is_active() => return Ok(None),
+            Some(_) => ("the VM has not started", String::new()),
+            None => {
+                ("the VM is not defined on this host any more", format!("{}; ", define_again(record)))
+            }
+        };
+        Ok(Some(Refusal::new(
+            Code::Refused,
+            format!("{found}: the other recovery points may still be needed"),
+            format!("{first}virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"),
+        )))
     }
 
     /// Begins to make a failover final.
@@ -261,51 +261,14 @@ impl Engine {
         self.wake(relationship.id);
         Ok(operation.id)
     }
-
-    /// Does what a person has chosen for a failover when its time is over; gives how long to wait before the next look. What stands
-    /// in the way is tried again, and kept for [`overdue`].
-    pub(crate) async fn settle_by_timer(
-        &self,
-        record: &Record,
-        (what, at): (Settlement, Timestamp),
-    ) -> Duration {
-        let left = at.millis().saturating_sub(clock::now().millis());
-        if left > 0 {
-            return Duration::from_millis(left);
-        }
-        let by = "the commit timer";
-        let begun = match what {
-            Settlement::Complete => self.begin_complete(record, by).await,
-            Settlement::RollBack => {
-                let options =
-                    Options { destroy: true, shutdown_timeout: ROLL_BACK_SHUTDOWN, ..Options::default() };
-                self.begin_cancel(record, options, by)
-            }
-        };
-        let wait = if begun.is_ok() { Duration::ZERO } else { owner::LOOK };
-        *self.slot(record.relationship.id).overdue() = begun.err();
-        wait
-    }
 }
 
-/// A time that a person has set for a failover is over, and what was chosen does not happen.
-pub(crate) fn overdue(engine: &Engine, record: &Record) -> Option<Notice> {
-    let relationship = &record.relationship;
-    let Phase::FailedOver { timer: Some((what, _)), .. } = relationship.phase else { return None };
-    let why = engine.slot(relationship.id).overdue().clone()?;
-    let (verb, command) = match what {
-        Settlement::Complete => ("become final", "complete-failover"),
-        Settlement::RollBack => ("be taken back", "cancel-failover"),
-    };
-    let cure = match why.cure.is_empty() {
-        true => format!("virt-replica {command} {}", vm_argument(&relationship.vm_name)),
-        false => why.cure,
-    };
-    let what = format!(
-        "the failover was to {verb} by itself, its time is over, and it is tried again and again: {}",
-        why.detail
-    );
-    Some(Notice { severity: Health::Warning, what, cure })
+/// The command that defines a VM again that was undefined by hand after its failover: how a replica is shown names the overlays that it
+/// writes to.
+pub(crate) fn define_again(record: &Record) -> String {
+    let definition = replica::directory(record).map(|directory| directory.definition_path());
+    let path = definition.map_or_else(|_| "FILE".to_owned(), |path| shell_word(&path.to_string_lossy()));
+    format!("virsh define {path}")
 }
 
 /// Why what the other host says forbids the start here, and the way out.

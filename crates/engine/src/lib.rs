@@ -30,6 +30,7 @@ mod frames;
 mod guest_files;
 mod handover;
 mod hold;
+mod home;
 mod incoming;
 mod intact;
 mod let_go;
@@ -45,6 +46,7 @@ mod points;
 mod protect;
 mod quiesce;
 mod receive;
+mod redirect;
 mod removal;
 mod replica;
 mod report;
@@ -70,6 +72,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
@@ -88,6 +91,7 @@ pub use diverged::DivergedDisk;
 pub use error::{Code, Refusal, Result};
 pub use failover::FailoverPlan;
 pub use guest_files::{GuestFile, GuestFiles};
+pub use home::Home;
 pub use plan::Plan;
 pub use points::{ChainFacts, PointFacts, WishedPoint};
 pub use protect::{EnableRequest, ReverseRequest};
@@ -152,12 +156,16 @@ struct Inner {
     vm_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
+/// How long libvirt may take for a verb that makes QEMU open files: a guest's memory may have to be cleared first.
+const VERB_MAX: Duration = Duration::from_secs(120);
 /// The limit that was set at run time, in the store's settings.
 const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 
 /// What a relationship needs beside its row: a bell, a lock for whoever works on its replica, and progress.
 struct Slot {
     wake: Notify,
+    /// Held while settings are changed on both hosts.
+    settings: tokio::sync::Mutex<()>,
     replica: tokio::sync::Mutex<()>,
     /// Held while recovery points are merged, and by whoever needs their files as they are.
     chain: Arc<chain::Chain>,
@@ -179,8 +187,10 @@ struct Slot {
     follow_failure: Mutex<Option<String>>,
     /// What the replica's host was told to be doubted.
     told_doubt: Mutex<Option<domain::Doubt>>,
-    /// Why what was to become of a failover by itself does not happen.
-    overdue: Mutex<Option<Refusal>>,
+    /// The tries to do what was to become of a failover by itself.
+    tries: Mutex<Option<failover::timer::Tries>>,
+    /// When the VM moved to where it runs.
+    moved: Mutex<Option<home::Moved>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
     /// The statistics as they were summed up last.
@@ -222,8 +232,8 @@ impl Slot {
         self.told_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn overdue(&self) -> MutexGuard<'_, Option<Refusal>> {
-        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tries(&self) -> MutexGuard<'_, Option<failover::timer::Tries>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn silent(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -392,6 +402,21 @@ impl Engine {
         Ok(done.map_err(Refusal::failed)??)
     }
 
+    /// The same with a verb that hangs where the storage does. After [`VERB_MAX`] it is said so, and it goes on behind our back: whoever
+    /// tries again finds what came of it.
+    pub(crate) async fn hypervisor_in_time<T: Send + 'static>(
+        &self,
+        what: &str,
+        verb: impl FnOnce(&dyn Hypervisor) -> std::result::Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T> {
+        let late = |_| {
+            let found = format!("libvirt did not {what} within {} s", VERB_MAX.as_secs());
+            let cure = "see whether a disk or a mount hangs (dmesg); where only libvirt does: systemctl restart libvirtd";
+            Err(Refusal::unavailable(found, cure))
+        };
+        tokio::time::timeout(VERB_MAX, self.hypervisor(verb)).await.unwrap_or_else(late)
+    }
+
     /// The record of a relationship.
     pub fn record(&self, id: RelationshipId) -> Result<Record> {
         let found = self.store().relationship(id).map_err(Refusal::failed)?;
@@ -428,6 +453,7 @@ impl Engine {
         let new = || {
             Arc::new(Slot {
                 wake: Notify::new(),
+                settings: tokio::sync::Mutex::default(),
                 replica: tokio::sync::Mutex::default(),
                 chain: Arc::default(),
                 wish: Mutex::default(),
@@ -439,7 +465,8 @@ impl Engine {
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
                 told_doubt: Mutex::default(),
-                overdue: Mutex::default(),
+                tries: Mutex::default(),
+                moved: Mutex::default(),
                 silent: Mutex::default(),
                 statistics: Mutex::default(),
                 ended_there: AtomicBool::new(false),

@@ -66,7 +66,7 @@ impl PeerHandler for Engine {
 
 fn told(error: &Refusal) -> transport::Refusal {
     let (code, class) = match error.code {
-        Code::Refused => ("refused", ErrorClass::NeedsOperator),
+        Code::Refused | Code::Stale => ("refused", ErrorClass::NeedsOperator),
         Code::NotFound => ("not-found", ErrorClass::Permanent),
         Code::Busy => ("busy", ErrorClass::Transient),
         Code::Unavailable => ("unavailable", ErrorClass::Transient),
@@ -86,6 +86,12 @@ impl Engine {
                 clock_ms: clock::now().millis(),
             }),
             Request::Survey { requirements } => {
+                // Of a relationship that is there, its own peer is told.
+                if let Some(id) =
+                    requirements.relationship.filter(|id| self.record(RelationshipId(*id)).is_ok())
+                {
+                    self.theirs(peer, id)?;
+                }
                 let checks = survey::here(self, requirements).await?;
                 Ok(Answer::Survey { checks: checks.iter().map(CheckForm::from).collect() })
             }

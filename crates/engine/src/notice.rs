@@ -13,7 +13,7 @@
 //! | undefined, renamed | put back, an event says so |
 //! | it runs | Critical: two writers |
 
-use domain::{Health, Notice, Role, Settings};
+use domain::{Health, Notice, Phase, Role, Settings};
 use hypervisor::{Obstacle, VmFacts};
 use store::Record;
 
@@ -41,8 +41,10 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     let relationship = &record.relationship;
     let (id, name) = (relationship.id, &relationship.vm_name);
     let mut notices: Vec<Notice> = engine.role_notice(record).await?.into_iter().collect();
+    notices.extend(comeback::notices(engine, record).await);
+    notices.extend(failover::timer::overdue(engine, record));
     let Some((facts, mut seen)) = engine.look_at(record).await? else {
-        notices.push(undefined(name));
+        notices.push(undefined(record));
         return Ok((notices, false));
     };
     let before = Seen::before(record);
@@ -73,23 +75,39 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     let failure = engine.slot(id).follow_failure().clone();
     notices.extend(judge(&facts, &relationship.settings, failure.as_ref()));
     notices.extend(life::moved_disks(&seen, &facts, &relationship.settings));
-    notices.extend(strayed_disks(record, &facts)?);
+    match strayed_disks(record, &facts) {
+        Ok(strayed) => notices.extend(strayed),
+        Err(error) => notices.push(Notice {
+            severity: Health::Critical,
+            what: format!("the VM's directory cannot be read, and it can neither be handed over nor made final: {}", error.detail),
+            cure: match error.cure.is_empty() {
+                true => format!("virt-replica show {}", word(name)),
+                false => error.cure,
+            },
+        }),
+    }
     notices.extend(wrap::grown_below(&facts));
-    notices.extend(comeback::notices(engine, record).await);
     notices.extend(quiesce::notices(engine, record)?);
-    notices.extend(failover::overdue(engine, record));
     Ok((notices, !active && before.is_some_and(|before| before.ran)))
 }
 
-fn undefined(name: &str) -> Notice {
+fn undefined(record: &Record) -> Notice {
+    let name = &record.relationship.vm_name;
+    let vm = word(name);
+    let cure = match record.relationship.phase {
+        Phase::FailedOver { .. } => format!(
+            "define it again: {}; or take the failover back: virt-replica cancel-failover {vm}",
+            failover::define_again(record)
+        ),
+        _ => format!(
+            "define it again: virsh define FILE (the replica server has its definition in the replica's directory, \
+             primary.xml), or end its replication: virt-replica remove {vm}"
+        ),
+    };
     Notice {
         severity: Health::Critical,
         what: format!("VM {name:?} is not defined on this host any more"),
-        cure: format!(
-            "define it again: virsh define FILE (the replica server has its definition in the replica's directory, \
-             primary.xml), or end its replication: virt-replica remove {}",
-            word(name)
-        ),
+        cure,
     }
 }
 

@@ -249,7 +249,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     if !state.is_some_and(hypervisor::VmState::is_active) {
         define_primary(engine, record, primary_disks(record).await?, Some(head)).await?;
         if start {
-            engine.hypervisor(move |it| it.start(vm, true)).await?;
+            engine.hypervisor_in_time("start the VM", move |it| it.start(vm, true)).await?;
         }
     }
     // A VM that runs already passed here before; paused, it may not have its checkpoint yet.

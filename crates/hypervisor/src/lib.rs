@@ -218,6 +218,9 @@ pub trait Hypervisor: Send + Sync {
     /// How far the merge of a disk is: bytes done and in all; none: none is under way.
     fn merging(&self, id: VmId, disk: &DiskTarget) -> Result<Option<(u64, u64)>>;
 
+    /// Ends the merge of a disk before its end: the disk reads as before. It may go on for a while. None is under way: done.
+    fn end_merge(&self, id: VmId, disk: &DiskTarget) -> Result<()>;
+
     /// Turns a VM off as by pulling its plug, and forgets it with its variable store and TPM. Only for copies that were made to
     /// be thrown away. No such VM: done.
     fn discard(&self, id: VmId) -> Result<()>;

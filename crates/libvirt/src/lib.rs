@@ -261,6 +261,16 @@ impl Hypervisor for Libvirt {
         job.map_err(|error| of_vm("blockjob", id, &error))
     }
 
+    fn end_merge(&self, id: VmId, disk: &DiskTarget) -> Result<()> {
+        if self.merging(id, disk)?.is_none() {
+            return Ok(());
+        }
+        // It is not waited for: QEMU ends a job when the requests of it that are on their way have ended.
+        let flags = virt_sys::VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC;
+        let ended = raw::abort_block_job(&self.need(id)?, disk.as_str(), flags);
+        ended.map_err(|error| of_vm("blockjob --abort", id, &error))
+    }
+
     fn wrap_disk(&self, definition: &str, wrapper: &DiskWrapper) -> Result<String> {
         definition::wrap(definition, wrapper)
     }

@@ -43,7 +43,7 @@ pub use boot::boot_id;
 pub use comparisons::Comparisons;
 pub use console_sessions::ConsoleSession;
 pub use error::StoreError;
-pub use events::{Event, EventSeverity};
+pub use events::{Event, EventSeverity, EventsOf};
 pub use forgotten::Ended;
 pub use freezes::Freeze;
 pub use guard::{Guard, GuardVerdict, HookSettings, hook_script, stale_copy};

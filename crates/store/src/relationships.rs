@@ -44,6 +44,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the VM was protected first on this host. A host that was the replica server first has had a directory ever since.
+    #[must_use]
+    pub fn is_home(&self) -> bool {
+        self.home_definition.is_some() || self.directory.is_none()
+    }
+
     /// The record of a relationship that has just begun.
     #[must_use]
     pub fn new(relationship: Relationship) -> Record {

@@ -92,6 +92,12 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 ", "
     CREATE TABLE import (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, file BLOB NOT NULL) STRICT;
+", "
+    ALTER TABLE comparison ADD COLUMN wishes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE comparison ADD COLUMN wishes_frozen INTEGER NOT NULL DEFAULT 0;
+", "
+    ALTER TABLE audit ADD COLUMN asked_with TEXT NOT NULL DEFAULT '';
+    ALTER TABLE event ADD COLUMN relationship TEXT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -225,6 +225,12 @@ pub enum PairingError {
     /// The text is no token.
     #[error(transparent)]
     Malformed(#[from] TokenError),
+    /// Nothing can be at the place that was given.
+    #[error("{text:?} is no address: write HOST, HOST:PORT or [IPv6 address]:PORT")]
+    NoAddress {
+        /// What was given.
+        text: String,
+    },
     /// The inviting host never made this token.
     #[error(
         "the inviting host does not know this token: it was made elsewhere or its daemon was reset; make a new one there with `virt-replica peer invite`"

@@ -4,15 +4,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use choreography::{Mark, Options, Step, StepState, fold};
-use domain::{Phase, PointId, RecoveryPoint};
-use engine::{Engine, Refusal, ReverseRequest};
+use choreography::{Entry, Mark, Options, Step, StepState, fold};
+use domain::{Compression, OperationId, Phase, PointId, RecoveryPoint, Settings};
+use engine::{Code, Engine, Home, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
 use store::Record;
 
 use super::{LOOK, World, record};
 use crate::time::{self, SPEED};
+
+mod operations;
 
 /// A seed whose retention keeps some points.
 const SEED: u64 = 1;
@@ -44,6 +46,17 @@ impl World {
 
     fn phase(&self, host: usize) -> Option<Phase> {
         record(&self.hosts[host]).map(|record| record.relationship.phase)
+    }
+
+    /// The journal of an operation, as a host has it.
+    fn journal(&self, host: usize, id: OperationId) -> Vec<Entry> {
+        let found = self.hosts[host].engine().and_then(|engine| engine.store().operation(id).ok()?);
+        found.map(|(_, entries)| entries).unwrap_or_default()
+    }
+
+    /// `complete-failover`, typed on a host.
+    fn complete(&self, host: usize) -> Result<OperationId> {
+        self.asked(host, |engine, record| async move { engine.begin_complete(&record, "a scene").await })
     }
 
     /// No operation is open on a host.
@@ -95,15 +108,19 @@ impl World {
 
     fn fail_over(&self, host: usize, point: PointId) -> Result<()> {
         self.hosts[1 - host].hypervisor.turn_off(self.vm)?;
-        self.asked(host, move |engine, record| async move {
-            let options = Options { point: Some(point), force: true, ..Options::default() };
-            let plan = engine.plan_failover_alone(&record, &options).await?;
-            engine.begin_failover_alone(&record, &plan, options, "a scene").map(drop)
-        })?;
+        self.begin_failover(host, Options { point: Some(point), force: true, ..Options::default() })?;
         self.until("the failover", |it| {
             matches!(it.phase(host), Some(Phase::FailedOver { .. }))
                 && it.is_idle(host)
                 && it.hosts[host].hypervisor.runs()
+        })
+    }
+
+    /// `failover`, typed on a host.
+    fn begin_failover(&self, host: usize, options: Options) -> Result<OperationId> {
+        self.asked(host, |engine, record| async move {
+            let plan = engine.plan_failover_alone(&record, &options).await?;
+            engine.begin_failover_alone(&record, &plan, options, "a scene")
         })
     }
 
@@ -147,13 +164,8 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
     // The oldest is a file of its own; this one lies over it.
     let chosen = *points.get(1).context("a second point")?;
     world.fail_over(AWAY, chosen)?;
-    let id =
-        world.asked(AWAY, |engine, record| async move { engine.begin_complete(&record, "a scene").await })?;
-    let journal = |it: &World| {
-        let found = it.hosts[AWAY].engine().and_then(|engine| engine.store().operation(id).ok()?);
-        found.map(|(_, entries)| entries).unwrap_or_default()
-    };
-    world.until("a merge that failed", |it| match fold(&journal(it)).steps.get(&Step::Merge) {
+    let id = world.complete(AWAY)?;
+    world.until("a merge that failed", |it| match fold(&it.journal(AWAY, id)).steps.get(&Step::Merge) {
         Some(StepState::Failed { reason, .. }) => reason.contains("QEMU ended the merge of disk vda"),
         _ => false,
     })?;
@@ -171,7 +183,7 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
     cancel(true)?;
     world.until("the end of the operation", |it| it.is_idle(AWAY))?;
     let skipped =
-        journal(&world).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
+        world.journal(AWAY, id).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
     assert!(skipped);
     world.reverse(AWAY)
 }
@@ -214,5 +226,61 @@ fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -
     if points()?.contains(&covered_by) {
         remove()?;
     }
+    Ok(())
+}
+
+#[test]
+fn of_two_people_who_change_settings_at_once_the_later_hears_of_it_and_both_hosts_have_the_same() -> Result<()>
+{
+    let world = World::new(SEED)?;
+    let (first, second) = world.asked(HOME, |engine, record| async move {
+        let before = record.relationship.settings.clone();
+        let one = Settings { compression: Compression::Off, ..before.clone() };
+        let other = Settings { rate_limit_bytes_per_second: Some(1 << 40), ..before };
+        Ok(tokio::join!(engine.change(&record, one), engine.change(&record, other)))
+    })?;
+    ensure!(first.is_ok(), "{first:?}");
+    ensure!(second.as_ref().is_err_and(|refused| refused.code == Code::Stale), "{second:?}");
+    let settings = |host| record(&world.hosts[host]).map(|it: Record| it.relationship.settings);
+    ensure!(settings(HOME) == settings(AWAY));
+    ensure!(settings(HOME).is_some_and(|it| it.compression == Compression::Off));
+    Ok(())
+}
+
+#[test]
+fn what_would_be_refused_is_refused_before_anything_is_asked_for() -> Result<()> {
+    let world = World::new(SEED)?;
+    let change = world.asked(AWAY, |engine, record| async move {
+        engine.expect_changeable(&record, &record.relationship.settings).await
+    });
+    let refused = change.expect_err("settings are the primary server's").to_string();
+    ensure!(refused.contains(&world.hosts[HOME].name), "{refused}");
+    let removable = |alone| {
+        world.asked(HOME, move |engine, record| async move { engine.expect_removable(&record, alone).await })
+    };
+    removable(false)?;
+    removable(true).expect_err("the other host answers");
+    world.link.swallows.store(true, Ordering::SeqCst);
+    removable(false).expect_err("the other host does not answer");
+    removable(true)
+}
+
+#[test]
+fn both_hosts_know_where_a_vm_is_at_home_and_since_when_it_runs_elsewhere() -> Result<()> {
+    let world = World::new(SEED)?;
+    let at_home = Home { host: world.hosts[HOME].id, away_since: None };
+    let homes = || -> Result<[Home; 2]> {
+        let home = |host| world.asked(host, |engine, record| async move { engine.home(&record) });
+        Ok([home(HOME)?, home(AWAY)?])
+    };
+    ensure!(homes()? == [at_home; 2]);
+    let begun = time::now();
+    world.hand_over(HOME, Options::default())?;
+    for home in homes()? {
+        ensure!(home.host == at_home.host, "{home:?}");
+        ensure!(home.away_since.is_some_and(|at| at >= begun && at <= time::now()), "{home:?}");
+    }
+    world.hand_over(AWAY, Options::default())?;
+    ensure!(homes()? == [at_home; 2]);
     Ok(())
 }

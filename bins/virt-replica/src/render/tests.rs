@@ -25,6 +25,8 @@ fn summary(vm: &str, health: Health) -> RelationshipSummary {
         health,
         primary_server: "hvhost01".into(),
         replica_server: "hvhost02".into(),
+        home_server: Some("hvhost01".into()),
+        away_since_ms: None,
         frequency_seconds: 300,
         last_synchronized_at_ms: Some(NOW - 42_000),
         paused: false,

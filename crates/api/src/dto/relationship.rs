@@ -82,6 +82,12 @@ pub struct RelationshipSummary {
     pub primary_server: String,
     /// The host that holds the copy.
     pub replica_server: String,
+    /// The host where the VM was protected first; none: an older host does not say.
+    #[serde(default)]
+    pub home_server: Option<String>,
+    /// Since when the VM runs on the other host; none: it is at home, or the asked host has no record of how it moved.
+    #[serde(default)]
+    pub away_since_ms: Option<u64>,
     /// Time between cycles, seconds.
     pub frequency_seconds: u64,
     /// When the last point was acknowledged; none: never.

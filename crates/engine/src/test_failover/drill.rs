@@ -25,15 +25,16 @@ struct Past {
 
 /// Whether it is time for a drill; `tests` are the newest first. Pure.
 fn is_due(every: Duration, tests: &[Past], now: Timestamp) -> bool {
-    let recent = tests.first().is_some_and(|newest| now < newest.begun.plus(every));
+    let recent = tests.iter().any(|test| !test.begun.is_due_again(every, now));
     !recent && !tests.iter().any(|test| test.open)
 }
 
 /// Since when no drill has passed although it should have. A quarter of the time is granted for the drill itself. Pure.
 fn overdue_since(every: Duration, tests: &[Past], now: Timestamp) -> Option<Timestamp> {
-    let passed = tests.iter().find(|test| test.passed == Some(true)).map(|test| test.begun);
-    let since = passed.or_else(|| tests.last().map(|oldest| oldest.begun))?;
-    (now > since.plus(every + every / 4)).then_some(since)
+    let known = || tests.iter().filter(|test| !test.begun.is_wrong(now));
+    let passed = known().find(|test| test.passed == Some(true)).map(|test| test.begun);
+    let since = passed.or_else(|| known().last().map(|oldest| oldest.begun))?;
+    (now > since.plus(every.saturating_add(every / 4))).then_some(since)
 }
 
 fn history(engine: &Engine, record: &Record) -> Result<Vec<(Past, TestView)>> {
@@ -161,6 +162,8 @@ mod tests {
         assert!(!due(&[(10, 'p')], 109) && due(&[(10, 'p')], 110));
         assert!(!due(&[(10, 'p'), (50, 'f')], 149), "a failed one is not repeated at once");
         assert!(!due(&[(10, 'o')], 500), "one still stands");
+        assert!(due(&[(10, 'p'), (9_000, 'p')], 500), "the clock was wrong, and was set back");
+        assert!(!due(&[(9_000, 'p'), (450, 'p')], 500), "and one has begun since");
     }
 
     #[test]
@@ -174,5 +177,6 @@ mod tests {
         assert_eq!(overdue(&[(10, 'p'), (110, 'f'), (120, 'u'), (130, 'o')], 136), Some(10));
         assert_eq!(overdue(&[(10, 'f'), (110, 'f')], 136), Some(10), "none ever passed");
         assert_eq!(overdue(&[(10, 'p'), (110, 'p')], 136), None);
+        assert_eq!(overdue(&[(10, 'p'), (9_000, 'p')], 136), Some(10), "by a clock that was wrong");
     }
 }
