@@ -1,7 +1,7 @@
 //! What may happen next in a world, and what comes of it.
 
 use choreography::next::may_cancel;
-use choreography::other_host::{OtherHost, Word};
+use choreography::other_host::{OtherHost, Said, Word};
 use choreography::{
     FORCED, Mark, Next, Operation, Options, Outcome, Procedure, Side, Step, StepState, fold, next,
 };
@@ -257,16 +257,16 @@ pub(crate) fn believe(model: &Replication, world: &mut World, at: usize, fate: F
         // It answers, and holds nothing to tell.
         Some(_) => {
             world.hosts[at].confirmed = true;
-            return OtherHost::Forgot;
+            return OtherHost::of(Said::KnowsNothing);
         }
-        None => return OtherHost::of(None),
+        None => return OtherHost::of(Said::Nothing),
     };
     world.hosts[at].hear(model, is_primary, epoch.number());
     world.hosts[at].confirmed = true;
     if ended && model.sabotage == Some(Sabotage::EndedIsOff) {
         return OtherHost::Off;
     }
-    OtherHost::of(Some(Word { is_primary, runs: Some(runs), ended }))
+    OtherHost::of(Said::Word(Word { is_primary, runs: Some(runs), ended }))
 }
 
 fn give_up(world: &mut World, at: usize) {

@@ -232,7 +232,7 @@ impl Service for Daemon {
 
     fn remove(
         &self,
-        _: Caller,
+        who: Caller,
         vm: String,
         request: dto::RemoveRequest,
         dry_run: bool,

@@ -15,6 +15,7 @@ use store::{Ended, Record};
 use transport::PeerRecord;
 use wire::message::{Answer, Beliefs};
 
+use crate::hear::Heard;
 use crate::{Code, Engine, Refusal, Result, Slot};
 
 impl Engine {
@@ -59,11 +60,11 @@ impl Engine {
 }
 
 /// Keeps whether the other host has ended the relationship, as far as its answer tells.
-pub(crate) fn note(slot: &Slot, answer: &Result<Answer>) {
-    match answer {
-        Ok(Answer::Beliefs(beliefs)) => slot.ended_there.store(beliefs.ended, Ordering::Relaxed),
-        Err(error) if error.code == Code::NotFound => slot.ended_there.store(true, Ordering::Relaxed),
-        _ => {}
+pub(crate) fn note(slot: &Slot, heard: &Heard) {
+    match heard {
+        Heard::Beliefs(beliefs) => slot.ended_there.store(beliefs.ended, Ordering::Relaxed),
+        Heard::Unknown(_) => slot.ended_there.store(true, Ordering::Relaxed),
+        Heard::Unsure(_) | Heard::Silent(_) => {}
     }
 }
 

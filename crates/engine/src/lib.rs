@@ -30,6 +30,7 @@ mod frames;
 mod guest_files;
 mod handover;
 mod hold;
+mod hear;
 mod incoming;
 mod let_go;
 mod life;

@@ -13,14 +13,14 @@
 //! | undefined, renamed | put back, an event says so |
 //! | it runs | Critical: two writers |
 
-use domain::{Health, Notice, Role, Settings};
+use domain::{Health, Notice, Role, Settings, shell_word, vm_argument};
 use hypervisor::{Obstacle, VmFacts};
 use store::Record;
 
 use crate::events::Number;
 use crate::seen::Seen;
 use crate::{
-    Engine, Refusal, Result, comeback, failover, life, quiesce, replica, room, shrunk, survey, test_failover,
+    Engine, Refusal, Result, comeback, failover, life, quiesce, replica, room, shrunk, test_failover,
     visible, wrap,
 };
 

@@ -280,12 +280,12 @@ impl Engine {
         found.ok_or_else(|| Refusal::failed("the recovery point that both hosts have is not known here"))
     }
 
-    /// Ends a relationship on both hosts.
+    /// Ends a relationship on both hosts. A copy that is stale stays off, on whichever host it is: each hears first who the other is.
     pub async fn remove(&self, record: &Record, delete_replica: bool) -> Result<()> {
         self.must_be_idle(record)?;
         self.must_have_no_test(record)?;
         let relationship = &record.relationship;
-        self.must_answer(relationship.peer).await.map_err(|silent| {
+        if let Heard::Silent(silent) = self.hear(record, PATIENCE).await {
             let vm = domain::vm_argument(&relationship.vm_name);
             let lost = format!("if it is lost for good: virt-replica remove --this-host-only {vm}");
             Refusal { cure: format!("{}; {lost}", silent.cure), ..silent }

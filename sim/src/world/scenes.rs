@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use choreography::{Mark, Options, Step, StepState, fold};
-use domain::{Phase, PointId, RecoveryPoint};
+use choreography::{Mark, Options, OtherHost, Step, StepState, fold};
+use domain::{Consistency, Frequency, Phase, PointId, RecoveryPoint, Settings};
 use engine::{Engine, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
