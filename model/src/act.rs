@@ -356,18 +356,20 @@ pub(crate) fn number_of(operation: &Operation) -> u8 {
     operation.id.0.as_u128().to_le_bytes()[0]
 }
 
-/// Starts the VM, if the guard of this host lets it; false: the other host must speak first, for the power failed here, and it
-/// is silent.
+/// Starts the VM, if the guard of this host lets it; false: the other host must speak first, and is silent. A site that prefers the
+/// start is [`Sabotage::SilenceAllows`].
 pub(crate) fn start(model: &Replication, world: &mut World, at: usize, fate: Fate) -> bool {
     if world.hosts[at].ended {
         // Nothing guards it any more. What was a replica has no files to start from.
         world.hosts[at].runs |= world.hosts[at].role() == Role::Primary;
         return true;
     }
-    let must_ask = !world.hosts[at].confirmed && world.hosts[at].role() == Role::Primary;
-    if must_ask && model.sabotage != Some(Sabotage::SilenceAllows) {
-        believe(model, world, at, fate);
-        if !world.hosts[at].confirmed {
+    let unasked = host.confirmed && model.is(Sabotage::StartUnasked);
+    if host.role() == Role::Primary && !unasked {
+        let said = believe(model, world, at, fate);
+        // The other side of a failover is an old primary: it takes nothing over before it has stepped down.
+        let waits = !matches!(world.hosts[at].authority.phase, Phase::FailedOver { .. });
+        if said == OtherHost::Silent && waits && !model.is(Sabotage::SilenceAllows) {
             return false;
         }
     }
@@ -431,8 +433,8 @@ fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, 
     }
 }
 
-/// Nobody knows whether the VM runs on the other host; a person says that it does not. Where that host has no power it is true, and
-/// it must stay true when the power comes back: where the relationship was ended, nothing sees to that.
+/// Nobody knows whether the VM runs on the other host; a person says that it does not. Where that is true it must stay true when the
+/// link or the power comes back: where the relationship was ended, nothing sees to that.
 pub(crate) fn vouch(world: &mut World, at: usize) {
     let other = &world.hosts[1 - at];
     world.risked |= other.runs || other.confirmed || other.ended;

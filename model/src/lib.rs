@@ -48,8 +48,10 @@ pub enum Sabotage {
     NoPromise,
     /// A delta is taken that does not stand on the newest recovery point.
     AnyOrder,
-    /// A host whose power failed starts the VM without asking the other.
+    /// A host that does not hear the other starts the VM.
     SilenceAllows,
+    /// A host that has heard the other since its power came back starts the VM without asking again.
+    StartUnasked,
     /// A host that hears of a higher epoch goes on as it was.
     EpochUnheeded,
     /// The old primary becomes the replica before the other has taken over.

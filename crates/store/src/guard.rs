@@ -11,7 +11,6 @@ use std::time::Duration;
 use domain::{Phase, VmId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use crate::boot::boot_id;
 use crate::forms::phase_from_text;
 use crate::{Result, StoreError};
 
@@ -30,10 +29,8 @@ pub struct Guard {
 pub enum GuardVerdict {
     /// The VM has no relationship here.
     NotProtected,
-    /// This side is primary.
-    Allowed,
-    /// This side is primary as far as it knows, and has not spoken with the other since the host came back.
-    Unconfirmed {
+    /// This side is primary as far as it knows: the other host is asked, through the daemon, whether it knows better.
+    Primary {
         /// Name of the other host.
         peer: String,
     },
@@ -69,14 +66,13 @@ impl Guard {
         if self.connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 0 {
             return Ok(GuardVerdict::NotProtected);
         }
-        let confirmed = if self.knows_boots()? { "r.confirmed_boot IS ?2" } else { "?2 IS ?2" };
         let query = format!(
             "SELECT r.may_run, r.phase, r.vm_name, coalesce(p.name, r.peer), {confirmed} FROM relationship r
              LEFT JOIN peer p ON p.host = r.peer WHERE {which} ORDER BY r.may_run, 5 LIMIT 1"
         );
-        let found = self.connection.query_row(&query, [value, boot_id()], |row| {
+        let found = self.connection.query_row(&query, [value], |row| {
             let (phase, name, peer): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok((row.get::<_, bool>(0)?, phase, name, peer, row.get::<_, bool>(4)?))
+            Ok((row.get::<_, bool>(0)?, phase, name, peer))
         });
         Ok(match found.optional()? {
             None => GuardVerdict::NotProtected,
