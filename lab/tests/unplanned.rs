@@ -283,7 +283,11 @@ fn a_survivor_that_ended_it(world: &mut Protected) {
         let told = reasons(shown);
         told.contains("ended the relationship") && told.contains(&format!("virt-replica remove {VM}"))
     });
-    world.say(FIRST, &["remove", VM, "--yes"]);
+    world.lab.host(FIRST).virsh(["autostart", VM]).unwrap();
+    let plan = world.say(FIRST, &["remove", VM, "--yes"]);
+    assert!(plan.contains("on hvhost01 is STALE"), "{plan}");
+    assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "nor is it left to start there afterwards");
+    assert!(world.lab.host(FIRST).virsh(["dominfo", VM]).unwrap().contains("Autostart:      disable"));
     world.lab.host(FIRST).virsh(["undefine", VM, "--checkpoints-metadata"]).unwrap();
     world.say(SECOND, &["enable", VM, "--peer", FIRST, "--frequency", "5s", "--yes"]);
     world.wait(SECOND, |shown| is_normal(shown, 1));

@@ -45,13 +45,15 @@ pub enum Command {
     Reverse,
     /// `remove --this-host-only`; whether the other host answers is not asked, so that more is tried than the program allows.
     RemoveAlone,
+    /// `remove`, which ends it on both hosts.
+    Remove,
     /// `virsh start`.
     Start,
     /// `virsh shutdown`.
     ShutDown,
 }
 
-const COMMANDS: [Command; 10] = [
+const COMMANDS: [Command; 11] = [
     Command::PlannedFailover,
     Command::Cancel,
     Command::ForceCancel,
@@ -60,6 +62,7 @@ const COMMANDS: [Command; 10] = [
     Command::CompleteFailover,
     Command::Reverse,
     Command::RemoveAlone,
+    Command::Remove,
     Command::Start,
     Command::ShutDown,
 ];
@@ -359,9 +362,11 @@ pub(crate) fn number_of(operation: &Operation) -> u8 {
 /// Starts the VM, if the guard of this host lets it; false: the other host must speak first, and is silent. A site that prefers the
 /// start is [`Sabotage::SilenceAllows`].
 pub(crate) fn start(model: &Replication, world: &mut World, at: usize, fate: Fate) -> bool {
-    if world.hosts[at].ended {
-        // Nothing guards it any more. What was a replica has no files to start from.
-        world.hosts[at].runs |= world.hosts[at].role() == Role::Primary;
+    let host = &world.hosts[at];
+    if host.ended {
+        // Nothing guards it any more but what was kept of a stale copy. What was a replica has no files to start from.
+        let starts = host.role() == Role::Primary && !host.kept_off;
+        world.hosts[at].runs |= starts;
         return true;
     }
     let unasked = host.confirmed && model.is(Sabotage::StartUnasked);
@@ -428,6 +433,7 @@ fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, 
                 world.hosts[at].ended = true;
             }
         }
+        Command::Remove => remove(model, world, at),
         Command::Start => start_by_hand(model, world, at, fate),
         Command::ShutDown => world.hosts[at].runs = false,
     }
@@ -437,7 +443,21 @@ fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, 
 /// link or the power comes back: where the relationship was ended, nothing sees to that.
 pub(crate) fn vouch(world: &mut World, at: usize) {
     let other = &world.hosts[1 - at];
-    world.risked |= other.runs || other.confirmed || other.ended;
+    world.risked |= other.runs || other.ended;
+}
+
+/// Ends the relationship on both hosts. Each is told first who the other is, so that a stale copy knows what it is when it forgets.
+fn remove(model: &Replication, world: &mut World, at: usize) {
+    if believe(model, world, at, Fate::Heard) == OtherHost::Silent {
+        return;
+    }
+    if world.hosts.iter().any(|host| !host.ended && host.authority().forget().is_err()) {
+        return;
+    }
+    for host in world.hosts.iter_mut().filter(|host| !host.ended) {
+        host.kept_off = host.authority.is_superseded() && !model.is(Sabotage::RemoveUnlocks);
+        host.ended = true;
+    }
 }
 
 fn cancel(world: &mut World, at: usize, force: bool) {

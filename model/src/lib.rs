@@ -60,6 +60,8 @@ pub enum Sabotage {
     EndedIsOff,
     /// Nothing is kept of a relationship that ended, and a host that hears so starts the VM.
     NothingStays,
+    /// A stale copy on whose host the relationship ends may start from then on.
+    RemoveUnlocks,
 }
 
 /// All there is.
@@ -125,6 +127,7 @@ impl Model for Replication {
             promised: Vec::new(),
             runs,
             ended: false,
+            kept_off: false,
             dark: false,
             confirmed: true,
             disk: 0,

@@ -45,6 +45,7 @@ struct Vm {
     touched: BTreeSet<usize>,
     checkpoints: Vec<Checkpoint>,
     job: Option<(Server, OpenBackup)>,
+    autostart: bool,
 }
 
 /// May this VM start here? The start hook's answer.
@@ -183,7 +184,7 @@ impl Inner {
     }
 
     fn facts(&self, vm: &Vm) -> VmFacts {
-        VmFacts { state: vm.state, ..facts_of(&vm.form) }
+        VmFacts { state: vm.state, autostart: vm.autostart, ..facts_of(&vm.form) }
     }
 }
 
@@ -315,6 +316,7 @@ impl Hypervisor for SimHypervisor {
                     touched: BTreeSet::new(),
                     checkpoints: Vec::new(),
                     job: None,
+                    autostart: false,
                 };
                 vms.insert(id, vm);
             }

@@ -237,7 +237,7 @@ impl Service for Daemon {
         request: dto::RemoveRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<Done>> {
-        Box::pin(self.end(vm, request, dry_run))
+        Box::pin(self.end(who, vm, request, dry_run))
     }
 
     fn planned_failover(

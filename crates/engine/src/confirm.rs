@@ -46,21 +46,13 @@ impl Engine {
         if relationship.role() == Role::Replica {
             return Ok(StartWord::Refused(format!("VM {name} is a replica here and belongs to {peer}")));
         }
-        let superseded =
-            |record: &Record| record.superseded_by.is_some_and(|by| by > record.relationship.epoch);
-        let stale = || Ok(StartWord::Refused(store::stale_copy(name, &peer)));
-        let confirmed = record.confirmed_boot.as_deref() == Some(store::boot_id());
-        // While cycles succeed, the other host is heard all the time; one that this host has overtaken does not overtake it.
-        let hears = relationship.paused_since.is_none() && record.last_failure.is_none();
-        if confirmed && hears && !superseded(record) {
-            return Ok(StartWord::Allowed);
-        }
         // The other host is asked also by one that was overtaken: it may have taken its failover back.
-        match self.hear_peer(record, DEADLINE).await {
-            Ok(_) => {
-                if superseded(&self.record(id)?) {
-                    return stale();
-                }
+        let heard = self.hear_unless_silent(record, PATIENCE).await;
+        if overtaken_by(&self.record(id)?).is_some() {
+            return Ok(StartWord::Refused(store::stale_copy(name, &peer)));
+        }
+        let why = match heard {
+            Heard::Beliefs(_) => {
                 self.store().confirm_boot(id, store::boot_id()).map_err(Refusal::failed)?;
                 return Ok(StartWord::Allowed);
             }

@@ -88,7 +88,7 @@ fn begin_anew(peer: &str, vm: &str) -> String {
 /// What is to be done with a stale copy whose survivor has ended the relationship.
 pub(crate) fn stale_cure(peer: &str, vm: &str) -> String {
     format!(
-        "the VM belongs to {peer}, which has ended the relationship: here virt-replica remove {vm}, and do not start it; to protect \
+        "the VM belongs to {peer}, which has ended the relationship: here virt-replica remove {vm}, and the copy stays off; to protect \
          it again, virsh undefine {vm} here (its disk files stay), then on {peer}: virt-replica enable {vm}"
     )
 }

@@ -57,6 +57,7 @@ mod shrunk;
 mod source;
 mod spool;
 mod standing;
+mod stale;
 mod survey;
 mod test_failover;
 mod transfer;

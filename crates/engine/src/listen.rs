@@ -7,7 +7,7 @@ use choreography::{Entry, Mark, Step};
 use domain::{OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, Settings, VmId};
 use futures_util::future::{BoxFuture, FutureExt};
 use hypervisor::VmState;
-use store::{AbandonVerdict, Record};
+use store::{AbandonVerdict, IfStale, Record};
 use transport::{DeltaBody, ErrorClass, PeerHandler, PeerRecord};
 use wire::message::form::{CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm};
 use wire::message::{Answer, Beliefs, Request, Requirements, Unfinished};
@@ -507,7 +507,7 @@ impl Engine {
         match self.theirs(peer, id) {
             Ok(record) => {
                 self.must_be_idle(&record)?;
-                self.forget(&record, delete_replica).await?;
+                self.forget(&record, delete_replica, IfStale::StaysOff).await?;
             }
             Err(error) if error.code == Code::NotFound => self.ended_there_too(peer, RelationshipId(id))?,
             Err(error) => return Err(error),

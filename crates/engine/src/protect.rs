@@ -7,15 +7,16 @@ use domain::{
     Check, CheckName, Epoch, HostId, OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role,
     Settings, Timestamp, VmId, vm_argument,
 };
-use store::Record;
+use store::{IfStale, Record};
 use uuid::Uuid;
 use wire::message::form::{CheckForm, OptionsForm, SettingsForm};
 use wire::message::{Answer, Request};
 
 use crate::events::Number;
 use crate::export::{self, Export};
+use crate::hear::{Heard, PATIENCE, overtaken_by};
 use crate::plan::{in_order, refused};
-use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, receive, replica, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, receive, replica, stale, survey};
 
 /// Protect a VM.
 #[derive(Clone, Debug)]
@@ -81,6 +82,9 @@ impl Engine {
             .ok_or_else(|| Refusal::new(Code::NotFound, "no such VM on this host", "virsh list --all"))?;
         if let Ok(record) = self.find(&vm.to_string()) {
             return Err(self.second_relationship(&record));
+        }
+        if let Some(copy) = self.stale_copy(&vm.to_string())? {
+            return Err(stale::refusal(&copy));
         }
         let mut checks = survey::own_vm(&facts, &request.settings);
         let trackable =
@@ -287,12 +291,13 @@ impl Engine {
         let relationship = &record.relationship;
         if let Heard::Silent(silent) = self.hear(record, PATIENCE).await {
             let vm = domain::vm_argument(&relationship.vm_name);
-            let lost = format!("if it is lost for good: virt-replica remove --this-host-only {vm}");
-            Refusal { cure: format!("{}; {lost}", silent.cure), ..silent }
-        })?;
+            let cure =
+                format!("{}; if it is lost for good: virt-replica remove --this-host-only {vm}", silent.cure);
+            return Err(Refusal::new(Code::Refused, format!("nothing was changed: {}", silent.detail), cure));
+        }
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
         self.ask(relationship.peer, &Request::Remove { relationship: id, epoch, delete_replica }).await?;
-        self.forget(record, delete_replica).await?;
+        self.forget(record, delete_replica, IfStale::StaysOff).await?;
         self.store().forget_ended(relationship.id).map_err(Refusal::failed)
     }
 
@@ -305,11 +310,16 @@ impl Engine {
             let cure = format!("virt-replica remove {vm}");
             return Err(Refusal::new(Code::Refused, "the other host answers: end it on both", cure));
         }
-        self.forget(record, delete_replica).await
+        self.forget(record, delete_replica, IfStale::MayStart).await
     }
 
     /// Forgets a relationship on this host: on the primary its checkpoints, on the replica its definition and, if asked, files.
-    pub(crate) async fn forget(&self, record: &Record, delete_replica: bool) -> Result<()> {
+    pub(crate) async fn forget(
+        &self,
+        record: &Record,
+        delete_replica: bool,
+        if_stale: IfStale,
+    ) -> Result<()> {
         self.must_have_no_test(record)?;
         let relationship = &record.relationship;
         let vm = relationship.vm;
@@ -338,7 +348,11 @@ impl Engine {
             }
             Role::Replica => {}
         }
-        self.store().forget_relationship(relationship.id).map_err(Refusal::failed)?;
+        // What was heard since this began counts.
+        if if_stale == IfStale::StaysOff && overtaken_by(&self.record(relationship.id)?).is_some() {
+            self.keep_off(record).await?;
+        }
+        self.store().forget_relationship(relationship.id, if_stale).map_err(Refusal::failed)?;
         self.event(Number::Removed, &relationship.vm_name, "the relationship was removed");
         self.wake(relationship.id);
         Ok(())
