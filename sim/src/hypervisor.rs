@@ -449,8 +449,12 @@ impl Hypervisor for SimHypervisor {
         }))
     }
 
-    fn set_autostart(&self, id: VmId, _autostart: bool) -> Result<()> {
-        need(&mut self.0.verb("autostart")?, id).map(drop)
+    fn set_autostart(&self, id: VmId, autostart: bool) -> Result<()> {
+        need(&mut self.0.verb("autostart")?, id).map(|vm| vm.autostart = autostart)
+    }
+
+    fn asks_guard(&self) -> Result<Option<bool>> {
+        Ok(Some(true))
     }
 
     fn freeze(&self, _id: VmId, _deadline: Duration) -> Result<u32> {

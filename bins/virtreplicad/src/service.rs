@@ -35,7 +35,7 @@ impl Service for Daemon {
     }
 
     fn host_check(&self) -> Reply<'_, Vec<dto::Check>> {
-        Box::pin(async move { Ok(self.engine.check_host().iter().map(Into::into).collect()) })
+        Box::pin(async move { Ok(self.engine.check_host().await.iter().map(Into::into).collect()) })
     }
 
     fn peers(&self) -> Reply<'_, Vec<dto::Peer>> {

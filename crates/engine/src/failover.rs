@@ -87,7 +87,7 @@ impl Engine {
                 let found = format!("operation {id} is under way");
                 (found, format!("wait for it, or: virt-replica operation cancel --force {id}"))
             }),
-            survey::hook(self),
+            self.guard_check().await,
             survey::memory(&host, &facts),
             Check::when(CheckName::RecoveryPointTrusted, force || doubted.is_none(), || {
                 doubt::in_the_way(record, doubted.as_deref().unwrap_or_default(), undoubted.as_ref())

@@ -27,6 +27,7 @@ mod export;
 mod failover;
 mod files;
 mod frames;
+mod guard;
 mod guest_files;
 mod handover;
 mod hold;
@@ -150,6 +151,8 @@ struct Inner {
     views: OnceLock<Arc<dyn Views>>,
     /// Told whenever something happened to a VM of this host.
     vm_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Whether libvirt asks the start guard.
+    tried_guard: Mutex<guard::Tried>,
 }
 
 /// The limit that was set at run time, in the store's settings.
@@ -284,6 +287,7 @@ impl Engine {
             resynchronizations,
             views: OnceLock::new(),
             vm_bell: OnceLock::new(),
+            tried_guard: Mutex::default(),
         }))
     }
 
@@ -335,6 +339,9 @@ impl Engine {
             }
             Happening::Reconnected => self.store().relationships(),
         };
+        if happening == Happening::Reconnected {
+            self.forget_tried_guard();
+        }
         for record in concerned.unwrap_or_default() {
             if matches!(happening, Happening::Lifecycle(_)) {
                 boot::begins(self, record.relationship.id);

@@ -30,7 +30,7 @@ pub(crate) async fn notice(engine: &Engine, record: &Record) -> Result<bool> {
         Role::Primary => on_primary(engine, record).await?,
         Role::Replica => (on_replica(engine, record).await?, false),
     };
-    if let domain::Verdict::Fail { found, cure } = survey::hook(engine).verdict {
+    if let domain::Verdict::Fail { found, cure } = engine.guard_check_known().await.verdict {
         notices.push(Notice { severity: Health::Warning, what: found, cure });
     }
     publish(engine, record, &notices)?;

@@ -89,7 +89,7 @@ impl Engine {
         let mut checks = survey::own_vm(&facts, &request.settings);
         let trackable =
             checks.iter().all(|check| check.holds() || check.name != CheckName::DisksCarryBitmaps);
-        checks.push(survey::hook(self));
+        checks.push(self.guard_check().await);
         let reach = survey::reach(self, request.peer).await;
         let reached = reach.iter().all(|check| check.holds() || check.name == CheckName::ClocksAgree);
         checks.extend(reach);
@@ -420,12 +420,11 @@ impl Engine {
     }
 
     /// Checks of this host alone.
-    #[must_use]
-    pub fn check_host(&self) -> Vec<Check> {
+    pub async fn check_host(&self) -> Vec<Check> {
         let storage = match replica::storage(self) {
             Ok(_) => Check::pass(CheckName::DiskSpace),
             Err(error) => Check::fail(CheckName::DiskSpace, error.detail, error.cure),
         };
-        vec![survey::hook(self), storage]
+        vec![self.guard_check().await, storage]
     }
 }

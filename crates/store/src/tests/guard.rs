@@ -114,6 +114,12 @@ fn the_script_asks_about_starts_only_and_passes_the_answer_on() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert_eq!(run("prepare").0, Some(0), "the program is gone: nothing is stopped");
+    let probe = std::process::Command::new("sh")
+        .arg(&script)
+        .args([&format!("{}1", domain::GUARD_PROBE), "prepare", "begin", "-"])
+        .output()
+        .expect("a shell");
+    assert_eq!(probe.status.code(), Some(1), "who tries whether it is asked learns it, without the program");
     std::fs::write(&binary, "#!/bin/sh\necho \"$1 $2 $3 $4 $VIRT_REPLICA_STATE $VIRT_REPLICA_SOCKET $VIRT_REPLICA_PEER_SILENT\" >&2\nexit 1\n")
         .expect("a program");
     std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("a mode");
