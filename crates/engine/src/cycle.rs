@@ -180,7 +180,8 @@ async fn beliefs(engine: &Engine, record: &Record, unfinished: Option<Unfinished
     }
     engine.store().set_paused_on_peer(relationship.id, beliefs.paused).map_err(Refusal::failed)?;
     if beliefs.paused {
-        let cure = format!("on the replica server: virt-replica resume {}", relationship.vm_name);
+        let vm = domain::vm_argument(&relationship.vm_name);
+        let cure = format!("on the replica server: virt-replica resume {vm}");
         return Err(Refusal::new(Code::Refused, "replication is paused on the replica server", cure));
     }
     if !beliefs.receives {

@@ -165,9 +165,10 @@ pub(crate) fn not_persistent(name: &str) -> Notice {
         what: format!(
             "VM {name:?} was undefined while it runs: libvirt cannot track its changes, and forgets it when it stops"
         ),
-        cure: format!(
-            "virsh dumpxml {name} --migratable --security-info >{name}.xml; virsh define {name}.xml"
-        ),
+        cure: {
+            let (vm, file) = (vm_argument(name), shell_word(&format!("./{name}.xml")));
+            format!("virsh dumpxml --migratable --security-info {vm} >{file}; virsh define {file}")
+        },
     }
 }
 
@@ -249,11 +250,7 @@ async fn on_replica(engine: &Engine, record: &Record) -> Result<Vec<Notice>> {
 
 /// One word for a shell, whatever is in it.
 pub(crate) fn word(text: &str) -> String {
-    let plain = |it: char| it.is_ascii_alphanumeric() || "-_./".contains(it);
-    match text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
-        true => format!("'{}'", text.replace('\'', r"'\''")),
-        false => text.to_owned(),
-    }
+    shell_word(text)
 }
 
 /// Each new notice is an event, and so is the end of one.
@@ -278,6 +275,15 @@ mod tests {
     use crate::seen::SeenDisk;
 
     use super::*;
+
+    #[test]
+    fn the_cure_of_a_vm_that_was_undefined_runs_nothing_of_its_name() {
+        let cure = not_persistent("web;reboot").cure;
+        assert_eq!(
+            cure,
+            "virsh dumpxml --migratable --security-info 'web;reboot' >'./web;reboot.xml'; virsh define './web;reboot.xml'"
+        );
+    }
 
     fn seen(file: &str, size_bytes: u64, definition: &str) -> Seen {
         let disk = SeenDisk {
