@@ -75,22 +75,22 @@ impl Engine {
         Ok(StartWord::PeerSilent(why))
     }
 
-        let hears = record.relationship.paused_since.is_none() && record.last_failure.is_none();
-        if is_confirmed(record) && hears && overtaken_by(record).is_none() {
-            return Ok(None);
-        }
     pub(crate) fn peer_name(&self, record: &Record) -> String {
         let peer = record.relationship.peer;
-            // A link that is cut is told by the cycles that fail.
-            StartWord::PeerSilent(_) if is_confirmed(record) => None,
         let found = self.store().peer(peer).ok().flatten();
         found.map_or_else(|| peer.to_string(), |peer| peer.name)
     }
 
     /// What health has to say about it. While cycles succeed, the other host is heard all the time.
     pub(crate) async fn role_notice(&self, record: &Record) -> Result<Option<Notice>> {
+        let hears = record.relationship.paused_since.is_none() && record.last_failure.is_none();
+        if is_confirmed(record) && hears && overtaken_by(record).is_none() {
+            return Ok(None);
+        }
         Ok(match self.may_start(record).await? {
             StartWord::Allowed => None,
+            // A link that is cut is told by the cycles that fail.
+            StartWord::PeerSilent(_) if is_confirmed(record) => None,
             StartWord::Refused(what) => Some(self.stale_notice(record, what).await),
             StartWord::PeerSilent(what) => {
                 let peer = self.peer_name(record);
@@ -124,11 +124,6 @@ impl Engine {
             false => Notice {
                 severity,
                 what,
-
-/// Whether the other host was heard since this one was booted.
-fn is_confirmed(record: &Record) -> bool {
-    record.confirmed_boot.as_deref() == Some(store::boot_id())
-}
                 cure: format!(
                     "on {peer}: virt-replica reverse {vm}; what only this host has is kept aside. If {peer} is lost for good, and \
                      this copy is to live on: virt-replica remove --this-host-only {vm}"
@@ -136,4 +131,9 @@ fn is_confirmed(record: &Record) -> bool {
             },
         }
     }
+}
+
+/// Whether the other host was heard since this one was booted.
+fn is_confirmed(record: &Record) -> bool {
+    record.confirmed_boot.as_deref() == Some(store::boot_id())
 }
