@@ -176,7 +176,7 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
     if plan.newer > 0 {
         lines.push(format!("{} newer recovery points stay until the failover is complete.", plan.newer));
     }
-    lines.push(match plan.other {
+    lines.push(match &plan.other {
         OtherHost::Silent => format!(
             "{peer} does not answer: it is NOT KNOWN whether the VM runs there. Make sure by other means; two running copies \
              cannot be united again."
@@ -186,8 +186,8 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         OtherHost::Forgot => format!(
             "{peer} answers, and knows the relationship NO MORE: the VM may run there, and nothing keeps it from being started."
         ),
-        OtherHost::Unsure => {
-            format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: its libvirt does not say.")
+        OtherHost::Unsure(why) => {
+            format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: {why}.")
         }
     });
     lines.push(match options.commit_timer {

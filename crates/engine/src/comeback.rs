@@ -30,13 +30,14 @@ use wire::message::form::DivergenceForm;
 use crate::basis::Basis;
 use crate::events::Number;
 use crate::frames::CLUSTER;
+use crate::hear::Heard;
 use crate::notice::word;
 use crate::protect::mismatches;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints};
 use crate::{Code, Engine, Refusal, Result, blocking, clock, copy, ended, guest_files, replica, standing};
 
 /// Nobody waits longer for what is only shown.
-const ASK_DEADLINE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What a survivor shows of the other host, whose copy is stale.
 pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
@@ -44,11 +45,12 @@ pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
     if !matches!(relationship.phase, Phase::FailedOver { .. } | Phase::Unprotected { .. }) {
         return Vec::new();
     }
-    let beliefs = match engine.hear_peer(record, ASK_DEADLINE).await {
-        Ok(beliefs) if !beliefs.ended => beliefs,
-        Ok(beliefs) => return vec![ended::notice(engine, record, beliefs.vm_runs)],
-        Err(error) if error.code == Code::NotFound => return vec![ended::notice(engine, record, None)],
-        Err(_) => return Vec::new(),
+    let beliefs = match engine.hear(record, PATIENCE).await {
+        Heard::Beliefs(beliefs) if !beliefs.ended => beliefs,
+        Heard::Beliefs(beliefs) => return vec![ended::notice(engine, record, beliefs.vm_runs)],
+        Heard::Unknown(_) => return vec![ended::notice(engine, record, None)],
+        Heard::Unsure(why) => return vec![unsure(engine, record, &why)],
+        Heard::Silent(_) => return Vec::new(),
     };
     if !standing::is_primary(&beliefs) || beliefs.epoch >= relationship.epoch.number() {
         return Vec::new();
@@ -74,6 +76,20 @@ pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
             ),
         },
     }]
+}
+
+/// The other host is there, and does not say whether its copy runs.
+fn unsure(engine: &Engine, record: &Record, why: &Refusal) -> Notice {
+    let (peer, vm) = (engine.peer_name(record), vm_argument(&record.relationship.vm_name));
+    let name = &record.relationship.vm_name;
+    Notice {
+        severity: Health::Warning,
+        what: format!(
+            "{peer} answers, and does not tell whether its stale copy of VM {name:?} runs: {}",
+            why.detail
+        ),
+        cure: format!("on {peer}: virsh domstate {vm}, and virt-replica show {vm}"),
+    }
 }
 
 /// This host was primary, and the survivor of a failover would make it the replica: why it will not.

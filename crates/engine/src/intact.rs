@@ -3,17 +3,13 @@
 //!
 //! *Not* here: what the files hold (a verification compares that), and what is held against a point (`doubt`).
 
-use std::time::Duration;
-
 use domain::{PointId, shell_word, vm_argument};
 use hypervisor::VmFacts;
 use layer::ReplicaDirectory;
 use store::Record;
 
+use crate::hear::{Heard, PATIENCE};
 use crate::{Code, Engine, Refusal, Result, blocking, clock, replica};
-
-/// How long the other host is waited for, only to say what helps: nothing is started meanwhile.
-const ASK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What is about to start from a recovery point.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,6 +96,5 @@ pub(crate) async fn definition(
 }
 
 async fn answers(engine: &Engine, record: &Record) -> bool {
-    let heard = engine.hear_peer(record, ASK_DEADLINE).await;
-    !heard.is_err_and(|error| error.code == Code::Unavailable)
+    !matches!(engine.hear(record, PATIENCE).await, Heard::Silent(_))
 }

@@ -27,8 +27,10 @@ mod export;
 mod failover;
 mod files;
 mod frames;
+mod guard;
 mod guest_files;
 mod handover;
+mod hear;
 mod hold;
 mod home;
 mod incoming;
@@ -59,6 +61,7 @@ mod show;
 mod shrunk;
 mod source;
 mod spool;
+mod stale;
 mod standing;
 mod survey;
 mod test_failover;
@@ -154,6 +157,8 @@ struct Inner {
     views: OnceLock<Arc<dyn Views>>,
     /// Told whenever something happened to a VM of this host.
     vm_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Whether libvirt asks the start guard.
+    tried_guard: Mutex<guard::Tried>,
 }
 
 /// How long libvirt may take for a verb that makes QEMU open files: a guest's memory may have to be cleared first.
@@ -294,6 +299,7 @@ impl Engine {
             resynchronizations,
             views: OnceLock::new(),
             vm_bell: OnceLock::new(),
+            tried_guard: Mutex::default(),
         }))
     }
 
@@ -345,6 +351,9 @@ impl Engine {
             }
             Happening::Reconnected => self.store().relationships(),
         };
+        if happening == Happening::Reconnected {
+            self.forget_tried_guard();
+        }
         for record in concerned.unwrap_or_default() {
             if matches!(happening, Happening::Lifecycle(_)) {
                 boot::begins(self, record.relationship.id);

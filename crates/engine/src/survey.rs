@@ -2,8 +2,6 @@
 
 pub(crate) mod judge;
 
-use std::os::unix::fs::PermissionsExt;
-
 use domain::{Check, CheckName, DiskTarget, HostId, Phase, VmId, shell_word, vm_argument};
 use hypervisor::{Firmware, Hypervisor, HypervisorError, NicKind, Placement, VmFacts};
 use store::Record;
@@ -25,7 +23,7 @@ pub(crate) async fn here(engine: &Engine, requirements: Requirements) -> Result<
     let mut checks = engine.hypervisor(move |it| of_hypervisor(it, &asked)).await?;
     checks.push(disk_space(engine, &requirements));
     checks.push(name_free(engine, &requirements).await?);
-    checks.push(hook(engine));
+    checks.push(engine.guard_check().await);
     if let Some(id) = requirements.relationship {
         checks.push(no_test(engine, id.into(), &requirements.name)?);
         if let Ok(record) = engine.record(id.into()) {
@@ -172,18 +170,6 @@ fn disk_space(engine: &Engine, requirements: &Requirements) -> Check {
             (found, format!("on {here}: make room in {storage} (df -h {storage}; du -sh {storage}/*)"))
         }),
     }
-}
-
-/// Whether libvirt will ask us before it starts a replica.
-pub(crate) fn hook(engine: &Engine) -> Check {
-    let (path, here) = (&engine.config().hook, &engine.config().host_name);
-    let runs = std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
-    Check::when(CheckName::HookInPlace, runs, || {
-        let path = path.display();
-        let found =
-            format!("{path} on {here} is missing or cannot be run: a replica could be started by hand");
-        (found, format!("on {here}: systemctl restart virtreplicad && systemctl restart libvirtd"))
-    })
 }
 
 /// What a VM of this host needs of another.

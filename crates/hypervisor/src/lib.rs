@@ -138,6 +138,10 @@ pub trait Hypervisor: Send + Sync {
     /// Forgets a VM: its definition and its checkpoints' metadata, never its disks or variable store.
     fn undefine(&self, id: VmId) -> Result<()>;
 
+    /// Whether this hypervisor asks the start guard before a VM starts, as tried with one that is nothing; none: that could not be
+    /// tried.
+    fn asks_guard(&self) -> Result<Option<bool>>;
+
     /// Opens a backup job. Fails with a transient error while another job is open.
     fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup>;
 

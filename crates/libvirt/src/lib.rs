@@ -9,6 +9,7 @@ mod connection;
 mod definition;
 mod error;
 mod events;
+mod guard;
 mod host;
 mod image;
 mod raw;
@@ -148,6 +149,10 @@ impl Hypervisor for Libvirt {
     fn set_autostart(&self, id: VmId, autostart: bool) -> Result<()> {
         let set = self.need(id)?.set_autostart(autostart);
         set.map(drop).map_err(|error| of_vm("autostart", id, &error))
+    }
+
+    fn asks_guard(&self) -> Result<Option<bool>> {
+        guard::is_asked(&self.connection.get()?)
     }
 
     fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup> {

@@ -1,7 +1,7 @@
 //! The tables, as numbered migrations: a fresh database is the sum of all of them.
 //!
 //! The start hook of any version reads `relationship.vm`, `vm_name`, `peer`, `phase`, `may_run` and `peer.host`, `name`, and
-//! where it exists `confirmed_boot`: no migration takes those away or gives them another meaning.
+//! where they exist `confirmed_boot` and `stale_copy`: no migration takes those away or gives them another meaning.
 
 use std::time::Duration;
 
@@ -98,6 +98,9 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 ", "
     ALTER TABLE audit ADD COLUMN asked_with TEXT NOT NULL DEFAULT '';
     ALTER TABLE event ADD COLUMN relationship TEXT;
+", "
+    CREATE TABLE stale_copy (vm TEXT PRIMARY KEY, vm_name TEXT NOT NULL, peer TEXT NOT NULL) STRICT;
+    ALTER TABLE forgotten ADD COLUMN vm_name TEXT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -108,7 +108,7 @@ pub(super) fn journal(input: &[u8]) {
         for side in [Side::OldPrimary, Side::NewPrimary] {
             let operation = Operation { side, ..operation(procedure) };
             let _ = next(&operation, &progress);
-            drop(advice(&operation, &progress, Timestamp(10)));
+            let _ = advice(&operation, &progress, Timestamp(10));
             let _ = may_leave_out(procedure, &progress);
         }
     }
