@@ -79,7 +79,7 @@ use std::time::Duration;
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
-use hypervisor::{Happening, Hypervisor, HypervisorError};
+use hypervisor::{Happening, Hypervisor, HypervisorError, VmFacts};
 use peer::Seen;
 use store::{Record, Store};
 use tokio::sync::{Notify, Semaphore};
@@ -424,6 +424,16 @@ impl Engine {
             Err(Refusal::unavailable(found, cure))
         };
         tokio::time::timeout(VERB_MAX, self.hypervisor(verb)).await.unwrap_or_else(late)
+    }
+
+    /// A VM of this host by its name or UUID; none: there is none.
+    pub async fn vm_named(&self, named: &str) -> Result<Option<VmFacts>> {
+        let (name, id) = (named.to_owned(), named.parse::<VmId>().ok());
+        self.hypervisor(move |it| {
+            let found = it.names()?.into_iter().find(|(other, called)| *called == name || Some(*other) == id);
+            found.map_or(Ok(None), |(id, _)| it.vm(id))
+        })
+        .await
     }
 
     /// The record of a relationship.

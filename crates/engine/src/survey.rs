@@ -141,10 +141,10 @@ async fn name_free(engine: &Engine, requirements: &Requirements) -> Result<Check
         return Ok(Check::fail(CheckName::NameFree, found, cure));
     }
     let name = requirements.name.clone();
-    let vms = engine.hypervisor(|it| it.vms()).await?;
-    let in_the_way = vms.into_iter().find(|other| other.id == vm || other.name == name);
+    let vms = engine.hypervisor(|it| it.names()).await?;
+    let in_the_way = vms.into_iter().find(|(id, other)| *id == vm || *other == name);
     Ok(Check::when(CheckName::NameFree, in_the_way.is_none(), || {
-        let other = in_the_way.map(|other| (other.name, other.id)).unwrap_or((name, vm));
+        let other = in_the_way.map(|(id, other)| (other, id)).unwrap_or((name, vm));
         let found =
             format!("{here} has a VM {:?} with UUID {}, which is no replica of this one", other.0, other.1);
         let undefine = format!("on {here}, if it is not needed (its disks stay): virsh undefine {}", other.1);

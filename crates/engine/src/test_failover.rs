@@ -303,7 +303,7 @@ impl Engine {
     /// `NAME - Test`, or with the first number that is free.
     async fn free_name(&self, record: &Record) -> Result<String> {
         let mut taken: Vec<String> =
-            self.hypervisor(|it| it.vms()).await?.into_iter().map(|vm| vm.name).collect();
+            self.hypervisor(|it| it.names()).await?.into_iter().map(|(_, name)| name).collect();
         taken.extend(self.open_tests(record.relationship.id)?.into_iter().map(|test| test.facts.name));
         let name = format!("{} - Test", record.relationship.vm_name);
         let numbered = (2..).map(|number| format!("{name} {number}"));
