@@ -122,7 +122,7 @@ async fn world() -> World {
     let (friend, other) = (paired(FRIEND, "friend"), paired(OTHER, "other"));
     let daemon = Daemon {
         changes: Changes::of(&engine),
-        showing: Arc::default(),
+        showing: Turns::default(),
         door: None,
         engine: engine.clone(),
         identity,
