@@ -93,9 +93,10 @@ pub(super) fn journals() -> Vec<Vec<u8>> {
         let steps = procedure.steps().flat_map(|step| [Mark::Intent(step), Mark::Done(step, "found".into())]);
         json(&steps.chain([Mark::Ended(Outcome::Completed)]).map(line).collect::<Vec<_>>())
     };
-    let steps = || Procedure::PlannedFailover.steps().take(4);
-    let begun = steps().flat_map(|step| [Mark::Intent(step), Mark::Failed(step, "no".into())]);
-    let turned = begun.chain([Mark::Cancel("root".into())]).chain(steps().rev().map(Mark::Undone));
+    let steps: Vec<_> = Procedure::PlannedFailover.steps().take(4).collect();
+    let begun = steps.iter().flat_map(|step| [Mark::Intent(*step), Mark::Failed(*step, "no".into())]);
+    let undone = steps.iter().rev().map(|step| Mark::Undone(*step));
+    let turned = begun.chain([Mark::Cancel("root".into())]).chain(undone);
     Procedure::ALL.into_iter().map(whole).chain([json(&turned.map(line).collect::<Vec<_>>())]).collect()
 }
 
