@@ -92,6 +92,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 ", "
     CREATE TABLE import (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, file BLOB NOT NULL) STRICT;
+", "
+    CREATE TABLE countdown (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, since_ms INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL, left_ms INTEGER NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.
