@@ -10,8 +10,8 @@ use std::time::Duration;
 use domain::{DiskTarget, VmId};
 use hypervisor::{
     BackupRequest, CHECKPOINT_PREFIX, DiskFacts, DiskWrapper, Firmware, GuestAddress, Happening, HostFacts,
-    Hypervisor, HypervisorError, Identity, ImageSize, OpenBackup, OpenDisk, Placement, Result, ShutoffReason,
-    VmFacts, VmState,
+    Hypervisor, HypervisorError, Identity, ImageSize, NicFacts, NicKind, OpenBackup, OpenDisk, Placement,
+    Result, ShutoffReason, VmFacts, VmState,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -30,6 +30,9 @@ pub(crate) struct Form {
     /// Whether its guest is to have an agent; none ever answers.
     #[serde(default)]
     pub(crate) agent: bool,
+    /// The bridge into which it is plugged; none: it has no network.
+    #[serde(default)]
+    pub(crate) bridge: Option<String>,
 }
 
 struct Checkpoint {
@@ -239,13 +242,17 @@ fn facts_of(form: &Form) -> VmFacts {
         boot_files: Vec::new(),
         configured: disks.clone(),
         disks,
-        nics: Vec::new(),
+        nics: form.bridge.iter().map(|bridge| nic(bridge)).collect(),
         obstacles: Vec::new(),
         has_agent: form.agent,
         tpm_state: None,
         autostart: false,
         definition: serde_json::to_string(form).unwrap_or_default(),
     }
+}
+
+fn nic(bridge: &str) -> NicFacts {
+    NicFacts { kind: NicKind::Bridge, source: bridge.to_owned(), mac: "52:54:00:00:00:01".into() }
 }
 
 fn read_form(definition: &str) -> Result<Form> {

@@ -72,7 +72,7 @@ impl World {
         let vm = Uuid::from_u128(u128::from(seed) + 1);
         let disk = hosts[0].disk("vm.qcow2");
         image::create(&disk)?;
-        let form = Form { id: vm, name: "simVM01".into(), disk, agent: false };
+        let form = Form { id: vm, name: "simVM01".into(), disk, agent: false, bridge: None };
         hosts[0].hypervisor.define(&serde_json::to_string(&form)?)?;
         hosts[0].hypervisor.start(vm.into(), false)?;
         let mut world =

@@ -42,6 +42,9 @@ pub struct FailoverPlan {
     pub other: OtherHost,
     /// What is held against the recovery point, in words; none: nothing is known.
     pub doubted: Option<String>,
+    /// What the VM needs and this host does not have: its start will fail, or its network be missing. In a disaster that is told, and a
+    /// person decides.
+    pub unfit: Vec<Check>,
 }
 
 impl Engine {
@@ -69,7 +72,13 @@ impl Engine {
         let undoubted = self.newest_undoubted(record, &directory)?;
         let facts = intact::definition(self, &directory, point.id).await?;
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
-        let host = self.hypervisor(|it| it.host_facts()).await?;
+        let (settings, there) = (relationship.settings.clone(), facts.clone());
+        let looked = move |it: &dyn hypervisor::Hypervisor| {
+            let host = it.host_facts()?;
+            let unfit = survey::unfit(it, &host, &there, &settings);
+            Ok((host, unfit))
+        };
+        let (host, unfit) = self.hypervisor(looked).await?;
         if options.roll_back_unless_boots.is_some() && !facts.has_agent {
             let found = "the VM has no guest agent channel, and nothing else tells whether its guest boots";
             let cure = "leave --roll-back-unless-boots out; --roll-back-after takes it back unless you say otherwise in time";
@@ -95,7 +104,7 @@ impl Engine {
             Plan { checks: crate::plan::in_order(checks), expected_bytes: None, expected_downtime_ms: None };
         let lost = clock::now().since(point.instant);
         let pending = self.pending_since(record, point.instant)?;
-        Ok(FailoverPlan { plan, point, newer, lost, pending, other, doubted })
+        Ok(FailoverPlan { plan, point, newer, lost, pending, other, doubted, unfit })
     }
 
     /// An old primary whose own last content no recovery point covers yet has nothing to fail over to.
@@ -176,14 +185,14 @@ impl Engine {
         let (found, first) = match self.vm_state(record).await? {
             Some(state) if state.is_active() => return Ok(None),
             Some(_) => ("the VM has not started", String::new()),
-            None => {
-                ("the VM is not defined on this host any more", format!("{}; ", define_again(record)))
-            }
+            None => ("the VM is not defined on this host any more", format!("{}; ", define_again(record))),
         };
         Ok(Some(Refusal::new(
             Code::Refused,
             format!("{found}: the other recovery points may still be needed"),
-            format!("{first}virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"),
+            format!(
+                "{first}virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"
+            ),
         )))
     }
 

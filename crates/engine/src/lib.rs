@@ -192,10 +192,14 @@ struct Slot {
     follow_failure: Mutex<Option<String>>,
     /// What the replica's host was told to be doubted.
     told_doubt: Mutex<Option<domain::Doubt>>,
+    /// What is left of the time that a person has set for a failover.
+    countdown: Mutex<Option<failover::timer::Countdown>>,
     /// The tries to do what was to become of a failover by itself.
     tries: Mutex<Option<failover::timer::Tries>>,
     /// When the VM moved to where it runs.
     moved: Mutex<Option<home::Moved>>,
+    /// When a drill had to wait.
+    drill_waits: Mutex<Option<Instant>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
     /// The statistics as they were summed up last.
@@ -237,8 +241,16 @@ impl Slot {
         self.told_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn countdown(&self) -> MutexGuard<'_, Option<failover::timer::Countdown>> {
+        self.countdown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tries(&self) -> MutexGuard<'_, Option<failover::timer::Tries>> {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drill_waits(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.drill_waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn silent(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -484,8 +496,10 @@ impl Engine {
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
                 told_doubt: Mutex::default(),
+                countdown: Mutex::default(),
                 tries: Mutex::default(),
                 moved: Mutex::default(),
+                drill_waits: Mutex::default(),
                 silent: Mutex::default(),
                 statistics: Mutex::default(),
                 ended_there: AtomicBool::new(false),

@@ -79,7 +79,10 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
         Ok(strayed) => notices.extend(strayed),
         Err(error) => notices.push(Notice {
             severity: Health::Critical,
-            what: format!("the VM's directory cannot be read, and it can neither be handed over nor made final: {}", error.detail),
+            what: format!(
+                "the VM's directory cannot be read, and it can neither be handed over nor made final: {}",
+                error.detail
+            ),
             cure: match error.cure.is_empty() {
                 true => format!("virt-replica show {}", word(name)),
                 false => error.cure,

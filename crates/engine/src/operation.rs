@@ -88,7 +88,8 @@ fn leaves_the_vm_alone(step: Step) -> bool {
 pub(crate) fn waits_beside_the_vm(engine: &Engine, operation: &Operation) -> bool {
     let Ok(Some((_, entries))) = engine.store().operation(operation.id) else { return false };
     match next(operation, &fold(&entries)) {
-        Next::Do(step) => leaves_the_vm_alone(step),
+        // A VM that runs while what it wrote is to be set aside is a second writer: that must be seen.
+        Next::Do(step) => leaves_the_vm_alone(step) || step == Step::SetAside,
         // The old primary's is locked until it knows who has it.
         Next::Await(step) => operation.side == Side::NewPrimary || step != Step::HandOver,
         _ => false,

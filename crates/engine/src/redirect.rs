@@ -95,6 +95,9 @@ mod tests {
             assert!(said.contains("30-fails: exit status: 3") && !said.contains("40-more"), "{said}");
             std::fs::remove_file(&told).expect("removed");
         }
-        assert_eq!(run(&dir.path().join("none"), vm, "vm", Direction::Here).await, "no redirect hooks are configured");
+        assert_eq!(
+            run(&dir.path().join("none"), vm, "vm", Direction::Here).await,
+            "no redirect hooks are configured"
+        );
     }
 }

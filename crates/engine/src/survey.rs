@@ -2,8 +2,8 @@
 
 pub(crate) mod judge;
 
-use domain::{Check, CheckName, DiskTarget, HostId, Phase, VmId, shell_word, vm_argument};
-use hypervisor::{Firmware, Hypervisor, HypervisorError, NicKind, Placement, VmFacts};
+use domain::{Check, CheckName, DiskTarget, HostId, Phase, Verdict, VmId, shell_word, vm_argument};
+use hypervisor::{Firmware, HostFacts, Hypervisor, HypervisorError, NicKind, Placement, VmFacts};
 use store::Record;
 use transport::TransportError;
 use wire::message::{Answer, Request, Requirements};
@@ -86,20 +86,8 @@ fn of_hypervisor(
 ) -> std::result::Result<Vec<Check>, HypervisorError> {
     let definition = requirements.domain_xml.as_str();
     let (host, facts) = (hypervisor.host_facts()?, hypervisor.read_definition(definition)?);
-    let missing: Vec<_> =
-        facts.boot_files.iter().filter(|path| !hypervisor.boot_file_available(path)).cloned().collect();
-    let loader_accepted = match &facts.firmware {
-        Firmware::Uefi { loader: Some(loader), .. } => hypervisor.boot_file_available(loader),
-        _ => true,
-    };
-    let mut checks = vec![
-        judge::networks(&host, &facts, requirements),
-        judge::machine(&host, &facts),
-        judge::firmware(&host, &facts, loader_accepted),
-        judge::tpm(&host, &facts),
-        judge::boot_files(&host, &missing),
-        judge::memory(&host, &facts),
-    ];
+    let mut checks = of_host(hypervisor, &host, &facts, requirements);
+    checks.push(judge::memory(&host, &facts));
     // libvirt can compare processors only for a machine that it has.
     if checks.iter().any(|check| check.name == CheckName::MachineTypeAvailable && check.holds()) {
         checks.push(judge::cpu(&host, &facts, hypervisor.cpu_obstacle(definition)?));
@@ -113,6 +101,51 @@ fn of_hypervisor(
         checks.push(Check::fail(CheckName::DefinitionMovable, error.to_string(), cure));
     }
     Ok(checks)
+}
+
+/// What the facts of this host say, and the files that the VM boots from.
+fn of_host(
+    hypervisor: &dyn Hypervisor,
+    host: &HostFacts,
+    facts: &VmFacts,
+    requirements: &Requirements,
+) -> Vec<Check> {
+    let missing: Vec<_> =
+        facts.boot_files.iter().filter(|path| !hypervisor.boot_file_available(path)).cloned().collect();
+    let loader_accepted = match &facts.firmware {
+        Firmware::Uefi { loader: Some(loader), .. } => hypervisor.boot_file_available(loader),
+        _ => true,
+    };
+    vec![
+        judge::networks(host, facts, requirements),
+        judge::machine(host, facts),
+        judge::firmware(host, facts, loader_accepted),
+        judge::tpm(host, facts),
+        judge::boot_files(host, &missing),
+    ]
+}
+
+/// What the VM of a replica needs that this host does not have, before it starts here alone. Nothing is asked that takes time: the VM is
+/// off, and everybody waits.
+pub(crate) fn unfit(
+    hypervisor: &dyn Hypervisor,
+    host: &HostFacts,
+    facts: &VmFacts,
+    settings: &domain::Settings,
+) -> Vec<Check> {
+    let checks = of_host(hypervisor, host, facts, &needs(facts, settings, Vec::new(), None));
+    checks.into_iter().filter(|check| !check.holds()).map(alone).collect()
+}
+
+/// A cure for a host that is alone: the map of networks belongs to both.
+fn alone(check: Check) -> Check {
+    match check.verdict {
+        Verdict::Fail { found, .. } if check.name == CheckName::NetworksPresent => {
+            let cure = "make it on this host, under that name; virsh nodedev-list --cap net, virsh net-list --all: what is here";
+            Check::fail(check.name, found, cure)
+        }
+        _ => check,
+    }
 }
 
 /// A placement that is only tried out.
@@ -191,11 +224,20 @@ pub(crate) async fn requirements(
             replicated,
         });
     }
+    Ok(needs(facts, settings, disks, relationship))
+}
+
+fn needs(
+    facts: &VmFacts,
+    settings: &domain::Settings,
+    disks: Vec<wire::message::DiskRequirement>,
+    relationship: Option<uuid::Uuid>,
+) -> Requirements {
     let mapped = |wanted: NicKind| -> Vec<String> {
         let nics = facts.nics.iter().filter(|nic| nic.kind == wanted);
         nics.map(|nic| settings.network_on_peer(&nic.source).to_owned()).collect()
     };
-    Ok(Requirements {
+    Requirements {
         vm: facts.id.0,
         name: facts.name.clone(),
         domain_xml: facts.definition.clone(),
@@ -204,7 +246,7 @@ pub(crate) async fn requirements(
         bridges: mapped(NicKind::Bridge),
         networks: mapped(NicKind::Network),
         relationship,
-    })
+    }
 }
 
 /// Reaches the other host: whether it answers, is who it was, speaks our protocol, and whether its clock agrees.

@@ -247,7 +247,11 @@ impl Engine {
     ) -> Result<TestId> {
         let plan = self.plan_test(record, &options).await?;
         if let Some(check) = plan.checks.iter().find(|check| !check.holds()) {
-            return Err(crate::plan::refused(check));
+            let refused = crate::plan::refused(check);
+            return Err(match check.name {
+                CheckName::NoOtherOperation => Refusal { code: Code::Busy, ..refused },
+                _ => refused,
+            });
         }
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);

@@ -9,6 +9,7 @@ mod bell;
 mod boot;
 mod comparisons;
 mod console_sessions;
+mod countdowns;
 mod cycles;
 mod error;
 mod events;

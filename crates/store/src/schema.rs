@@ -101,6 +101,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 ", "
     CREATE TABLE stale_copy (vm TEXT PRIMARY KEY, vm_name TEXT NOT NULL, peer TEXT NOT NULL) STRICT;
     ALTER TABLE forgotten ADD COLUMN vm_name TEXT;
+", "
+    CREATE TABLE countdown (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, since_ms INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL, left_ms INTEGER NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -1,22 +1,58 @@
 //! What a person has chosen that becomes of a failover by itself, once its time is over.
 //!
+//! The time is counted while this daemon runs, and what is left of it is kept: a clock that is set does not end it, and a host that was off
+//! gives a person the rest of the time when it is back.
+//!
 //! It is an operation like one that a person begins. What stands in its way is tried again; where that was found in the middle of the
 //! operation more and more seldom, for each is a row in the history. Health says it all the time.
 
 use std::time::Duration;
 
 use choreography::{Options, fold};
-use domain::{Health, Notice, OperationId, Phase, Settlement, Timestamp, vm_argument};
+use domain::{Health, Notice, OperationId, Phase, RelationshipId, Settlement, Timestamp, vm_argument};
 use store::Record;
 use tokio::time::Instant;
 
 use crate::error::CURE;
-use crate::{Code, Engine, Refusal, clock, owner};
+use crate::{Code, Engine, Refusal, Result, owner};
 
 /// How long a guest may take to shut down when its failover is rolled back by itself.
 const ROLL_BACK_SHUTDOWN: Duration = Duration::from_secs(60);
 /// The longest pause after an operation that was undone; the first is as long as between two looks, and each is twice the one before.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// What is left of a time is kept as often as this.
+const KEPT_EVERY: Duration = Duration::from_secs(60);
+
+/// The time of one failover, counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Countdown {
+    /// When the failover was, and when by the clock of then it is to end: which time it is, not how much is left of it.
+    of: (Timestamp, Timestamp),
+    ends: Instant,
+    /// What was left when that was kept; none: it never was.
+    kept: Option<Duration>,
+}
+
+impl Countdown {
+    /// `kept`: what was left when this daemon's last life ended.
+    fn begin(of: (Timestamp, Timestamp), kept: Option<Duration>) -> Countdown {
+        // Both were read from one clock at one moment, whatever that said.
+        let left = kept.unwrap_or(of.1.since(of.0));
+        Countdown { of, ends: Instant::now() + left, kept }
+    }
+
+    fn left(&self) -> Duration {
+        self.ends.saturating_duration_since(Instant::now())
+    }
+
+    /// What is to be kept now, if so much has passed since that was done last.
+    fn to_keep(&mut self) -> Option<Duration> {
+        let left = self.left();
+        let due = self.kept.is_none_or(|kept| kept - left.min(kept) >= KEPT_EVERY.min(kept) && left < kept);
+        due.then(|| *self.kept.insert(left))
+    }
+}
 
 /// The tries for one failover, as long as this daemon runs.
 #[derive(Clone, Debug)]
@@ -48,7 +84,8 @@ impl Tries {
     /// What is left of the pause before the next try.
     fn pause(&self) -> Duration {
         let Some((at, _)) = &self.last else { return Duration::ZERO };
-        let pause = (owner::LOOK * 2_u32.saturating_pow(self.undone.min(16).saturating_sub(1))).min(PAUSE_MAX);
+        let pause =
+            (owner::LOOK * 2_u32.saturating_pow(self.undone.min(16).saturating_sub(1))).min(PAUSE_MAX);
         pause.saturating_sub(at.elapsed())
     }
 }
@@ -61,9 +98,13 @@ impl Engine {
         since: Timestamp,
         (what, at): (Settlement, Timestamp),
     ) -> Duration {
-        let left = at.millis().saturating_sub(clock::now().millis());
-        if left > 0 {
-            return Duration::from_millis(left);
+        match self.time_left(record.relationship.id, (since, at)) {
+            Ok(Duration::ZERO) => {}
+            Ok(left) => return left,
+            Err(error) => {
+                tracing::warn!(%error, "the time of a failover cannot be counted");
+                return owner::LOOK;
+            }
         }
         let slot = self.slot(record.relationship.id);
         let known = slot.tries().clone().filter(|tries| tries.of == since);
@@ -84,7 +125,21 @@ impl Engine {
         wait
     }
 
-    async fn begin_by_timer(&self, record: &Record, what: Settlement) -> crate::Result<OperationId> {
+    fn time_left(&self, id: RelationshipId, of: (Timestamp, Timestamp)) -> Result<Duration> {
+        let slot = self.slot(id);
+        let known = slot.countdown().filter(|known| known.of == of);
+        let mut countdown = match known {
+            Some(known) => known,
+            None => Countdown::begin(of, self.store().countdown(id, of).map_err(Refusal::failed)?),
+        };
+        if let Some(left) = countdown.to_keep() {
+            self.store().keep_countdown(id, of, left).map_err(Refusal::failed)?;
+        }
+        *slot.countdown() = Some(countdown);
+        Ok(countdown.left())
+    }
+
+    async fn begin_by_timer(&self, record: &Record, what: Settlement) -> Result<OperationId> {
         let by = "the commit timer";
         match what {
             Settlement::Complete => self.begin_complete(record, by).await,
@@ -100,7 +155,8 @@ impl Engine {
         let found = self.store().operation(id).ok().flatten();
         let why = found.and_then(|(_, entries)| fold(&entries).cancelled).unwrap_or_default();
         let (detail, cure) = why.split_once(CURE).unwrap_or((&why, ""));
-        Refusal::new(Code::Failed, format!("operation {id} was undone: {detail}"), cure)
+        // Without the id: a notice that reads as before is no news.
+        Refusal::new(Code::Failed, format!("it was undone: {detail}"), cure)
     }
 }
 
@@ -128,6 +184,25 @@ pub(crate) fn overdue(engine: &Engine, record: &Record) -> Option<Notice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_is_counted_by_no_clock_and_the_rest_of_it_outlives_the_daemon() {
+        let seconds = Duration::from_secs;
+        // The clock of then was years off.
+        let of = (Timestamp(5_000), Timestamp(605_000));
+        let mut countdown = Countdown::begin(of, None);
+        assert_eq!(countdown.to_keep(), Some(seconds(600)), "a daemon that ends at once is no loss");
+        tokio::time::advance(seconds(59)).await;
+        assert_eq!((countdown.to_keep(), countdown.left()), (None, seconds(541)));
+        tokio::time::advance(seconds(1)).await;
+        assert_eq!(countdown.to_keep(), Some(seconds(540)));
+        let mut again = Countdown::begin(of, Some(seconds(540)));
+        assert_eq!((again.to_keep(), again.left()), (None, seconds(540)), "the daemon was away for years");
+        tokio::time::advance(seconds(541)).await;
+        assert_eq!((again.to_keep(), again.left()), (Some(Duration::ZERO), Duration::ZERO));
+        assert_eq!(again.to_keep(), None, "it is over, and that is kept once");
+        assert_eq!(Countdown::begin((of.0, of.0), None).left(), Duration::ZERO, "at once");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_undone_is_tried_more_and_more_seldom() {

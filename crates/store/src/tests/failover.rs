@@ -88,6 +88,21 @@ fn what_is_settled_forgets_newer_points_and_nothing_else() {
 }
 
 #[test]
+fn what_is_left_of_a_failovers_time_is_kept_for_that_failover_and_that_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relationship, of) = (operation(7).relationship, (Timestamp(10), Timestamp(20)));
+    assert_eq!(store(&dir).countdown(relationship, of).expect("a read"), None);
+    for seconds in [9, 8] {
+        let left = std::time::Duration::from_secs(seconds);
+        store(&dir).keep_countdown(relationship, of, left).expect("kept");
+        assert_eq!(store(&dir).countdown(relationship, of).expect("a read"), Some(left));
+    }
+    for other in [(Timestamp(11), Timestamp(20)), (Timestamp(10), Timestamp(10))] {
+        assert_eq!(store(&dir).countdown(relationship, other).expect("a read"), None);
+    }
+}
+
+#[test]
 fn an_overtaken_primary_may_not_run_until_it_steps_down_or_is_asked_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = primary(&dir);

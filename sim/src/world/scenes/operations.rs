@@ -21,6 +21,17 @@ impl World {
         record(&self.hosts[host]).and_then(|it| it.directory).context("a directory")
     }
 
+    /// `virsh edit` at home; the definition arrives at the replica.
+    fn edit(&self, edit: impl FnOnce(&mut Form)) -> Result<()> {
+        let disk = self.hosts[HOME].disk("vm.qcow2");
+        let mut form = Form { id: self.vm.0, name: "simVM01".into(), disk, agent: false, bridge: None };
+        edit(&mut form);
+        let definition = serde_json::to_string(&form)?;
+        self.hosts[HOME].hypervisor.define(&definition)?;
+        let arrived = self.directory(AWAY)?.join("primary.xml");
+        self.until("the definition", |_| std::fs::read_to_string(&arrived).is_ok_and(|it| it == definition))
+    }
+
     /// The recovery points that a replica's files hold, the oldest first.
     fn points(&self, host: usize) -> Result<Vec<PointId>> {
         let files = ReplicaDirectory::open(&self.directory(host)?)?;
@@ -109,10 +120,7 @@ fn what_a_failover_is_to_become_by_itself_is_tried_seldom_while_it_cannot_be() -
 #[test]
 fn a_guest_that_does_not_boot_gets_no_users_and_is_taken_back() -> Result<()> {
     let world = World::new(SEED)?;
-    let form = Form { id: world.vm.0, name: "simVM01".into(), disk: world.hosts[HOME].disk("vm.qcow2"), agent: true };
-    world.hosts[HOME].hypervisor.define(&serde_json::to_string(&form)?)?;
-    let arrived = world.directory(AWAY)?.join("primary.xml");
-    world.until("the definition", |_| std::fs::read_to_string(&arrived).is_ok_and(|it| it.contains("true")))?;
+    world.edit(|form| form.agent = true)?;
     let (hooks, told) = (world.hosts[AWAY].place("redirect.d"), world.hosts[AWAY].place("told"));
     std::fs::create_dir(&hooks)?;
     let hook = hooks.join("10-tell");
@@ -143,7 +151,10 @@ fn a_merge_that_stands_still_is_ended_when_a_person_leaves_it_out() -> Result<()
     world.until("a merge", |it| it.hosts[AWAY].hypervisor.merges())?;
     world.asked(AWAY, move |engine, _| async move { engine.cancel_operation(id, "a scene", true) })?;
     world.until("the end of the operation", |it| it.is_idle(AWAY))?;
-    assert!(!world.hosts[AWAY].hypervisor.merges(), "nothing works on the VM's files behind the operation's back");
+    assert!(
+        !world.hosts[AWAY].hypervisor.merges(),
+        "nothing works on the VM's files behind the operation's back"
+    );
     world.reverse(AWAY)
 }
 
@@ -187,4 +198,17 @@ fn a_failover_whose_vm_was_undefined_is_taken_back() -> Result<()> {
     assert_eq!(fold(&world.journal(AWAY, id)).outcome, Some(Outcome::Completed));
     world.hosts[HOME].hypervisor.start(world.vm, false)?;
     world.rest()
+}
+
+/// The bridge of the VM is not on the replica's host: that is told before a failover, and it starts all the same.
+#[test]
+fn what_the_host_of_a_failover_lacks_is_told_and_is_no_obstacle() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.edit(|form| form.bridge = Some("br-gone".into()))?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    let plan = world.asked(AWAY, |engine, record| async move {
+        engine.plan_failover_alone(&record, &Options::default()).await
+    })?;
+    assert!(format!("{:?}", plan.unfit).contains("br-gone"), "{:?}", plan.unfit);
+    world.fail_over(AWAY, newest)
 }
