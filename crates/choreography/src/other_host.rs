@@ -114,8 +114,9 @@ mod tests {
 
     #[test]
     fn each_word_is_told_apart() {
-        let all = [OtherHost::Silent, OtherHost::Off, OtherHost::Runs, OtherHost::Unsure, OtherHost::Forgot];
-        let words: std::collections::BTreeSet<&str> = all.into_iter().map(OtherHost::words).collect();
+        let unsure = OtherHost::Unsure("its disk is broken".to_owned());
+        let all = [OtherHost::Silent, OtherHost::Off, OtherHost::Runs, unsure, OtherHost::Forgot];
+        let words: std::collections::BTreeSet<String> = all.iter().map(OtherHost::words).collect();
         assert!(words.len() == all.len() && words.iter().all(|words| words.starts_with("it ")), "{words:?}");
     }
 }
