@@ -54,6 +54,7 @@ struct Vm {
     job: Option<(Server, OpenBackup)>,
     /// A merge of its files is under way.
     merges: bool,
+    autostart: bool,
 }
 
 /// May this VM start here? The start hook's answer.
@@ -216,7 +217,7 @@ impl Inner {
     }
 
     fn facts(&self, vm: &Vm) -> VmFacts {
-        VmFacts { state: vm.state, ..facts_of(&vm.form) }
+        VmFacts { state: vm.state, autostart: vm.autostart, ..facts_of(&vm.form) }
     }
 }
 
@@ -356,6 +357,7 @@ impl Hypervisor for SimHypervisor {
                     checkpoints: Vec::new(),
                     job: None,
                     merges: false,
+                    autostart: false,
                 };
                 vms.insert(id, vm);
             }
@@ -488,8 +490,12 @@ impl Hypervisor for SimHypervisor {
         }))
     }
 
-    fn set_autostart(&self, id: VmId, _autostart: bool) -> Result<()> {
-        need(&mut self.0.verb("autostart")?, id).map(drop)
+    fn set_autostart(&self, id: VmId, autostart: bool) -> Result<()> {
+        need(&mut self.0.verb("autostart")?, id).map(|vm| vm.autostart = autostart)
+    }
+
+    fn asks_guard(&self) -> Result<Option<bool>> {
+        Ok(Some(true))
     }
 
     fn freeze(&self, _id: VmId, _deadline: Duration) -> Result<u32> {

@@ -136,7 +136,7 @@ async fn newest(session: &Session, vm: Option<&str>) -> Result<u64, Problem> {
 /// restarted meanwhile, and so does the waiting.
 async fn end(session: &Session, vm: &str, since: u64, ends: &[u32]) -> Result<Event, Problem> {
     let bar = observe::bar(session);
-    let mut heard = Instant::now();
+    let (mut heard, mut told) = (Instant::now(), false);
     loop {
         match look(session, vm, since, ends, &bar).await {
             Ok(Some(end)) => {
@@ -145,7 +145,7 @@ async fn end(session: &Session, vm: &str, since: u64, ends: &[u32]) -> Result<Ev
             }
             Ok(None) => heard = Instant::now(),
             Err(problem) if problem.code == Code::Unreachable && heard.elapsed() < SILENCE_MAX => {
-                bar.set_message("the daemon does not answer; waiting for it");
+                observe::tell_silence(&bar, &mut told);
             }
             Err(problem) => return Err(problem),
         }

@@ -21,9 +21,7 @@ impl Daemon {
         dry_run: bool,
     ) -> Result<Answer<dto::OperationView>, Problem> {
         let record = self.find(&vm)?;
-        let point = request.point.as_deref().filter(|point| *point != "latest");
-        let point = point.map(str::parse).transpose();
-        let point = point.map_err(|_| invalid("a recovery point is named by its id, or latest"))?;
+        let point = self.point_wanted(&record, request.point.as_deref()).await?;
         let after = |what, seconds: Option<u64>| seconds.map(|it| (what, Duration::from_secs(it)));
         let options = Options {
             point,
@@ -200,7 +198,7 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
     if plan.newer > 0 {
         lines.push(format!("{} newer recovery points stay until the failover is complete.", plan.newer));
     }
-    lines.push(match plan.other {
+    lines.push(match &plan.other {
         OtherHost::Silent => format!(
             "{peer} does not answer: it is NOT KNOWN whether the VM runs there. Make sure by other means; two running copies \
              cannot be united again."
@@ -210,8 +208,8 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         OtherHost::Forgot => format!(
             "{peer} answers, and knows the relationship NO MORE: the VM may run there, and nothing keeps it from being started."
         ),
-        OtherHost::Unsure => {
-            format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: its libvirt does not say.")
+        OtherHost::Unsure(why) => {
+            format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: {why}.")
         }
     });
     lines.push(match options.commit_timer {

@@ -194,7 +194,7 @@ impl Procedure {
     }
 
     /// Its steps in order.
-    pub fn steps(self) -> impl DoubleEndedIterator<Item = Step> {
+    pub fn steps(self) -> impl DoubleEndedIterator<Item = Step> + ExactSizeIterator {
         self.table().iter().map(|row| row.step)
     }
 

@@ -56,3 +56,17 @@ mod tests {
         assert!(due(939_999) && due(0), "it was done at a time that has not come yet");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_goes_back_makes_no_time_and_the_end_of_time_is_not_passed() {
+        let (early, late) = (Timestamp(1_000), Timestamp(4_500));
+        assert_eq!(late.since(early), Duration::from_millis(3_500));
+        assert_eq!(early.since(late), Duration::ZERO);
+        assert_eq!(early.plus(Duration::from_millis(3_500)), late);
+        assert_eq!(late.plus(Duration::MAX).millis(), u64::MAX);
+    }
+}

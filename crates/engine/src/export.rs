@@ -120,6 +120,17 @@ pub(crate) async fn write(directory: &Path, header: &DeltaHeader, spool: SpoolRe
 }
 
 impl Engine {
+    /// Where the first copy of a VM is written that is carried by hand, and whether it is whole; none: it goes another way, or the
+    /// replica server has it.
+    pub fn carried_copy(&self, record: &Record) -> Result<Option<(PathBuf, bool)>> {
+        let first = matches!(
+            record.relationship.phase,
+            Phase::InitialPending { .. } | Phase::InitialReplication
+        );
+        let export = wanted(self, record.relationship.id)?.filter(|_| first);
+        Ok(export.map(|export| (export.directory, export.point.is_some())))
+    }
+
     /// Takes the first copies that lie in a directory; gives the names of their VMs. How it ends is told by events. It is noted
     /// before it begins, and goes on when the daemon comes back.
     pub async fn import(&self, directory: PathBuf, dry_run: bool) -> Result<Vec<String>> {

@@ -17,20 +17,13 @@ use choreography::authority::Denied;
 use choreography::{Entry, Mark, Operation, Options, OtherHost, Procedure, Side, Step, fold};
 use domain::{Check, CheckName, OperationId, Phase, RecoveryPoint, Role, shell_word, vm_argument};
 use store::{Pending, Record, StoreError};
-use tokio::time::Instant;
 use uuid::Uuid;
-use wire::message::Beliefs;
 
 use crate::compare::doubt;
 use crate::events::Number;
+use crate::intact::{self, Start};
 use crate::plan::refused;
-use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, standing, survey};
-
-/// How long the other host is waited for: it may be gone, and the VM is off meanwhile.
-const ASK_DEADLINE: Duration = Duration::from_millis(700);
-/// How long it is waited for again, and for how long that holds.
-const ASK_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
-const SILENCE_REMEMBERED: Duration = Duration::from_secs(5);
+use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, survey};
 
 /// What a failover would do, and what would be lost by it.
 #[derive(Clone, Debug)]
@@ -72,39 +65,39 @@ impl Engine {
         }
         self.expect_covered(record)?;
         let point = replica::point(record, point)?;
-        replica::expect_trusted(self, record).await?;
+        intact::expect_trusted(self, record, point.id, Start::Failover).await?;
         let directory = replica::directory(record)?;
         let newer = steps::newer(&directory, &point);
         let doubted = self.doubted(record, &point)?;
         let undoubted = self.newest_undoubted(record, &directory)?;
-        let definition = replica::primary_definition(&directory)?;
+        let facts = intact::definition(self, &directory, point.id).await?;
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
-        let settings = relationship.settings.clone();
+        let (settings, there) = (relationship.settings.clone(), facts.clone());
         let looked = move |it: &dyn hypervisor::Hypervisor| {
-            let (host, facts) = (it.host_facts()?, it.read_definition(&definition)?);
-            let unfit = survey::unfit(it, &host, &facts, &settings);
-            Ok((host, facts, unfit))
+            let host = it.host_facts()?;
+            let unfit = survey::unfit(it, &host, &there, &settings);
+            Ok((host, unfit))
         };
-        let (host, facts, unfit) = self.hypervisor(looked).await?;
+        let (host, unfit) = self.hypervisor(looked).await?;
         if options.roll_back_unless_boots.is_some() && !facts.has_agent {
             let found = "the VM has no guest agent channel, and nothing else tells whether its guest boots";
             let cure = "leave --roll-back-unless-boots out; --roll-back-after takes it back unless you say otherwise in time";
             return Err(Refusal::new(Code::Refused, found, cure));
         }
-        let other = self.ask_whether_it_runs(record, ASK_DEADLINE).await;
+        let other = self.ask_whether_it_runs(record).await;
         let checks = vec![
             Check::when(CheckName::NoOtherOperation, open.is_none(), || {
                 let id = open.as_ref().map(|(operation, _)| operation.id.to_string()).unwrap_or_default();
                 let found = format!("operation {id} is under way");
                 (found, format!("wait for it, or: virt-replica operation cancel --force {id}"))
             }),
-            survey::hook(self),
+            self.guard_check().await,
             survey::memory(&host, &facts),
             Check::when(CheckName::RecoveryPointTrusted, force || doubted.is_none(), || {
                 doubt::in_the_way(record, doubted.as_deref().unwrap_or_default(), undoubted.as_ref())
             }),
             Check::when(CheckName::NotRunningThere, other.lets_start(force), || {
-                in_the_way(other, &self.peer_name(record), &vm)
+                in_the_way(&other, &self.peer_name(record), &vm)
             }),
         ];
         let plan =
@@ -130,26 +123,6 @@ impl Engine {
              remove --this-host-only {vm}, then as manifest.json in the replica's directory says"
         );
         Err(Refusal::new(Code::Refused, found, cure))
-    }
-
-    /// What the other host says of the VM, before one starts here.
-    pub(crate) async fn ask_whether_it_runs(&self, record: &Record, deadline: Duration) -> OtherHost {
-        match self.hear_peer_in_a_hurry(record, deadline).await {
-            Ok(beliefs) => OtherHost::of(Some(standing::word(&beliefs))),
-            // A daemon of before, or one that has lost its database: it does not say what it was.
-            Err(error) if error.code == Code::NotFound => OtherHost::Forgot,
-            Err(_) => OtherHost::of(None),
-        }
-    }
-
-    /// Asks the other host while the VM is off and everybody waits: one that was silent a moment ago is hardly waited for again.
-    pub(crate) async fn hear_peer_in_a_hurry(&self, record: &Record, deadline: Duration) -> Result<Beliefs> {
-        let slot = self.slot(record.relationship.id);
-        let was_silent = slot.silent().is_some_and(|since| since.elapsed() < SILENCE_REMEMBERED);
-        let heard = self.hear_peer(record, if was_silent { ASK_AGAIN_DEADLINE } else { deadline }).await;
-        let silent = heard.as_ref().is_err_and(|error| error.code == Code::Unavailable);
-        *slot.silent() = silent.then(Instant::now);
-        heard
     }
 
     /// Begins a failover that was just planned; the VM starts here.
@@ -280,10 +253,10 @@ pub(crate) fn define_again(record: &Record) -> String {
 }
 
 /// Why what the other host says forbids the start here, and the way out.
-fn in_the_way(other: OtherHost, peer: &str, vm: &str) -> (String, String) {
+fn in_the_way(other: &OtherHost, peer: &str, vm: &str) -> (String, String) {
     let found = match other {
-        OtherHost::Unsure => {
-            format!("{peer} answers, and cannot tell whether the VM runs there: its libvirt does not say")
+        OtherHost::Unsure(why) => {
+            format!("{peer} answers, and does not tell whether the VM runs there: {why}")
         }
         OtherHost::Forgot => format!(
             "{peer} answers, and knows the relationship no more: the VM may run there, and nothing keeps it from being started"
@@ -291,7 +264,7 @@ fn in_the_way(other: OtherHost, peer: &str, vm: &str) -> (String, String) {
         _ => format!("{peer} answers, and the VM runs there: two running copies cannot be united again"),
     };
     let cure = match other {
-        OtherHost::Unsure => format!(
+        OtherHost::Unsure(_) => format!(
             "on {peer}: virsh domstate {vm}, and once it answers: again; if you know that it is off: virt-replica failover \
              --force {vm}"
         ),

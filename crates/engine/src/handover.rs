@@ -156,7 +156,7 @@ impl Run<'_> {
         let (operation, relationship) = (self.operation.id.0, self.operation.relationship.0);
         let progress = fold(&self.entries);
         // It may have failed the VM over meanwhile, without us: then nothing starts here again.
-        let _ = self.engine.hear_peer(&self.record, BELIEFS_DEADLINE).await;
+        self.engine.hear(&self.record, BELIEFS_DEADLINE).await;
         match self
             .engine
             .ask(self.record.relationship.peer, &Request::Abandon { operation, relationship })

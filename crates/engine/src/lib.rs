@@ -27,10 +27,14 @@ mod export;
 mod failover;
 mod files;
 mod frames;
+mod guard;
 mod guest_files;
 mod handover;
+mod hear;
 mod hold;
+mod home;
 mod incoming;
+mod intact;
 mod let_go;
 mod life;
 mod listen;
@@ -45,6 +49,7 @@ mod protect;
 mod quiesce;
 mod receive;
 mod redirect;
+mod removal;
 mod replica;
 mod report;
 mod room;
@@ -56,6 +61,7 @@ mod show;
 mod shrunk;
 mod source;
 mod spool;
+mod stale;
 mod standing;
 mod survey;
 mod test_failover;
@@ -73,7 +79,7 @@ use std::time::Duration;
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
-use hypervisor::{Happening, Hypervisor, HypervisorError};
+use hypervisor::{Happening, Hypervisor, HypervisorError, VmFacts};
 use peer::Seen;
 use store::{Record, Store};
 use tokio::sync::{Notify, Semaphore};
@@ -88,6 +94,7 @@ pub use diverged::DivergedDisk;
 pub use error::{Code, Refusal, Result};
 pub use failover::FailoverPlan;
 pub use guest_files::{GuestFile, GuestFiles};
+pub use home::Home;
 pub use plan::Plan;
 pub use points::{ChainFacts, PointFacts, WishedPoint};
 pub use protect::{EnableRequest, ReverseRequest};
@@ -150,6 +157,8 @@ struct Inner {
     views: OnceLock<Arc<dyn Views>>,
     /// Told whenever something happened to a VM of this host.
     vm_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Whether libvirt asks the start guard.
+    tried_guard: Mutex<guard::Tried>,
 }
 
 /// How long libvirt may take for a verb that makes QEMU open files: a guest's memory may have to be cleared first.
@@ -160,6 +169,8 @@ const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 /// What a relationship needs beside its row: a bell, a lock for whoever works on its replica, and progress.
 struct Slot {
     wake: Notify,
+    /// Held while settings are changed on both hosts.
+    settings: tokio::sync::Mutex<()>,
     replica: tokio::sync::Mutex<()>,
     /// Held while recovery points are merged, and by whoever needs their files as they are.
     chain: Arc<chain::Chain>,
@@ -185,6 +196,8 @@ struct Slot {
     countdown: Mutex<Option<failover::timer::Countdown>>,
     /// The tries to do what was to become of a failover by itself.
     tries: Mutex<Option<failover::timer::Tries>>,
+    /// When the VM moved to where it runs.
+    moved: Mutex<Option<home::Moved>>,
     /// When a drill had to wait.
     drill_waits: Mutex<Option<Instant>>,
     /// When the other host did not answer in a hurry.
@@ -298,6 +311,7 @@ impl Engine {
             resynchronizations,
             views: OnceLock::new(),
             vm_bell: OnceLock::new(),
+            tried_guard: Mutex::default(),
         }))
     }
 
@@ -349,6 +363,9 @@ impl Engine {
             }
             Happening::Reconnected => self.store().relationships(),
         };
+        if happening == Happening::Reconnected {
+            self.forget_tried_guard();
+        }
         for record in concerned.unwrap_or_default() {
             if matches!(happening, Happening::Lifecycle(_)) {
                 boot::begins(self, record.relationship.id);
@@ -421,6 +438,16 @@ impl Engine {
         tokio::time::timeout(VERB_MAX, self.hypervisor(verb)).await.unwrap_or_else(late)
     }
 
+    /// A VM of this host by its name or UUID; none: there is none.
+    pub async fn vm_named(&self, named: &str) -> Result<Option<VmFacts>> {
+        let (name, id) = (named.to_owned(), named.parse::<VmId>().ok());
+        self.hypervisor(move |it| {
+            let found = it.names()?.into_iter().find(|(other, called)| *called == name || Some(*other) == id);
+            found.map_or(Ok(None), |(id, _)| it.vm(id))
+        })
+        .await
+    }
+
     /// The record of a relationship.
     pub fn record(&self, id: RelationshipId) -> Result<Record> {
         let found = self.store().relationship(id).map_err(Refusal::failed)?;
@@ -457,6 +484,7 @@ impl Engine {
         let new = || {
             Arc::new(Slot {
                 wake: Notify::new(),
+                settings: tokio::sync::Mutex::default(),
                 replica: tokio::sync::Mutex::default(),
                 chain: Arc::default(),
                 wish: Mutex::default(),
@@ -470,6 +498,7 @@ impl Engine {
                 told_doubt: Mutex::default(),
                 countdown: Mutex::default(),
                 tries: Mutex::default(),
+                moved: Mutex::default(),
                 drill_waits: Mutex::default(),
                 silent: Mutex::default(),
                 statistics: Mutex::default(),

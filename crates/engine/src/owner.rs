@@ -13,7 +13,7 @@ use crate::events::Number;
 use crate::notice::notice;
 use crate::{
     Code, Engine, Refusal, Result, boot, chain, clock, comeback, cycle, life, operation, pending, points,
-    seed, test_failover,
+    replica, seed, test_failover,
 };
 
 /// Longest sleep: what nobody tells us is noticed after this.
@@ -48,6 +48,7 @@ struct Memory {
 async fn own(engine: Engine, id: RelationshipId) {
     let slot = engine.slot(id);
     let mut memory = Memory::default();
+    replica::renew_instructions(&engine, id).await;
     loop {
         let wait = match engine.record(id) {
             Ok(record) => look(&engine, &record, &mut memory).await.unwrap_or_else(|error| {

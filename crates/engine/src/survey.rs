@@ -2,8 +2,6 @@
 
 pub(crate) mod judge;
 
-use std::os::unix::fs::PermissionsExt;
-
 use domain::{Check, CheckName, DiskTarget, HostId, Phase, Verdict, VmId, shell_word, vm_argument};
 use hypervisor::{Firmware, HostFacts, Hypervisor, HypervisorError, NicKind, Placement, VmFacts};
 use store::Record;
@@ -12,6 +10,7 @@ use wire::message::{Answer, Request, Requirements};
 
 pub(crate) use judge::own_vm;
 
+use crate::intact::{self, Start};
 use crate::peer::reach_cure;
 use crate::{Code, Engine, Refusal, Result, clock, replica};
 
@@ -24,7 +23,7 @@ pub(crate) async fn here(engine: &Engine, requirements: Requirements) -> Result<
     let mut checks = engine.hypervisor(move |it| of_hypervisor(it, &asked)).await?;
     checks.push(disk_space(engine, &requirements));
     checks.push(name_free(engine, &requirements).await?);
-    checks.push(hook(engine));
+    checks.push(engine.guard_check().await);
     if let Some(id) = requirements.relationship {
         checks.push(no_test(engine, id.into(), &requirements.name)?);
         if let Ok(record) = engine.record(id.into()) {
@@ -50,7 +49,12 @@ async fn trusted(engine: &Engine, record: &Record) -> Result<Check> {
                 vm_argument(&record.relationship.vm_name)
             ),
         )),
-        false => replica::expect_trusted(engine, record).await,
+        false => match replica::directory(record)?.manifest().points.last() {
+            Some(newest) => {
+                intact::expect_trusted(engine, record, newest.point.id, Start::PlannedFailover).await
+            }
+            None => replica::expect_untouched(record),
+        },
     };
     Ok(match untrusted {
         Ok(()) => Check::pass(name),
@@ -170,10 +174,10 @@ async fn name_free(engine: &Engine, requirements: &Requirements) -> Result<Check
         return Ok(Check::fail(CheckName::NameFree, found, cure));
     }
     let name = requirements.name.clone();
-    let vms = engine.hypervisor(|it| it.vms()).await?;
-    let in_the_way = vms.into_iter().find(|other| other.id == vm || other.name == name);
+    let vms = engine.hypervisor(|it| it.names()).await?;
+    let in_the_way = vms.into_iter().find(|(id, other)| *id == vm || *other == name);
     Ok(Check::when(CheckName::NameFree, in_the_way.is_none(), || {
-        let other = in_the_way.map(|other| (other.name, other.id)).unwrap_or((name, vm));
+        let other = in_the_way.map(|(id, other)| (other, id)).unwrap_or((name, vm));
         let found =
             format!("{here} has a VM {:?} with UUID {}, which is no replica of this one", other.0, other.1);
         let undefine = format!("on {here}, if it is not needed (its disks stay): virsh undefine {}", other.1);
@@ -199,18 +203,6 @@ fn disk_space(engine: &Engine, requirements: &Requirements) -> Check {
             (found, format!("on {here}: make room in {storage} (df -h {storage}; du -sh {storage}/*)"))
         }),
     }
-}
-
-/// Whether libvirt will ask us before it starts a replica.
-pub(crate) fn hook(engine: &Engine) -> Check {
-    let (path, here) = (&engine.config().hook, &engine.config().host_name);
-    let runs = std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
-    Check::when(CheckName::HookInPlace, runs, || {
-        let path = path.display();
-        let found =
-            format!("{path} on {here} is missing or cannot be run: a replica could be started by hand");
-        (found, format!("on {here}: systemctl restart virtreplicad && systemctl restart libvirtd"))
-    })
 }
 
 /// What a VM of this host needs of another.

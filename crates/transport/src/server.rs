@@ -1,13 +1,12 @@
 //! The listener: takes connections of peers, holds the limits, and hands requests to the engine.
 //!
 //! ```text
-//! accept ──► total limit ──► TLS (deadline, pinned) ──► limit per peer ──► HTTP/1.1 ──► routes
+//! accept ──► total limit ──► limit per address ──► TLS (deadline, pinned) ──► limit per peer ──► HTTP/1.1 ──► routes
 //! ```
 //! A connection over a limit is closed without a word; the other side tries again.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use futures_util::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::Places;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -44,6 +44,8 @@ const CONNECTIONS_MAX: usize = 256;
 const CONNECTIONS_PER_PEER_MAX: usize = 64;
 /// Most connections of strangers, who only ever send one small request.
 const CONNECTIONS_OF_STRANGERS_MAX: usize = 8;
+/// Most connections of one address of which nobody knows yet whose they are: a peer may open all of its own at once.
+const HANDSHAKES_PER_ADDRESS_MAX: usize = CONNECTIONS_PER_PEER_MAX;
 /// A handshake that takes longer is not serious.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for the head of the next request, which is also how long an idle connection lives.
@@ -113,8 +115,10 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     acceptor: TlsAcceptor,
     connections: Arc<Semaphore>,
+    /// In their handshake.
+    by_address: Places<IpAddr>,
     /// By certificate owner's id; strangers share one entry.
-    by_peer: Mutex<HashMap<Option<domain::HostId>, usize>>,
+    by_peer: Places<Option<domain::HostId>>,
 }
 
 impl PeerServer {
@@ -138,7 +142,8 @@ impl PeerServer {
             gate: Gate::default(),
             acceptor: TlsAcceptor::from(Arc::new(config)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            by_peer: Mutex::default(),
+            by_address: Places::default(),
+            by_peer: Places::default(),
         });
         let accepting = tokio::spawn(accept_all(listener, shared, stopped));
         Ok(PeerServer { address: local, stop, accepting })
@@ -192,6 +197,9 @@ async fn accept_all(listener: TcpListener, shared: Arc<Shared>, mut stopped: wat
 }
 
 async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, _permit: OwnedSemaphorePermit) {
+    let Some(in_handshake) = shared.by_address.take(from.ip(), HANDSHAKES_PER_ADDRESS_MAX) else {
+        return tracing::info!(%from, "connection refused: its address has {HANDSHAKES_PER_ADDRESS_MAX} in a handshake");
+    };
     let Ok(wire) = socket::prepare(stream) else { return };
     let handshake = shared.acceptor.accept_with(wire, |tls| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
     let tls = match timeout(HANDSHAKE_DEADLINE, handshake).await {
@@ -199,13 +207,15 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, _permit
         Ok(Err(error)) => return tracing::info!(%from, %error, "connection refused in its TLS handshake"),
         Err(_) => return tracing::info!(%from, "connection refused: its TLS handshake took too long"),
     };
+    drop(in_handshake);
     let certificates = tls.get_ref().1.peer_certificates();
     let Some(certificate) = certificates.and_then(<[_]>::first).map(|der| der.to_vec()) else { return };
     let peer = shared.trust.peer_by_certificate(&certificate).ok().flatten();
     if let Some(peer) = peer.as_ref().filter(|peer| peer.is_next(&certificate)) {
         promote(&shared, peer);
     }
-    let Some(_place) = Place::take(&shared, peer.map(|peer| peer.host)) else {
+    let most = if peer.is_some() { CONNECTIONS_PER_PEER_MAX } else { CONNECTIONS_OF_STRANGERS_MAX };
+    let Some(_place) = shared.by_peer.take(peer.map(|peer| peer.host), most) else {
         return tracing::warn!(%from, "connection refused: this host has too many open");
     };
     let routes = Arc::new(Routes { shared: shared.clone(), certificate, from });
@@ -226,36 +236,5 @@ fn promote(shared: &Shared, peer: &PeerRecord) {
     match shared.trust.promote_certificate(peer.host) {
         Ok(()) => tracing::info!(peer = %peer.name, "the peer uses its new certificate"),
         Err(error) => tracing::warn!(peer = %peer.name, %error, "the peer's new certificate was not stored"),
-    }
-}
-
-/// One of a peer's connections.
-struct Place {
-    shared: Arc<Shared>,
-    host: Option<domain::HostId>,
-}
-
-impl Place {
-    fn take(shared: &Arc<Shared>, host: Option<domain::HostId>) -> Option<Place> {
-        let limit = if host.is_some() { CONNECTIONS_PER_PEER_MAX } else { CONNECTIONS_OF_STRANGERS_MAX };
-        let mut by_peer = shared.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = by_peer.entry(host).or_insert(0);
-        if *open >= limit {
-            return None;
-        }
-        *open += 1;
-        Some(Place { shared: shared.clone(), host })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut by_peer = self.shared.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = by_peer.get_mut(&self.host) {
-            *open -= 1;
-            if *open == 0 {
-                by_peer.remove(&self.host);
-            }
-        }
     }
 }

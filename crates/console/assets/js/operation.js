@@ -128,4 +128,5 @@ export function report(operation) {
   );
 }
 
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+/** With its first letter large. */
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

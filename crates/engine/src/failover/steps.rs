@@ -19,8 +19,6 @@ use crate::{
 const MERGE_LOOK: Duration = Duration::from_millis(100);
 /// How long a merge that was told to end may take to do so before it is said that it does not.
 const END_MERGE_MAX: Duration = Duration::from_secs(10);
-/// How long the start waits for the other host to hear of it.
-const TELL_DEADLINE: Duration = Duration::from_millis(300);
 
 impl Run<'_> {
     /// The point of no return: this host is primary. A delta that is arriving ends first; none can come after.
@@ -55,7 +53,7 @@ impl Run<'_> {
     pub(crate) async fn tell_of_failover(&self) -> Result<()> {
         let record = self.engine.record(self.operation.relationship)?;
         let (peer, vm) = (self.engine.peer_name(&record), vm_argument(&record.relationship.vm_name));
-        let other = self.engine.ask_whether_it_runs(&record, TELL_DEADLINE).await;
+        let other = self.engine.ask_whether_it_runs(&record).await;
         if other == OtherHost::Silent {
             tracing::info!(%peer, "the other host will learn of the failover later");
         }

@@ -38,7 +38,7 @@ fn overdue_since(every: Duration, tests: &[Past], now: Timestamp) -> Option<Time
     let known = || tests.iter().filter(|test| !test.begun.is_wrong(now));
     let passed = known().find(|test| test.passed == Some(true)).map(|test| test.begun);
     let since = passed.or_else(|| known().last().map(|oldest| oldest.begun))?;
-    (now > since.plus(every + every / 4)).then_some(since)
+    (now > since.plus(every.saturating_add(every / 4))).then_some(since)
 }
 
 fn history(engine: &Engine, record: &Record) -> Result<Vec<(Past, TestView)>> {

@@ -22,16 +22,35 @@ fn wishes_are_kept_apart_and_end_with_what_fulfils_them() {
         ..Comparisons::default()
     };
     assert_eq!(now(), both);
+    store.begin_resynchronization(relationship).expect("a write");
     store.resynchronized(relationship).expect("a write");
     assert_eq!(now(), Comparisons { resynchronize: None, ..both });
     store.mismatched(relationship, "2 blocks").expect("a write");
     let wrong = Comparisons { mismatch: Some("2 blocks".to_owned()), ..Comparisons::default() };
     assert_eq!(now(), wrong);
+    store.begin_resynchronization(relationship).expect("a write");
     store.resynchronized(relationship).expect("a write");
     store.verified(relationship, Timestamp(9)).expect("a write");
     assert_eq!(now(), Comparisons { verified: Some(Timestamp(9)), ..Comparisons::default() });
     store.remove_relationship(relationship).expect("a write");
     assert_eq!(now(), Comparisons::default());
+}
+
+#[test]
+fn what_is_wanted_after_the_freeze_of_a_resynchronization_stays_wanted_past_its_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relationship, before) = (RelationshipId(id(1)), store(&dir));
+    before.want_resynchronization(relationship, "a person").expect("a write");
+    before.begin_resynchronization(relationship).expect("a write");
+    before.want_resynchronization(relationship, "disk vda shrank").expect("a write");
+    drop(before);
+    let store = store(&dir);
+    let wanted = || store.comparisons(relationship).expect("a read").resynchronize;
+    store.resynchronized(relationship).expect("a write");
+    assert_eq!(wanted().as_deref(), Some("disk vda shrank"));
+    store.begin_resynchronization(relationship).expect("a write");
+    store.resynchronized(relationship).expect("a write");
+    assert_eq!(wanted(), None);
 }
 
 #[test]
