@@ -11,7 +11,7 @@ use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
 
 use super::{AWAY, HOME, SEED};
-use crate::hypervisor::Form;
+use crate::form::Form;
 use crate::time;
 use crate::world::{World, record};
 
