@@ -1,5 +1,5 @@
 //! The hypervisor of a simulated host: one disk for each VM, in memory while the VM runs and in a real qcow2 file, with its
-//! bitmaps, while it is off. Definitions are a few lines of JSON.
+//! bitmaps, while it is off. Definitions are in [`crate::form`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,31 +9,16 @@ use std::time::Duration;
 
 use domain::{DiskTarget, VmId};
 use hypervisor::{
-    BackupRequest, CHECKPOINT_PREFIX, DiskFacts, DiskWrapper, Firmware, GuestAddress, Happening, HostFacts,
-    Hypervisor, HypervisorError, Identity, ImageSize, NicFacts, NicKind, OpenBackup, OpenDisk, Placement,
-    Result, ShutoffReason, VmFacts, VmState,
+    BackupRequest, CHECKPOINT_PREFIX, DiskWrapper, GuestAddress, Happening, HostFacts, Hypervisor,
+    HypervisorError, Identity, ImageSize, OpenBackup, OpenDisk, Placement, Result, ShutoffReason, VmFacts,
+    VmState,
 };
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::export::{Export, Server};
+use crate::form::{Form, disk, facts_of, read_form};
 use crate::image::{self, CLUSTER, CLUSTERS, Content};
 use crate::time;
 use crate::witness::Witness;
-
-/// What libvirt would call domain XML.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub(crate) struct Form {
-    pub(crate) id: Uuid,
-    pub(crate) name: String,
-    pub(crate) disk: PathBuf,
-    /// Whether its guest is to have an agent; none ever answers.
-    #[serde(default)]
-    pub(crate) agent: bool,
-    /// The bridge into which it is plugged; none: it has no network.
-    #[serde(default)]
-    pub(crate) bridge: Option<String>,
-}
 
 struct Checkpoint {
     name: String,
@@ -88,10 +73,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn failed(verb: &'static str, detail: impl ToString) -> HypervisorError {
     HypervisorError::Failed { verb, detail: detail.to_string() }
-}
-
-fn disk() -> DiskTarget {
-    DiskTarget::new("vda").unwrap_or_else(|_| unreachable!("a target"))
 }
 
 impl Clone for SimHypervisor {
@@ -219,45 +200,6 @@ impl Inner {
     fn facts(&self, vm: &Vm) -> VmFacts {
         VmFacts { state: vm.state, autostart: vm.autostart, ..facts_of(&vm.form) }
     }
-}
-
-fn facts_of(form: &Form) -> VmFacts {
-    let disks = vec![DiskFacts {
-        target: disk(),
-        source: form.disk.clone(),
-        format: "qcow2".into(),
-        bus: "virtio".into(),
-    }];
-    VmFacts {
-        id: form.id.into(),
-        name: form.name.clone(),
-        state: VmState::ShutOff(ShutoffReason::Unknown),
-        memory_bytes: 1 << 20,
-        vcpus: 1,
-        kind: "qemu".into(),
-        arch: "x86_64".into(),
-        machine: "pc-q35-10.0".into(),
-        cpu_xml: None,
-        firmware: Firmware::Bios,
-        boot_files: Vec::new(),
-        configured: disks.clone(),
-        disks,
-        nics: form.bridge.iter().map(|bridge| nic(bridge)).collect(),
-        obstacles: Vec::new(),
-        has_agent: form.agent,
-        tpm_state: None,
-        autostart: false,
-        definition: serde_json::to_string(form).unwrap_or_default(),
-    }
-}
-
-fn nic(bridge: &str) -> NicFacts {
-    NicFacts { kind: NicKind::Bridge, source: bridge.to_owned(), mac: "52:54:00:00:00:01".into() }
-}
-
-fn read_form(definition: &str) -> Result<Form> {
-    serde_json::from_str(definition)
-        .map_err(|error| HypervisorError::Definition { reason: error.to_string() })
 }
 
 fn need<'a>(vms: &'a mut MutexGuard<'_, BTreeMap<VmId, Vm>>, id: VmId) -> Result<&'a mut Vm> {

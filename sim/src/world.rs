@@ -13,8 +13,9 @@ use layer::ReplicaDirectory;
 use store::Record;
 use uuid::Uuid;
 
+use crate::form::Form;
 use crate::host::Host;
-use crate::hypervisor::{Form, SimHypervisor, checkpoint_of};
+use crate::hypervisor::{SimHypervisor, checkpoint_of};
 use crate::image;
 use crate::link::{Link, road};
 use crate::plan::{Event, Round};

@@ -11,7 +11,7 @@ use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
 
 use super::{AWAY, HOME, SEED};
-use crate::hypervisor::Form;
+use crate::form::Form;
 use crate::time;
 use crate::world::{World, record};
 
@@ -177,7 +177,9 @@ fn a_start_that_hangs_is_taken_back_while_it_hangs() -> Result<()> {
     world.hosts[AWAY].hypervisor.hang_starts(false);
     time::pass(Duration::from_secs(10));
     assert!(!world.hosts[AWAY].hypervisor.runs(), "the late start comes to nothing");
-    world.hosts[HOME].hypervisor.start(world.vm, false)?;
+    world.until("it starts at home, which was told", |it| {
+        it.hosts[HOME].hypervisor.start(it.vm, false).is_ok()
+    })?;
     world.rest()
 }
 
@@ -196,8 +198,9 @@ fn a_failover_whose_vm_was_undefined_is_taken_back() -> Result<()> {
     })?;
     world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
     assert_eq!(fold(&world.journal(AWAY, id)).outcome, Some(Outcome::Completed));
-    world.hosts[HOME].hypervisor.start(world.vm, false)?;
-    world.rest()
+    world.until("it starts at home, which was told", |it| {
+        it.hosts[HOME].hypervisor.start(it.vm, false).is_ok()
+    })
 }
 
 /// The bridge of the VM is not on the replica's host: that is told before a failover, and it starts all the same.
@@ -205,10 +208,11 @@ fn a_failover_whose_vm_was_undefined_is_taken_back() -> Result<()> {
 fn what_the_host_of_a_failover_lacks_is_told_and_is_no_obstacle() -> Result<()> {
     let world = World::new(SEED)?;
     world.edit(|form| form.bridge = Some("br-gone".into()))?;
-    let newest = *world.points(AWAY)?.last().context("a point")?;
     let plan = world.asked(AWAY, |engine, record| async move {
         engine.plan_failover_alone(&record, &Options::default()).await
     })?;
     assert!(format!("{:?}", plan.unfit).contains("br-gone"), "{:?}", plan.unfit);
-    world.fail_over(AWAY, newest)
+    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    world.begin_failover(AWAY, Options { force: true, ..Options::default() })?;
+    world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())
 }
