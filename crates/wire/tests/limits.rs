@@ -94,6 +94,7 @@ fn a_stream_that_does_not_begin_as_one_or_announces_too_much_is_refused_at_once(
         decoder.feed(&[preamble, &length.to_le_bytes()].concat());
         decoder.next()
     };
+    assert_eq!((FRAME_DATA_MAX, STREAM_HEADER_MAX), (1 << 20, 16 << 20), "as the format says");
     assert_eq!(begin(PREAMBLE, STREAM_HEADER_MAX), Ok(None), "the header may still come");
     assert!(begin(PREAMBLE, STREAM_HEADER_MAX + 1).is_err());
     assert!(begin(b"VRDELTA2", 4).is_err());
