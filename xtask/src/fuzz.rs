@@ -1,6 +1,5 @@
 //! `cargo xtask fuzz`: damaged bytes for every decoder, from a seed; with `--led` by libFuzzer, which keeps what reaches further.
 
-use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};

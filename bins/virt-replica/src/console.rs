@@ -17,7 +17,7 @@ pub enum Verb {
         /// What the visitor may do: viewer, operator or administrator
         #[arg(long, value_name = "ROLE", default_value = "administrator", value_parser = role)]
         role: Role,
-        /// The visitor's name in the audit [default: root]
+        /// The visitor's name in the audit [default: root's guest]
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
         #[command(flatten)]

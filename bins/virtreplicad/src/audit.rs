@@ -17,6 +17,7 @@ impl Daemon {
             role: Some(asked.who.role.words().to_owned()),
             verb: asked.verb.to_owned(),
             target: asked.target.clone(),
+            with: asked.with.clone(),
             result: None,
             detail: String::new(),
         };
@@ -40,12 +41,21 @@ impl Daemon {
         };
         let store = self.engine.store();
         store.audit_result(record, kept, detail).map_err(failed)?;
-        if let Some(Audited { who, from, verb, target, .. }) =
+        if let Some(Audited { who, from, verb, target, with, .. }) =
             store.audited(record.saturating_add(1), 1).map_err(failed)?.pop()
         {
             let (from, of) =
                 (from.as_deref().unwrap_or("this host"), target.as_deref().unwrap_or("this host"));
-            tracing::info!(who, from, verb, of, result = result.words(), detail, "a change was asked for");
+            tracing::info!(
+                who,
+                from,
+                verb,
+                of,
+                with,
+                result = result.words(),
+                detail,
+                "a change was asked for"
+            );
         }
         Ok(())
     }
@@ -62,6 +72,7 @@ pub(crate) fn shown(record: Audited) -> dto::AuditRecord {
         role: record.role.and_then(|word| roles.into_iter().find(|role| role.words() == word)),
         verb: record.verb,
         target: record.target,
+        with: record.with,
         result: match record.result {
             Some(AuditResult::Accepted) => dto::AuditResult::Accepted,
             Some(AuditResult::Refused) => dto::AuditResult::Refused,

@@ -60,7 +60,10 @@ impl Changes {
 
     /// What changes from now on.
     pub(crate) fn listen(&self) -> BoxStream<'static, What> {
-        let told = stream::unfold(self.told.subscribe(), async |mut told| {
+        let subscribed = self.told.subscribe();
+        // Nobody was told anything while nobody listened.
+        self.bell.notify_one();
+        let told = stream::unfold(subscribed, async |mut told| {
             let changed = match told.recv().await {
                 Ok(what) => vec![what],
                 Err(RecvError::Lagged(_)) => EVERYTHING.to_vec(),
@@ -83,7 +86,12 @@ impl Changes {
     async fn tell(self, engine: Engine) {
         let mut aged = Instant::now();
         loop {
-            let _ = tokio::time::timeout(PROGRESS, self.bell.notified()).await; // either way there may be something to tell
+            let bell = self.bell.notified();
+            match self.told.receiver_count() {
+                0 => bell.await,
+                // Either way there may be something to tell.
+                _ => tokio::time::timeout(PROGRESS, bell).await.unwrap_or_default(),
+            }
             tokio::time::sleep(TOGETHER).await;
             let mut changed =
                 std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));

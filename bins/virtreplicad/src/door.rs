@@ -20,8 +20,6 @@ use crate::config::Config;
 pub(crate) const ASKING: &str = "--ask-about-account";
 /// The word of the audit for coming in with a password.
 const SIGN_IN: &str = "sign-in";
-/// Refused sign-ins that the audit keeps: strangers make as many as they like.
-const REFUSED_KEPT: u32 = 5000;
 /// Pause between two looks at the certificate's files and its end.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 /// Pause before a port that was not to be had is tried again: an address may come late when a host starts.
@@ -132,7 +130,7 @@ async fn mind(certificate: &Certificate, stopped: &mut watch::Receiver<bool>) {
     let mut told = String::new();
     while tokio::time::timeout(CERTIFICATE_LOOK, stopped.wait_for(|stop| *stop)).await.is_err() {
         let why = certificate.mind(engine::clock::now()).err().map(|error| shown(&error)).unwrap_or_default();
-        if why != told {
+        if why != told && !why.is_empty() {
             tracing::warn!("the console shows the certificate of before: {why}");
         }
         told = why;
@@ -202,19 +200,17 @@ struct Record(Store);
 impl Audit for Record {
     fn record(&self, entry: &Entry<'_>) {
         let Entry { who, from, deed } = entry;
-        let (verb, role, refused) = match deed {
-            Deed::SignedIn(role) => (SIGN_IN, Some(*role), None),
-            Deed::SignedInByLink(role) => ("sign-in-by-link", Some(*role), None),
-            Deed::Refused(why) => (SIGN_IN, None, Some(*why)),
-            Deed::SignedOut => ("sign-out", None, None),
-            Deed::PutOut(_) => ("session-ended", None, None),
+        let (verb, role, result, why) = match deed {
+            Deed::SignedIn(role) => (SIGN_IN, Some(*role), AuditResult::Accepted, ""),
+            Deed::SignedInByLink(role) => ("sign-in-by-link", Some(*role), AuditResult::Accepted, ""),
+            Deed::Refused(why) => (SIGN_IN, None, AuditResult::Refused, *why),
+            Deed::Forged(why) => ("forged-request", None, AuditResult::Refused, *why),
+            Deed::SignedOut => ("sign-out", None, AuditResult::Accepted, ""),
+            Deed::PutOut(why) => ("session-ended", None, AuditResult::Accepted, *why),
         };
-        let why = if let Deed::PutOut(why) = deed { Some(*why) } else { refused };
         let role = role.map(|role| role.words().to_owned());
-        let result = if refused.is_some() { AuditResult::Refused } else { AuditResult::Accepted };
-        let word = if refused.is_some() { "refused" } else { "accepted" };
-        tracing::info!(who, %from, role, why, "{verb} at the console: {word}");
-        if let Err(error) = self.keep(who, from, role, verb, result, why.unwrap_or_default()) {
+        tracing::info!(who, %from, role, ?result, why, "{verb} at the console");
+        if let Err(error) = self.keep(who, from, role, verb, result, why) {
             tracing::error!(%error, "what happened at the console is not in the audit");
         }
     }
@@ -238,10 +234,10 @@ impl Record {
             role,
             verb: verb.to_owned(),
             target: None,
+            with: String::new(),
             result: None,
             detail: String::new(),
         })?;
-        self.0.audit_result(sequence, result, detail)?;
-        if result == AuditResult::Refused { self.0.audit_forget_refused(verb, REFUSED_KEPT) } else { Ok(()) }
+        self.0.audit_result(sequence, result, detail)
     }
 }

@@ -1,10 +1,11 @@
-//! Lists, page by page. A cursor says behind which entry a page begins; it stays good when entries come and go.
+//! Lists, page by page. A cursor says behind which place in the list's order a page begins; it stays good when entries come and go, and
+//! one that no page ever named is refused.
 
 use api::Problem;
 use api::dto::{self, LIMIT_MAX, Page, Paged};
 use domain::{HostId, OperationId, Role};
 use engine::StartWord;
-use store::{EventSeverity, Record};
+use store::{EventSeverity, EventsOf, Record};
 
 use crate::problems::{failed, invalid, problem};
 use crate::service::Daemon;
@@ -20,7 +21,7 @@ fn before(page: &Page) -> Result<u64, Problem> {
     page.after.as_ref().map_or(Ok(u64::MAX), |after| after.parse().map_err(|_| no_cursor()))
 }
 
-fn no_cursor() -> Problem {
+pub(crate) fn no_cursor() -> Problem {
     invalid("after is what the header Link of the page before says")
 }
 
@@ -40,7 +41,7 @@ pub(crate) fn by_name<T>(
         let (name, id) = named(entry);
         format!("{id} {name}")
     };
-    Ok(Paged::of(rest, None, limit(page, LIMIT_MAX)?, cursor))
+    Ok(Paged::of(rest, limit(page, LIMIT_MAX)?, cursor))
 }
 
 /// Newest first, and one more than was asked for: whether the list goes on, and behind which entry.
@@ -52,6 +53,13 @@ fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Paged
 }
 
 impl Daemon {
+    /// A relationship, which a peer must have part in if it is the one who asks.
+    fn find_with(&self, vm: &str, of: Option<HostId>) -> Result<Record, Problem> {
+        let theirs = |found: &Record| of.is_none_or(|peer| found.relationship.peer == peer);
+        let found = self.find(vm).ok().filter(theirs);
+        found.ok_or_else(|| Problem::not_found("protected VM", vm, "virt-replica list"))
+    }
+
     /// All relationships, or those with one peer.
     pub(crate) fn records(&self, of: Option<HostId>) -> Result<Vec<Record>, Problem> {
         let mut records = self.engine.store().relationships().map_err(failed)?;
@@ -71,18 +79,23 @@ impl Daemon {
         Ok(Paged { shown: shown.collect::<Result<_, _>>()?, next })
     }
 
+    /// Operations of everything, of one VM, or of the VMs that are replicated with one peer.
     pub(crate) fn list_operations(
         &self,
-        page: &Page,
+        query: &dto::OperationQuery,
         of: Option<HostId>,
     ) -> Result<Paged<Vec<dto::OperationView>>, Problem> {
-        const SHOWN: u32 = 100;
-        let limit = limit(page, SHOWN)?;
+        let page = query.page();
+        let limit = limit(&page, dto::OperationQuery::LIMIT_DEFAULT)?;
         let before: Option<OperationId> =
             page.after.as_ref().map(|after| after.parse().map_err(|_| no_cursor())).transpose()?;
-        let ids = match of {
-            None => None,
-            Some(_) => Some(self.records(of)?.iter().map(|it| it.relationship.id).collect::<Vec<_>>()),
+        if let Some(before) = before {
+            self.engine.store().operation(before).map_err(failed)?.ok_or_else(no_cursor)?;
+        }
+        let ids = match (&query.vm, of) {
+            (None, None) => None,
+            (Some(vm), of) => Some(vec![self.find_with(vm, of)?.relationship.id]),
+            (None, Some(_)) => Some(self.records(of)?.iter().map(|it| it.relationship.id).collect()),
         };
         let found = self.engine.store().operations(before, ids.as_deref(), limit + 1).map_err(failed)?;
         let page = cut(found, limit, |(operation, _)| operation.id.to_string());
@@ -91,30 +104,33 @@ impl Daemon {
         }))
     }
 
-    /// Events of everything, or of the VMs that are replicated with one peer.
+    /// Events of everything, of the VMs of a name, or of the relationships with one peer.
     pub(crate) fn list_events(
         &self,
         query: &dto::EventQuery,
         of: Option<HostId>,
     ) -> Result<Paged<Vec<dto::Event>>, Problem> {
         let limit = limit(&query.page(), dto::EventQuery::LIMIT_DEFAULT)?;
-        let names: Option<Vec<String>> = match (&query.vm, of) {
-            (None, None) => None,
-            (None, Some(_)) => {
-                Some(self.records(of)?.into_iter().map(|it| it.relationship.vm_name).collect())
-            }
-            (Some(vm), Some(peer)) => {
-                let theirs = self.find(vm).ok().filter(|record| record.relationship.peer == peer);
-                Some(theirs.into_iter().map(|it| it.relationship.vm_name).collect())
-            }
+        let (name, ids);
+        let of = match (&query.vm, of) {
+            (None, None) => EventsOf::All,
             // A VM that is not replicated any more still has its history.
             (Some(vm), None) => {
-                Some(vec![self.find(vm).map_or_else(|_| vm.clone(), |it| it.relationship.vm_name)])
+                name = self.find(vm).map_or_else(|_| vm.clone(), |it| it.relationship.vm_name);
+                EventsOf::Vm(&name)
+            }
+            (vm, Some(_)) => {
+                let mut theirs = self.records(of)?;
+                if let Some(vm) = vm {
+                    let meant = self.find(vm).ok().map(|it| it.relationship.id);
+                    theirs.retain(|it| Some(it.relationship.id) == meant);
+                }
+                ids = theirs.iter().map(|it| it.relationship.id).collect::<Vec<_>>();
+                EventsOf::Relationships(&ids)
             }
         };
-        let names: Option<Vec<&str>> = names.as_ref().map(|names| names.iter().map(String::as_str).collect());
         let between = (query.since.unwrap_or(0), before(&query.page())?);
-        let mut found = self.engine.store().events(names.as_deref(), between, limit + 1).map_err(failed)?;
+        let mut found = self.engine.store().events(of, between, limit + 1).map_err(failed)?;
         found.reverse();
         let page = cut(found, limit, |event| event.sequence.to_string());
         Ok(page.map(|found| found.into_iter().rev().map(event).collect()))

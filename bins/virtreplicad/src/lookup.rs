@@ -1,7 +1,7 @@
 //! What a command names, found; and how the daemon shows it. Nothing here changes anything.
 
-use api::Problem;
 use api::dto;
+use api::{Code, Problem};
 use domain::{Compression, Frequency, OperationId, Role, Settings, Timestamp};
 use engine::EnableRequest;
 use store::{Peer, Record};
@@ -25,15 +25,7 @@ impl Daemon {
     }
 
     pub(crate) fn peer(&self, named: &str) -> Result<Peer, Problem> {
-        let peers = self.engine.store().peers().map_err(failed)?;
-        let means = |peer: &Peer| peer.name == named || peer.host.to_string() == named;
-        peers
-            .into_iter()
-            .find(means)
-            .ok_or_else(|| {
-                let cure = "virt-replica peer list; to pair with it: virt-replica peer invite there, then virt-replica peer join here";
-                Problem::not_found("peer", named, cure)
-            })
+        the_one_called(named, self.engine.store().peers().map_err(failed)?)
     }
 
     pub(crate) fn shown_peer(&self, peer: &Peer) -> dto::Peer {
@@ -84,10 +76,8 @@ impl Daemon {
         &self,
         request: &dto::EnableRequest,
     ) -> Result<EnableRequest, Problem> {
-        let named = request.vm.clone();
-        let vms = self.engine.hypervisor(|it| it.vms()).await.map_err(problem)?;
-        let vm = vms.into_iter().find(|vm| vm.name == named || vm.id.to_string() == named);
-        let vm = vm.ok_or_else(|| Problem::not_found("VM", &named, "virsh list --all"))?;
+        let vm = self.engine.vm_named(&request.vm).await.map_err(problem)?;
+        let vm = vm.ok_or_else(|| Problem::not_found("VM", &request.vm, "virsh list --all"))?;
         let disks = choose_disks(vm.disks.iter().map(|disk| disk.target.clone()), &request.disks)?;
         let mut settings = Settings {
             compression: request.compression.map_or(Compression::Adaptive, Into::into),
@@ -108,5 +98,50 @@ impl Daemon {
         let (initial_at, seeds) = (request.initial_at_ms.map(Timestamp), request.seeds.clone());
         let export = request.export.as_ref().map(Into::into);
         Ok(EnableRequest { vm: vm.id, peer, settings, initial_at, seeds, export })
+    }
+}
+
+/// The peer that is meant by a name or an id. Names are what the hosts call themselves, so two may have one: then only the id will do.
+fn the_one_called(named: &str, peers: Vec<Peer>) -> Result<Peer, Problem> {
+    let means = |peer: &Peer| peer.name == named || peer.host.to_string() == named;
+    let mut meant = peers.into_iter().filter(means);
+    match (meant.next(), meant.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(one), Some(other)) => {
+            let why =
+                format!("{named:?} is the name of {} and of {}; nothing was changed", one.host, other.host);
+            Err(Problem::new(Code::Invalid, "Two peers have this name", why)
+                .with_cure("name it by its id; to tell them apart for good, set host_name in virtreplicad.toml of one of them"))
+        }
+        (None, _) => {
+            let cure = "virt-replica peer list; to pair with it: virt-replica peer invite there, then virt-replica peer join here";
+            Err(Problem::not_found("peer", named, cure))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::HostId;
+
+    use super::*;
+
+    #[test]
+    fn of_two_peers_with_one_name_neither_is_meant_by_it() {
+        let peer = |number, name: &str| Peer {
+            host: HostId(uuid::Uuid::from_u128(number)),
+            name: name.to_owned(),
+            address: "192.0.2.1".to_owned(),
+            port: 1,
+            certificate_der: Vec::new(),
+            next_certificate_der: None,
+            paired_at: Timestamp(0),
+        };
+        let peers = || vec![peer(1, "one"), peer(2, "two"), peer(3, "two")];
+        let found = |named: &str| the_one_called(named, peers()).map(|peer| peer.host.0.as_u128());
+        assert_eq!(found("one"), Ok(1));
+        assert_eq!(found(&peer(3, "").host.to_string()), Ok(3));
+        assert_eq!(found("two").map_err(|problem| problem.code), Err(Code::Invalid));
+        assert_eq!(found("three").map_err(|problem| problem.code), Err(Code::NotFound));
     }
 }

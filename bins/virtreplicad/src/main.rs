@@ -148,7 +148,7 @@ async fn run(config: Config) -> Result<()> {
     tokio::spawn(mind_certificates(engine.clone()));
     let service = service::Daemon {
         changes: changes::Changes::of(&engine),
-        showing: Arc::default(),
+        showing: showing::Turns::default(),
         door: door.clone(),
         engine: engine.clone(),
         identity,

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use api::dto::{self, Answer, Done};
-use api::{Code, Problem, units};
+use api::{Code, Problem};
 use transport::Invite;
 
-use crate::problems::{failed, invalid, problem};
+use crate::problems::{failed, problem};
 use crate::service::Daemon;
 
 impl Daemon {
@@ -25,10 +25,6 @@ impl Daemon {
         request: dto::InviteRequest,
         dry_run: bool,
     ) -> Result<Answer<dto::Invitation>, Problem> {
-        if !(1..=dto::InviteRequest::VALID_SECONDS_MAX).contains(&request.valid_seconds) {
-            let most = units::interval(dto::InviteRequest::VALID_SECONDS_MAX);
-            return Err(invalid(format!("a token is valid for 1 s to {most}")));
-        }
         if dry_run {
             let line =
                 format!("A token will be made that lets one host pair within {} s.", request.valid_seconds);
@@ -62,8 +58,8 @@ impl Daemon {
             return Ok(Answer::Planned(dto::Plan::of([line])));
         }
         let now = engine::clock::now();
-        let joined =
-            transport::join(&request.token, &self.own, &self.identity, self.trust.as_ref(), now).await;
+        let (token, at) = (&request.token, request.address.as_deref());
+        let joined = transport::join(token, at, &self.own, &self.identity, self.trust.as_ref(), now).await;
         let record = joined.map_err(|error| Problem::new(Code::Refused, "Not paired", error.to_string()))?;
         let peer = self.peer(&record.host.to_string())?;
         Ok(Answer::Done(self.shown_peer(&peer)))
@@ -72,10 +68,9 @@ impl Daemon {
     pub(crate) async fn distrust(&self, peer: String, dry_run: bool) -> Result<Answer<Done>, Problem> {
         let peer = self.peer(&peer)?;
         if dry_run {
-            return Ok(Answer::Planned(dto::Plan::of([format!(
-                "{} will not be trusted any more.",
-                peer.name
-            )])));
+            let mut lines = vec![format!("{} will not be trusted any more.", peer.name)];
+            lines.extend(self.engine.plan_distrust(peer.host).map_err(problem)?);
+            return Ok(Answer::Planned(dto::Plan::of(lines)));
         }
         self.engine.store().remove_peer(peer.host).map_err(|error| {
             Problem::new(Code::Refused, "The peer is in use", error.to_string())

@@ -8,6 +8,7 @@ pub(crate) fn problem(refusal: Refusal) -> Problem {
     let (code, title) = match refusal.code {
         engine::Code::Refused => (Code::Refused, "Refused"),
         engine::Code::NotFound => (Code::NotFound, "Not found"),
+        engine::Code::Stale => (Code::Stale, "State changed"),
         engine::Code::Busy => (Code::Busy, "Another operation is under way"),
         engine::Code::Unavailable => (Code::Failed, "The other side does not answer"),
         engine::Code::InDoubt => (Code::NeedsOperator, "In doubt"),

@@ -12,6 +12,7 @@ use transport::{Identity, Introduction, TrustStore};
 use wire::message::ViewOf;
 
 use crate::changes::Changes;
+use crate::showing::Turns;
 
 /// The daemon as whoever speaks to its API sees it. A cheap handle.
 #[derive(Clone)]
@@ -25,8 +26,7 @@ pub(crate) struct Daemon {
     pub(crate) changes: Changes,
     /// Of the console; none: it is turned off.
     pub(crate) door: Option<Arc<Door>>,
-    /// Held while a peer is shown something.
-    pub(crate) showing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) showing: Turns,
 }
 
 impl Service for Daemon {
@@ -35,7 +35,7 @@ impl Service for Daemon {
     }
 
     fn host_check(&self) -> Reply<'_, Vec<dto::Check>> {
-        Box::pin(async move { Ok(self.engine.check_host().iter().map(Into::into).collect()) })
+        Box::pin(async move { Ok(self.engine.check_host().await.iter().map(Into::into).collect()) })
     }
 
     fn peers(&self) -> Reply<'_, Vec<dto::Peer>> {
@@ -66,8 +66,8 @@ impl Service for Daemon {
         Box::pin(self.start_word(vm))
     }
 
-    fn operations(&self, page: Page) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
-        Box::pin(async move { self.list_operations(&page, None) })
+    fn operations(&self, query: dto::OperationQuery) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
+        Box::pin(async move { self.list_operations(&query, None) })
     }
 
     fn operation(&self, id: String) -> Reply<'_, dto::OperationView> {
@@ -114,8 +114,12 @@ impl Service for Daemon {
         Box::pin(self.look_at(peer, ViewOf::Relationships, page))
     }
 
-    fn peer_operations(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
-        Box::pin(self.look_at(peer, ViewOf::Operations, page))
+    fn peer_operations(
+        &self,
+        peer: String,
+        query: dto::OperationQuery,
+    ) -> Reply<'_, Paged<Vec<dto::OperationView>>> {
+        Box::pin(self.look_at_operations(peer, query))
     }
 
     fn peer_events(&self, peer: String, query: dto::EventQuery) -> Reply<'_, Paged<Vec<dto::Event>>> {
@@ -217,7 +221,12 @@ impl Service for Daemon {
         Box::pin(self.move_raw_disks(vm, false, dry_run))
     }
 
-    fn import(&self, _: Caller, request: dto::ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>> {
+    fn import(
+        &self,
+        _: Caller,
+        request: dto::ImportRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::Importing>> {
         Box::pin(self.begin_import(request.directory, dry_run))
     }
 
@@ -227,12 +236,12 @@ impl Service for Daemon {
 
     fn remove(
         &self,
-        _: Caller,
+        who: Caller,
         vm: String,
         request: dto::RemoveRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<Done>> {
-        Box::pin(self.end(vm, request, dry_run))
+        Box::pin(self.end(who, vm, request, dry_run))
     }
 
     fn planned_failover(

@@ -4,6 +4,10 @@
 //! recognised and judged. What it answers is read with distrust: of known form, no more than asked for. Its silence is a problem,
 //! never an empty list.
 
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use api::dto::{self, LIMIT_MAX, Page, Paged};
 use api::{Code, Problem};
 use domain::{HostId, Role};
@@ -11,17 +15,31 @@ use engine::{Refusal, Views};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedMutexGuard;
 use wire::message::{View, ViewOf};
 
 use crate::lists::limit;
 use crate::problems::problem;
 use crate::service::Daemon;
 
+/// A peer is shown one thing at a time: whoever asks without end waits for itself, and for nobody else.
+#[derive(Clone, Default)]
+pub(crate) struct Turns(Arc<Mutex<HashMap<HostId, Turn>>>);
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+impl Turns {
+    /// When it is the peer's turn, until what is given is dropped.
+    async fn of(&self, peer: HostId) -> OwnedMutexGuard<()> {
+        let turn = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(peer).or_default().clone();
+        turn.lock_owned().await
+    }
+}
+
 impl Views for Daemon {
     fn view(&self, peer: HostId, asked: View) -> BoxFuture<'_, engine::Result<String>> {
         Box::pin(async move {
-            // One at a time: a peer that asks without end waits for itself.
-            let _alone = self.showing.lock().await;
+            let _turn = self.showing.of(peer).await;
             self.shown_to(peer, asked).await.map_err(refusal)
         })
     }
@@ -35,7 +53,10 @@ impl Daemon {
             ViewOf::Host => json(&Paged::whole(self.host_for(peer).await?)),
             ViewOf::Vms => json(&self.list_vms(&page, Some(peer)).await?),
             ViewOf::Relationships => json(&self.list_relationships(&page, Some(peer))?),
-            ViewOf::Operations => json(&self.list_operations(&page, Some(peer))?),
+            ViewOf::Operations => {
+                let query = dto::OperationQuery { vm, after: page.after, limit: page.limit };
+                json(&self.list_operations(&query, Some(peer))?)
+            }
             ViewOf::Events => {
                 let query = dto::EventQuery { vm, since, after: page.after, limit: page.limit };
                 json(&self.list_events(&query, Some(peer))?)
@@ -55,6 +76,16 @@ impl Daemon {
         let asked = View { of: ViewOf::Host, after: None, limit: 1, vm: None, since: None };
         let page: Paged<dto::HostView> = self.ask_to_show(&peer, asked).await?;
         Ok(page.shown)
+    }
+
+    pub(crate) async fn look_at_operations(
+        &self,
+        peer: String,
+        query: dto::OperationQuery,
+    ) -> Result<Paged<Vec<dto::OperationView>>, Problem> {
+        let limit = limit(&query.page(), dto::OperationQuery::LIMIT_DEFAULT)?;
+        let dto::OperationQuery { vm, after, .. } = query;
+        self.look_at_list(&peer, View { of: ViewOf::Operations, after, limit, vm, since: None }).await
     }
 
     pub(crate) async fn look_at_events(
@@ -82,14 +113,13 @@ impl Daemon {
         peer: &str,
         asked: View,
     ) -> Result<Paged<Vec<T>>, Problem> {
-        let limit = asked.limit;
+        let (limit, after) = (asked.limit, asked.after.clone());
         let shown: Paged<Vec<T>> = self.ask_to_show(peer, asked).await?;
-        if shown.shown.len() > limit as usize {
-            let why =
-                format!("{peer} answered with {} entries where {limit} were asked for", shown.shown.len());
-            return Err(Problem::new(Code::PeerSilent, "The peer's answer is not believed", why));
-        }
-        Ok(shown)
+        let Some(why) = unbelievable(limit, after, &shown) else { return Ok(shown) };
+        let why = format!("{peer} answered with {why}");
+        Err(Problem::new(Code::PeerSilent, "The peer's answer is not believed", why).with_cure(
+            "install the same version on both hosts; if it is that already, look who runs the other one",
+        ))
     }
 
     async fn ask_to_show<T: DeserializeOwned>(&self, named: &str, asked: View) -> Result<Paged<T>, Problem> {
@@ -108,6 +138,21 @@ impl Daemon {
             Problem::new(Code::PeerSilent, "The peer's answer is not understood", why)
                 .with_cure("install the same version on both hosts")
         })
+    }
+}
+
+/// What is wrong with a page of a peer, which could else make whoever reads to the end read for ever; none: nothing.
+fn unbelievable<T>(limit: u32, after: Option<String>, page: &Paged<Vec<T>>) -> Option<String> {
+    let count = page.shown.len();
+    match (count.cmp(&(limit as usize)), &page.next) {
+        (Ordering::Greater, _) => Some(format!("{count} entries where {limit} were asked for")),
+        (Ordering::Less, Some(_)) => {
+            Some("a page that is not full, and says that another follows".to_owned())
+        }
+        (Ordering::Equal, next @ Some(_)) if *next == after => {
+            Some("a page that says that it follows itself".to_owned())
+        }
+        _ => None,
     }
 }
 

@@ -26,7 +26,10 @@ pub(crate) fn summary(engine: &Engine, record: &Record) -> Result<dto::Relations
         Role::Replica => (peer, own),
     };
     let open = engine.store().open_operation(relationship.id).map_err(Refusal::failed)?;
+    let home = engine.home(record)?;
     Ok(dto::RelationshipSummary {
+        home_server: Some(host_name(engine, home.host)),
+        away_since_ms: home.away_since.map(domain::Timestamp::millis),
         id: relationship.id.to_string(),
         vm: relationship.vm_name.clone(),
         vm_uuid: relationship.vm.to_string(),
@@ -85,6 +88,7 @@ pub(crate) fn detail(
             ),
         }
     });
+    let carried = engine.carried_copy(record)?;
     let head = engine.store().points(relationship.id).map_err(Refusal::failed)?.pop();
     let disk = |(target, choice): &(domain::DiskTarget, DiskChoice)| dto::DiskView {
         target: target.to_string(),
@@ -100,6 +104,10 @@ pub(crate) fn detail(
         pending_bytes: None,
         next_due_at_ms: next_due,
         initial_copy,
+        carried: carried.map(|(directory, is_whole)| dto::CarriedCopy {
+            directory: directory.display().to_string(),
+            is_whole,
+        }),
         disks: settings.disks.iter().map(disk).collect(),
         compression: settings.compression.into(),
         rate_limit_bytes_per_second: settings.rate_limit_bytes_per_second,

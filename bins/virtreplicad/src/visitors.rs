@@ -12,6 +12,8 @@ use crate::door::without_port;
 use crate::problems::failed;
 use crate::service::Daemon;
 
+/// Who comes with a link that names nobody: whoever holds it, which is not root.
+const GUEST: &str = "root's guest";
 /// Longest name of a visitor, bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -38,7 +40,7 @@ impl Daemon {
             Problem::new(Code::Refused, "The console is not served", why)
                 .with_cure("see `console` in virtreplicad.toml, then: systemctl restart virtreplicad")
         })?;
-        let user = request.user.unwrap_or_else(|| "root".to_owned());
+        let user = request.user.unwrap_or_else(|| GUEST.to_owned());
         if user.is_empty() || user.len() > NAME_BYTES_MAX || user.chars().any(char::is_control) {
             let why =
                 format!("{user:?} is empty, longer than {NAME_BYTES_MAX} bytes, or has control characters");

@@ -20,7 +20,7 @@ pub use client::Client;
 pub use domain::retention::{BadRetention, Retention};
 pub use domain::{shell_word, vm_argument};
 pub use problem::{Code, Problem};
-pub use router::{openapi, router, serve};
+pub use router::{BODY_BYTES_MAX, openapi, router, serve};
 pub use service::{Asked, Reply, Service};
 
 /// Where the daemon listens unless configured otherwise.

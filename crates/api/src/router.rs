@@ -5,9 +5,10 @@ mod answer;
 mod live;
 mod request;
 mod rows;
+mod schema;
 mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::extract::connect_info::Connected;
@@ -18,6 +19,7 @@ use tokio::net::UnixListener;
 use crate::caller::Caller;
 use crate::service::Service;
 use answer::{no_such_method, no_such_path};
+pub use request::BODY_BYTES_MAX;
 pub(crate) use request::{DryRun, Nothing};
 pub(crate) use table::Row;
 
@@ -33,8 +35,9 @@ pub fn router(service: Arc<dyn Service>) -> Router {
 
 /// The OpenAPI document of this version: what `/api/v1/openapi.json` answers.
 #[must_use]
-pub fn openapi() -> Value {
-    rows::table().document.finish()
+pub fn openapi() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| rows::table().document.finish());
+    &DOCUMENT
 }
 
 /// Serves the API on `listener` until the future is dropped; the kernel's word on who asks reaches the service.

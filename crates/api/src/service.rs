@@ -12,10 +12,10 @@ use crate::caller::Caller;
 use crate::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
-    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
-    InviteRequest, JoinRequest, OperationView, Page, Paged, Peer, PlannedFailoverRequest, PointList,
-    PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
-    StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing, Invitation,
+    InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer, PlannedFailoverRequest,
+    PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest,
+    SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
 use crate::problem::Problem;
 
@@ -31,6 +31,8 @@ pub struct Asked {
     pub verb: &'static str,
     /// Of what; none: of this host.
     pub target: Option<String>,
+    /// With what: the fields of the request, without secrets; empty: nothing beyond the verb.
+    pub with: String,
 }
 
 /// The verbs. A `vm` is a name, a UUID or a relationship id; a `peer` is a name or an id.
@@ -56,7 +58,7 @@ pub trait Service: Send + Sync + 'static {
     /// What the start hook asks; answers within its two seconds.
     fn may_start(&self, vm: String) -> Reply<'_, StartWord>;
     /// `operation list`, the newest first.
-    fn operations(&self, page: Page) -> Reply<'_, Paged<Vec<OperationView>>>;
+    fn operations(&self, query: OperationQuery) -> Reply<'_, Paged<Vec<OperationView>>>;
     /// `operation show`; polled while one is under way, so it must be cheap.
     fn operation(&self, id: String) -> Reply<'_, OperationView>;
     /// `events`, the oldest first.
@@ -77,7 +79,7 @@ pub trait Service: Send + Sync + 'static {
     fn peer_host(&self, peer: String) -> Reply<'_, HostView>;
     fn peer_vms(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<VmView>>>;
     fn peer_relationships(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<RelationshipSummary>>>;
-    fn peer_operations(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<OperationView>>>;
+    fn peer_operations(&self, peer: String, query: OperationQuery) -> Reply<'_, Paged<Vec<OperationView>>>;
     fn peer_events(&self, peer: String, query: EventQuery) -> Reply<'_, Paged<Vec<Event>>>;
 
     // ── the audit ──
@@ -226,7 +228,7 @@ pub trait Service: Send + Sync + 'static {
     /// `resynchronize`
     fn resynchronize(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
     /// `import`: answers when it has begun; events tell how it ends.
-    fn import(&self, who: Caller, request: ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    fn import(&self, who: Caller, request: ImportRequest, dry_run: bool) -> Reply<'_, Answer<Importing>>;
     /// `verify`
     fn verify(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
     /// `wrap-raw-disks`, of any VM of this host that is off.

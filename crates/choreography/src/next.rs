@@ -80,6 +80,9 @@ fn alone(operation: &Operation, progress: &Progress) -> Next {
     if progress.cancelled.is_some() {
         return Next::End(Outcome::Undone);
     }
+    if progress.given_up.is_some() {
+        return Next::End(Outcome::GivenUp);
+    }
     match operation.procedure.steps().find(|step| !progress.is_settled(*step)) {
         Some(step) => not_asked_for(operation, step).map_or(Next::Do(step), |why| Next::Skip(step, why)),
         None => Next::End(Outcome::Completed),

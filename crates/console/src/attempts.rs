@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
+
+use crate::network::network;
 
 /// Tries before the first wait: a person who mistypes.
 const FREE_TRIES: u32 = 5;
@@ -86,17 +88,6 @@ fn name_hash(name: &str) -> NameHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, name.as_bytes()).as_ref());
     hash
-}
-
-/// Whoever has one address of IPv6 has its whole network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    }
 }
 
 struct Tries {
@@ -208,13 +199,6 @@ mod tests {
             let it = attempts.begin(address("192.0.2.1"), Some("alice"), now).expect("no wait");
             attempts.was_not_judged(it);
         }
-    }
-
-    #[test]
-    fn a_network_of_ipv6_is_one_address_and_a_mapped_address_is_the_mapped_one() {
-        assert_eq!(network(address("2001:db8::1")), network(address("2001:db8::ffff:1")));
-        assert_ne!(network(address("2001:db8::1")), network(address("2001:db8:0:1::1")));
-        assert_eq!(network(address("::ffff:192.0.2.1")), address("192.0.2.1"));
     }
 
     #[test]

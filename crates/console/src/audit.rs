@@ -31,6 +31,8 @@ pub enum Deed<'a> {
     SignedInByLink(Role),
     /// Was not let in, and why. The person was told less.
     Refused(&'a str),
+    /// A request that a page of another site made, or that no page of the console sent, and why it was taken for one.
+    Forged(&'a str),
     /// Went out.
     SignedOut,
     /// Was put out, and why.

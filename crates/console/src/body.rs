@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{Code, Problem};
+use api::{BODY_BYTES_MAX, Code, Problem};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -10,8 +10,6 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-/// Largest body, bytes; the API's own limit is the same.
-pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longest time until it is here.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 

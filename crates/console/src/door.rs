@@ -12,8 +12,10 @@ use crate::attempts::Attempts;
 use crate::audit::{Audit, Deed, Entry};
 use crate::certificate::Certificate;
 use crate::links::Links;
+use crate::looks::Looks;
 use crate::roles::Roles;
-use crate::sessions::{BoxError, Session, SessionStore, Sessions};
+use crate::sessions::{BoxError, IDLE_MAX, LIFE_MAX, Session, SessionStore, Sessions};
+use crate::turned_away::TurnedAway;
 
 /// Characters of a name that are recorded.
 const NAME_CHARS_MAX: usize = 64;
@@ -52,9 +54,11 @@ pub struct Door {
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
     pub(crate) attempts: Attempts,
+    pub(crate) looks: Looks,
     pub(crate) failure_takes: Duration,
     audit: Arc<dyn Audit>,
     clock: Clock,
+    turned_away: TurnedAway,
     /// Where the console is served, or why it is not.
     served: RwLock<Result<Served, String>>,
 }
@@ -81,19 +85,23 @@ impl Door {
     /// A door with the sessions that the store kept.
     pub fn open(options: DoorOptions) -> Result<Arc<Door>, BoxError> {
         let DoorOptions { host_name, roles, accounts, store, audit, clock, failure_takes } = options;
-        let sessions = Sessions::open(store, clock())?;
-        Ok(Arc::new(Door {
+        let sessions = Sessions::open(store)?;
+        let door = Arc::new(Door {
             host_name,
             roles,
             accounts,
             sessions,
             links: Links::default(),
             attempts: Attempts::default(),
+            looks: Looks::default(),
             failure_takes,
             audit,
             clock,
+            turned_away: TurnedAway::default(),
             served: RwLock::new(Err("it has not begun to listen".to_owned())),
-        }))
+        });
+        door.end_old_sessions();
+        Ok(door)
     }
 
     /// Where the console is served, or why it is not.
@@ -115,11 +123,13 @@ impl Door {
     /// Everybody who is signed in, the newest first.
     #[must_use]
     pub fn sessions(&self) -> Vec<Session> {
-        self.sessions.all(self.now())
+        self.end_old_sessions();
+        self.sessions.all()
     }
 
     /// Puts out a person, or everybody; gives how many sessions ended.
     pub fn end_sessions(&self, user: Option<&str>) -> usize {
+        self.end_old_sessions();
         let ended = self.sessions.end_those(|session| user.is_none_or(|user| session.user == user));
         for session in &ended {
             self.record(&session.user, session.from, Deed::PutOut("root ended the session"));
@@ -130,6 +140,31 @@ impl Door {
     /// Ends the streams of events, so that the daemon can stop; their pages open new ones when it is back.
     pub fn end_streams(&self) {
         self.sessions.stop_waiting();
+    }
+
+    /// Sessions whose time is over end, and that is recorded. Whoever asks with one is refused without this, too.
+    pub(crate) fn end_old_sessions(&self) {
+        let now = self.now();
+        for session in self.sessions.end_those(|session| session.ends() <= now) {
+            let old = session.begun.plus(LIFE_MAX) <= session.used.plus(IDLE_MAX);
+            let why = if old {
+                "it had lasted as long as a session may"
+            } else {
+                "nothing was asked for half an hour"
+            };
+            self.record(&session.user, session.from, Deed::PutOut(why));
+        }
+    }
+
+    /// Somebody was turned away unseen: told to the journal each time, and recorded now and then.
+    /// Somebody was turned away unseen: each time that is told to the journal, and now and then recorded.
+    pub(crate) fn turn_away(&self, who: &str, from: IpAddr, deed: Deed<'_>) {
+        let (Deed::Refused(why) | Deed::Forged(why)) = deed else { return };
+        tracing::warn!(who, %from, "turned away from the console: {why}");
+        let Some(before) = self.turned_away.count(from, self.now()) else { return };
+        let why = if before == 0 { why.to_owned() } else { format!("{why}; and {before} times before") };
+        let deed = if matches!(deed, Deed::Forged(_)) { Deed::Forged(&why) } else { Deed::Refused(&why) };
+        self.record(who, from, deed);
     }
 
     pub(crate) fn now(&self) -> Timestamp {

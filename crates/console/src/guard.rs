@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use accounts::Verdict;
 use api::{Caller, Code, Person, Problem};
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
@@ -17,6 +16,7 @@ use crate::audit::Deed;
 use crate::cookie;
 use crate::door::Door;
 use crate::forged;
+use crate::looks::Word;
 use crate::sessions::{Session, Vouched};
 use crate::token::Token;
 
@@ -24,13 +24,20 @@ use crate::token::Token;
 const ROLE_TRUSTED: Duration = Duration::from_secs(5 * 60);
 /// While the directory of accounts does not answer, a role is believed for so long: its outage must not lock out who repairs it.
 const ROLE_TRUSTED_UNSEEN: Duration = Duration::from_secs(30 * 60);
+/// While a role is believed, a question about it is waited for so long from its beginning: accounts that are well answer at once.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// When it is not believed any more, so long: longer than one question may take.
+const PATIENCE_UNSEEN: Duration = Duration::from_secs(25);
 /// A stream of events is cut after this; the page opens the next one, and is looked at anew.
 const STREAM_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Who is signed in with this request, with the role of now.
 pub(crate) async fn who(door: &Door, headers: &HeaderMap) -> Result<(Token, Session), Problem> {
     let token = cookie::token(headers).ok_or_else(signed_out)?;
-    let session = door.sessions.find(&token.hash(), door.now()).ok_or_else(signed_out)?;
+    let session = door.sessions.find(&token.hash(), door.now()).ok_or_else(|| {
+        door.end_old_sessions();
+        signed_out()
+    })?;
     let session = current(door, session).await?;
     Ok((token, session))
 }
@@ -50,7 +57,8 @@ pub(crate) async fn check(
         let meant = forged::comes_from_here(request.headers())
             .and_then(|()| forged::carries_token(request.headers(), &token));
         if let Err(problem) = meant {
-            tracing::warn!(user = session.user, %from, path = request.uri().path(), "refused: {}", problem.detail);
+            let why = format!("{} of {}: {}", request.method(), request.uri().path(), problem.detail);
+            door.turn_away(&session.user, from, Deed::Forged(&why));
             return problem.into_response();
         }
     }
@@ -77,21 +85,13 @@ async fn current(door: &Door, session: Session) -> Result<Session, Problem> {
         }
         signed_out()
     };
-    match door.accounts.look_up(&session.user).await {
-        Ok(Verdict::Good(account)) => match door.roles.of(&account.groups) {
-            Some(role) => door.sessions.role_is(&session.hash, role, door.now()).ok_or_else(signed_out),
-            None => Err(put_out("the account is in no group with a role any more")),
-        },
-        Ok(Verdict::Refused(why)) => Err(put_out(&why)),
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(user = session.user, error, "the groups of who is signed in cannot be looked at");
-            if age < ROLE_TRUSTED_UNSEEN {
-                Ok(session)
-            } else {
-                Err(put_out("its groups could not be looked at"))
-            }
-        }
+    let believed = age < ROLE_TRUSTED_UNSEEN;
+    let patience = if believed { PATIENCE } else { PATIENCE_UNSEEN };
+    match door.looks.word((&door.accounts, &door.roles), &session.user, door.now(), patience).await {
+        Word::Role(role) => door.sessions.role_is(&session.hash, role, door.now()).ok_or_else(signed_out),
+        Word::Out(why) => Err(put_out(&why)),
+        Word::Unknown if believed => Ok(session),
+        Word::Unknown => Err(put_out("its groups could not be looked at")),
     }
 }
 

@@ -20,12 +20,15 @@ mod guard;
 mod headers;
 mod links;
 mod listener;
+mod looks;
+mod network;
 mod roles;
 mod routes;
 mod session;
 mod sessions;
 mod sign_in;
 mod token;
+mod turned_away;
 
 pub use audit::{Audit, Deed, Entry};
 pub use certificate::{Certificate, CertificateError, Source};

@@ -1,15 +1,14 @@
 //! The way to the console: takes connections, holds the limits, speaks TLS and HTTP/1.1.
 //!
 //! ```text
-//! accept ──► total limit ──► limit per address ──► TLS (deadline) ──► HTTP/1.1 (deadline for each head) ──► routes
+//! accept ──► total limit ──► limit per network ──► TLS (deadline) ──► HTTP/1.1 (deadline for each head) ──► routes
 //! ```
 //! A connection over a limit is closed without a word. What is *not* here: who may do what (`guard`, `api`).
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::{Place, Places};
 use rustix::net::sockopt;
 use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
@@ -32,11 +32,12 @@ use tower::ServiceExt;
 
 use crate::From;
 use crate::certificate::Certificate;
+use crate::network::network;
 
 /// Most connections at once.
 const CONNECTIONS_MAX: usize = 256;
-/// Most connections of one address: a browser opens six, and several may stand behind one router.
-const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+/// Most connections of one address, or of one network of IPv6: a browser opens six, and several may stand behind one router.
+const CONNECTIONS_PER_NETWORK_MAX: usize = 64;
 /// A handshake that takes longer is not serious.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for the head of the next request, which is also how long an idle connection lives.
@@ -83,7 +84,7 @@ pub enum BindError {
 struct Shared {
     acceptor: TlsAcceptor,
     routes: Router,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    by_network: Places<IpAddr>,
 }
 
 impl Listener {
@@ -100,7 +101,7 @@ impl Listener {
         let (stop, stopped) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let shared = Arc::new(Shared { acceptor, routes, by_address: Mutex::default() });
+        let shared = Arc::new(Shared { acceptor, routes, by_network: Places::default() });
         let accepting = tokio::spawn(accept_all(listener, shared, connections.clone(), stopped));
         Ok(Listener { address: local, stop, accepting, connections })
     }
@@ -160,12 +161,17 @@ async fn accept_all(
             tracing::warn!(%from, "connection to the console refused: {CONNECTIONS_MAX} are open");
             continue;
         };
-        let Some(place) = Place::take(&shared, from) else {
-            tracing::warn!(%from, "connection to the console refused: this address has too many open");
+        let Some(place) = place(&shared.by_network, from) else {
+            tracing::warn!(%from, "connection to the console refused: its network has too many open");
             continue;
         };
         tokio::spawn(serve(stream, from, shared.clone(), stopped.clone(), (permit, place)));
     }
+}
+
+/// One of the connections that whoever is there may have.
+fn place(by_network: &Places<IpAddr>, from: IpAddr) -> Option<Place<IpAddr>> {
+    by_network.take(network(from), CONNECTIONS_PER_NETWORK_MAX)
 }
 
 async fn serve(
@@ -173,7 +179,7 @@ async fn serve(
     from: IpAddr,
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
-    _place: (OwnedSemaphorePermit, Place),
+    _place: (OwnedSemaphorePermit, Place<IpAddr>),
 ) {
     let greeted = tokio::select! {
         greeted = timeout(HANDSHAKE_DEADLINE, greet(stream, &shared.acceptor)) => greeted,
@@ -249,32 +255,16 @@ async fn greet(
     Ok(None)
 }
 
-/// One of an address's connections.
-struct Place {
-    shared: Arc<Shared>,
-    address: IpAddr,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Place {
-    fn take(shared: &Arc<Shared>, address: IpAddr) -> Option<Place> {
-        let mut by_address = shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = by_address.entry(address).or_insert(0);
-        if *open >= CONNECTIONS_PER_ADDRESS_MAX {
-            return None;
-        }
-        *open += 1;
-        Some(Place { shared: shared.clone(), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut by_address = self.shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = by_address.get_mut(&self.address) {
-            *open -= 1;
-            if *open == 0 {
-                by_address.remove(&self.address);
-            }
-        }
+    #[test]
+    fn a_machine_with_a_network_of_addresses_has_no_more_connections_than_one_with_one() {
+        let places = Places::default();
+        let address = |network: u16, host: u16| IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, host]);
+        let taken: Vec<_> = (0..100).filter_map(|host| place(&places, address(1, host))).collect();
+        assert_eq!(taken.len(), CONNECTIONS_PER_NETWORK_MAX);
+        assert!(place(&places, address(2, 0)).is_some());
     }
 }

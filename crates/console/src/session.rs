@@ -68,7 +68,9 @@ pub(crate) async fn post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    forged::comes_from_here(&headers)?;
+    forged::comes_from_here(&headers).inspect_err(|problem| {
+        door.turn_away("unknown", from, Deed::Forged(&problem.detail));
+    })?;
     is_json(&headers)?;
     let request: SignIn =
         serde_json::from_slice(&body).map_err(|error| not_understood(&error.to_string()))?;
@@ -99,8 +101,13 @@ pub(crate) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let token = cookie::token(&headers).ok_or_else(signed_out)?;
-    forged::comes_from_here(&headers)?;
-    forged::carries_token(&headers, &token)?;
+    forged::comes_from_here(&headers).and_then(|()| forged::carries_token(&headers, &token)).inspect_err(
+        |problem| {
+            let session = door.sessions.find(&token.hash(), door.now());
+            let who = session.map_or_else(|| "unknown".to_owned(), |session| session.user);
+            door.turn_away(&who, from, Deed::Forged(&problem.detail));
+        },
+    )?;
     let session = door.sessions.end(&token.hash()).ok_or_else(signed_out)?;
     door.record(&session.user, from, Deed::SignedOut);
     let mut response = StatusCode::NO_CONTENT.into_response();

@@ -2,7 +2,7 @@
 //! of the daemon signs nobody out.
 //!
 //! A session ends when nothing was asked for half an hour, twelve hours after it began in any case, when its person signs out,
-//! loses the role, or root ends it. What is *not* here: who may begin one (`sign_in`), cookies (`guard`).
+//! loses the role, or root ends it. What is *not* here: who may begin one (`sign_in`), the record of it (`door`), cookies (`cookie`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -86,15 +86,13 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Those that the store kept, without those whose time is over.
-    pub(crate) fn open(store: Arc<dyn SessionStore>, now: Timestamp) -> Result<Sessions, BoxError> {
+    /// Those that the store kept.
+    pub(crate) fn open(store: Arc<dyn SessionStore>) -> Result<Sessions, BoxError> {
         let live = store.sessions()?.into_iter().map(|session| (session.hash, session)).collect();
-        let sessions = Sessions { store, live: Mutex::new(live), ended: watch::Sender::new(false) };
-        sessions.end_those(|session| session.ends() <= now);
-        Ok(sessions)
+        Ok(Sessions { store, live: Mutex::new(live), ended: watch::Sender::new(false) })
     }
 
-    /// Begins one; gives the token, which nobody but the browser keeps.
+    /// Begins one; gives the token, which nobody but the browser keeps, and the sessions that had to end for it.
     pub(crate) fn begin(
         &self,
         user: &str,
@@ -102,23 +100,21 @@ impl Sessions {
         vouched: Vouched,
         from: IpAddr,
         now: Timestamp,
-    ) -> Result<Token, BoxError> {
-        self.end_those(|session| session.ends() <= now);
-        self.make_room(|session| session.user == user, PER_PERSON_MAX);
-        self.make_room(|_| true, SESSIONS_MAX);
+    ) -> Result<(Token, Vec<Session>), BoxError> {
+        let mut ended = self.make_room(|session| session.user == user, PER_PERSON_MAX);
+        ended.extend(self.make_room(|_| true, SESSIONS_MAX));
         let token = Token::random().ok_or("the kernel gives no random numbers")?;
         let (user, hash) = (user.to_owned(), token.hash());
         let session = Session { hash, user, role, vouched, from, begun: now, used: now, role_seen: now };
         self.store.keep_session(&session)?;
         self.live().insert(hash, session);
-        Ok(token)
+        Ok((token, ended))
     }
 
     /// The session of a token, while it lasts; that it was asked for is noted.
     pub(crate) fn find(&self, hash: &TokenHash, now: Timestamp) -> Option<Session> {
         let session = self.live().get(hash).cloned()?;
         if session.ends() <= now {
-            self.end(hash);
             return None;
         }
         if now.since(session.used) < USE_WRITTEN {
@@ -169,9 +165,8 @@ impl Sessions {
         ended
     }
 
-    /// All that last, the newest first.
-    pub(crate) fn all(&self, now: Timestamp) -> Vec<Session> {
-        self.end_those(|session| session.ends() <= now);
+    /// All of them, the newest first.
+    pub(crate) fn all(&self) -> Vec<Session> {
         let mut all: Vec<Session> = self.live().values().cloned().collect();
         all.sort_by_key(|session| std::cmp::Reverse(session.begun));
         all
@@ -188,8 +183,8 @@ impl Sessions {
         self.ended.send_replace(true);
     }
 
-    /// Leaves room for one more among those that fit.
-    fn make_room(&self, fits: impl Fn(&Session) -> bool, most: usize) {
+    /// Leaves room for one more among those that fit; gives those that ended for it.
+    fn make_room(&self, fits: impl Fn(&Session) -> bool, most: usize) -> Vec<Session> {
         let mut uses: Vec<(Timestamp, TokenHash)> = {
             let live = self.live();
             live.values()
@@ -199,9 +194,7 @@ impl Sessions {
         };
         uses.sort_unstable();
         let surplus = (uses.len() + 1).saturating_sub(most);
-        for (_, hash) in &uses[..surplus] {
-            self.end(hash);
-        }
+        uses[..surplus].iter().filter_map(|(_, hash)| self.end(hash)).collect()
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<TokenHash, Session>> {
@@ -246,29 +239,33 @@ pub(crate) mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn begin(sessions: &Sessions, user: &str, now: Timestamp) -> TokenHash {
-        sessions.begin(user, Role::Viewer, Vouched::Account, HERE, now).expect("begun").hash()
+        sessions.begin(user, Role::Viewer, Vouched::Account, HERE, now).expect("begun").0.hash()
     }
 
     #[test]
     fn a_session_ends_when_it_is_idle_and_when_it_is_old_and_not_before() {
         let store = Arc::new(Kept::default());
-        let sessions = Sessions::open(store.clone(), NOW).expect("opened");
+        let sessions = Sessions::open(store.clone()).expect("opened");
         let idle = begin(&sessions, "idle", NOW);
         let busy = begin(&sessions, "busy", NOW);
         let mut now = NOW;
         while now.since(NOW) + 10 * MINUTE < LIFE_MAX {
             now = now.plus(10 * MINUTE);
             assert!(sessions.find(&busy, now).is_some(), "{:?}", now.since(NOW));
-            assert_eq!(now.since(NOW) >= IDLE_MAX, sessions.all(now).iter().all(|it| it.hash != idle));
+            let lasts = sessions.all().iter().any(|it| it.hash == idle && it.ends() > now);
+            assert_eq!(now.since(NOW) >= IDLE_MAX, !lasts);
         }
-        assert!(sessions.find(&busy, NOW.plus(LIFE_MAX)).is_none());
+        for hash in [&idle, &busy] {
+            assert!(sessions.find(hash, NOW.plus(LIFE_MAX)).is_none());
+        }
+        sessions.end_those(|session| session.ends() <= NOW.plus(LIFE_MAX));
         assert!(store.rows().is_empty(), "what has ended is not kept");
     }
 
     #[test]
     fn a_restart_signs_nobody_out_and_wakes_nobody_whose_time_is_over() {
         let store = Arc::new(Kept::default());
-        let sessions = Sessions::open(store.clone(), NOW).expect("opened");
+        let sessions = Sessions::open(store.clone()).expect("opened");
         let old = begin(&sessions, "old", NOW);
         let new = begin(&sessions, "new", NOW.plus(20 * MINUTE));
         sessions.role_is(&new, Role::Operator, NOW.plus(20 * MINUTE));
@@ -276,7 +273,7 @@ pub(crate) mod tests {
         sessions.end(&ended);
         drop(sessions);
         let later = NOW.plus(40 * MINUTE);
-        let sessions = Sessions::open(store, later).expect("opened");
+        let sessions = Sessions::open(store).expect("opened");
         assert!(sessions.find(&old, later).is_none());
         assert!(sessions.find(&ended, later).is_none());
         assert_eq!(sessions.find(&new, later).map(|session| session.role), Some(Role::Operator));
@@ -284,7 +281,7 @@ pub(crate) mod tests {
 
     #[test]
     fn one_session_more_than_a_person_may_have_ends_the_least_used_of_that_person_only() {
-        let sessions = Sessions::open(Arc::new(Kept::default()), NOW).expect("opened");
+        let sessions = Sessions::open(Arc::new(Kept::default())).expect("opened");
         let other = begin(&sessions, "other", NOW);
         let mine: Vec<TokenHash> = (0..PER_PERSON_MAX).map(|_| begin(&sessions, "me", NOW)).collect();
         let later = NOW.plus(2 * MINUTE);
@@ -298,7 +295,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_the_end_of_a_session_is_told_of_this_one_only() {
-        let sessions = Arc::new(Sessions::open(Arc::new(Kept::default()), NOW).expect("opened"));
+        let sessions = Arc::new(Sessions::open(Arc::new(Kept::default())).expect("opened"));
         let (mine, other) = (begin(&sessions, "me", NOW), begin(&sessions, "other", NOW));
         let waiting = tokio::spawn({
             let sessions = sessions.clone();

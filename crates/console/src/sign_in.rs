@@ -15,6 +15,8 @@ use crate::door::Door;
 use crate::sessions::{BoxError, Vouched};
 use crate::token::Token;
 
+const TOO_MANY: &str = "not looked at: too many tries";
+
 /// Why a person does not come in.
 pub(crate) enum NotIn {
     /// The one answer.
@@ -81,7 +83,7 @@ pub(crate) async fn by_password(
 
 async fn judge(door: &Door, user: &str, password: &str, from: IpAddr) -> Result<Token, NotIn> {
     let attempt = door.attempts.begin(from, Some(user), Instant::now()).map_err(|wait| {
-        tracing::warn!(user, %from, "a sign-in to the console was not looked at: too many tries");
+        door.turn_away(user, from, Deed::Refused(TOO_MANY));
         NotIn::Wait(wait)
     })?;
     match door.accounts.sign_in(user, password, from).await {
@@ -98,12 +100,17 @@ async fn judge(door: &Door, user: &str, password: &str, from: IpAddr) -> Result<
         Ok(Verdict::Refused(why)) => Err(wrong(door, user, from, &why)),
         Err(AccountsError::Busy) => {
             door.attempts.was_not_judged(attempt);
-            tracing::warn!(user, %from, "a sign-in to the console was turned away: too many at once");
+            door.turn_away(user, from, Deed::Refused("not looked at: too many sign-ins at once"));
             Err(NotIn::Wait(door.failure_takes))
         }
         Err(error) => {
             door.attempts.was_not_judged(attempt);
             tracing::error!(user, %from, error = &error as &dyn std::error::Error, "a sign-in to the console cannot be judged");
+            door.turn_away(
+                user,
+                from,
+                Deed::Refused("not judged: the accounts of this host cannot be asked"),
+            );
             Err(NotIn::CannotJudge)
         }
     }
@@ -117,7 +124,10 @@ fn wrong(door: &Door, user: &str, from: IpAddr, why: &str) -> NotIn {
 /// With a one-time link. Guesses are hopeless, and counted with the others of the address.
 pub(crate) async fn by_link(door: &Door, token: &str, from: IpAddr) -> Result<Token, NotIn> {
     let begun = tokio::time::Instant::now();
-    let attempt = door.attempts.begin(from, None, Instant::now()).map_err(NotIn::Wait)?;
+    let attempt = door.attempts.begin(from, None, Instant::now()).map_err(|wait| {
+        door.turn_away("unknown", from, Deed::Refused(TOO_MANY));
+        NotIn::Wait(wait)
+    })?;
     let Some(link) = Token::parse(token).and_then(|token| door.links.take(&token, door.now())) else {
         door.record("unknown", from, Deed::Refused("the one-time link is unknown, used or expired"));
         tokio::time::sleep_until(begun + door.failure_takes).await;
@@ -130,8 +140,18 @@ pub(crate) async fn by_link(door: &Door, token: &str, from: IpAddr) -> Result<To
 }
 
 fn begin(door: &Door, user: &str, role: Role, vouched: Vouched, from: IpAddr) -> Result<Token, NotIn> {
-    door.sessions.begin(user, role, vouched, from, door.now()).map_err(|error: BoxError| {
+    door.end_old_sessions();
+    let begun = door.sessions.begin(user, role, vouched, from, door.now());
+    let (token, ended) = begun.map_err(|error: BoxError| {
         tracing::error!(error, user, "a session of the console cannot begin");
         NotIn::CannotJudge
-    })
+    })?;
+    for session in ended {
+        door.record(
+            &session.user,
+            session.from,
+            Deed::PutOut("there were too many sessions, and it was used least"),
+        );
+    }
+    Ok(token)
 }

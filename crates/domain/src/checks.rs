@@ -1,5 +1,8 @@
 //! Prerequisites by name. A check that fails says what was found and the command that cures it.
 
+/// The names of VMs that are nothing begin with this: the start guard refuses them, and so shows that it is asked.
+pub const GUARD_PROBE: &str = "vr-guard-probe-";
+
 /// The prerequisites, in the order in which they are shown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[allow(missing_docs)] // each variant is its own name; `words` says it to people

@@ -69,7 +69,8 @@ pub enum Phase {
         since: Timestamp,
         /// From which point; newer ones are kept until it is final.
         point: PointId,
-        /// What becomes of it by itself, and when; none: a person decides.
+        /// What becomes of it by itself, and when by the clock of then; none: a person decides. Who acts on it counts the time between, for
+        /// clocks are set.
         timer: Option<(Settlement, Timestamp)>,
     },
     /// Replica: receives deltas.

@@ -93,6 +93,11 @@ pub struct Thresholds {
     pub monitoring_interval: Duration,
 }
 
+impl Thresholds {
+    /// Of all times here: a VM that nobody hears of for longer is not replicated, and cycles are not remembered much longer.
+    pub const SECONDS_MAX: u64 = 7 * 24 * 3600;
+}
+
 impl Default for Thresholds {
     fn default() -> Self {
         Thresholds {
@@ -132,6 +137,8 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What is rarer than once a year is no schedule.
+    pub const EVERY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
     /// Drills that follow each other faster would hardly end before the next begins.
     pub const DRILL_EVERY_MIN: Duration = Duration::from_secs(30);
     /// The guest cannot write while it is frozen: not with every cycle.

@@ -14,6 +14,8 @@ pub enum Code {
     NotFound,
     /// Another operation is under way.
     Busy,
+    /// What it was decided upon has changed meanwhile; nothing was changed.
+    Stale,
     /// The other host or libvirt does not answer; trying again may help.
     Unavailable,
     /// The two hosts disagree, or must speak before anything may run; a person may have to decide.
@@ -115,6 +117,14 @@ impl From<layer::LayerError> for Refusal {
                 format!(
                     "on that host: mount the file system of {}; replication goes on by itself",
                     path.display()
+                ),
+            ),
+            LayerError::Manifest { path, .. } => (
+                Code::Failed,
+                format!(
+                    "on the host that has it: put {} back from a copy of the storage; without one: virt-replica remove VM, then \
+                     virt-replica enable VM on the primary server",
+                    domain::shell_word(&path.to_string_lossy())
                 ),
             ),
             _ => (Code::Failed, String::new()),

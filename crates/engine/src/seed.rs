@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::DiskTarget;
-use layer::{Gate, ReplicaDirectory};
+use layer::{Gate, Owner, ReplicaDirectory};
 use store::Record;
 use wire::message::Requirements;
 
@@ -73,9 +73,7 @@ pub(crate) fn want(directory: &ReplicaDirectory, seeds: &[Seed]) -> Result<()> {
     }
     let wanted: Vec<(&str, &PathBuf)> = seeds.iter().map(|(target, path)| (target.as_str(), path)).collect();
     let json = serde_json::to_vec(&wanted).map_err(Refusal::failed)?;
-    let path = directory.path().join(WANTED);
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, json).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
+    layer::replace_file(&directory.path().join(WANTED), &json).map_err(Refusal::failed)
 }
 
 /// Whether copies still have to be taken.
@@ -110,7 +108,7 @@ pub(crate) async fn mind(engine: &Engine, record: &Record) -> Result<()> {
         let target = DiskTarget::new(&target).map_err(Refusal::failed)?;
         let folder = directory.disk_folder(&target);
         if !folder.join(ReplicaDirectory::seed_name().as_str()).exists() {
-            take(engine, record, &folder, &file).await?;
+            take(engine, (&folder, &file), directory.owner(&target)).await?;
         }
     }
     forget(&directory)?;
@@ -123,11 +121,11 @@ pub(crate) async fn mind(engine: &Engine, record: &Record) -> Result<()> {
 }
 
 /// Copies what a file holds into a base of ours.
-async fn take(engine: &Engine, record: &Record, folder: &Path, file: &Path) -> Result<()> {
+async fn take(engine: &Engine, (folder, file): (&Path, &Path), owner: Owner) -> Result<()> {
     // It may have been exchanged since it was asked for.
     layer::inspect(file, Gate::Foreign).map_err(Refusal::failed)?;
-    let socket = format!("seed-{}.sock", record.relationship.id);
-    copy::copy(engine, file, None, (folder, &ReplicaDirectory::seed_name()), &socket).await.map(drop)
+    let socket = format!("seed-{}.sock", owner.relationship);
+    copy::copy(engine, file, None, (folder, &ReplicaDirectory::seed_name()), owner, &socket).await.map(drop)
 }
 
 #[cfg(test)]

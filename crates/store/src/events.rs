@@ -1,6 +1,6 @@
 //! Events of this host, the newest kept.
 
-use domain::Timestamp;
+use domain::{RelationshipId, Timestamp};
 use rusqlite::params;
 
 use crate::forms::to_json;
@@ -34,11 +34,23 @@ pub struct Event {
     pub text: String,
 }
 
+/// Which events are meant.
+#[derive(Clone, Copy, Debug)]
+pub enum EventsOf<'a> {
+    /// All, the host's own too.
+    All,
+    /// Those of a VM of this name, whichever it was.
+    Vm(&'a str),
+    /// Those of these relationships, since they began.
+    Relationships(&'a [RelationshipId]),
+}
+
 /// Events that are kept.
 const EVENTS_MAX: u64 = 20_000;
 
 impl Store {
-    /// Keeps an event; its sequence number is made here.
+    /// Keeps an event; its sequence number is made here, and it is one of the relationship that the VM has now. A name that two VMs
+    /// have tells of none.
     pub fn add_event(&self, event: &Event) -> Result<()> {
         let severity = match event.severity {
             EventSeverity::Info => "info",
@@ -47,7 +59,8 @@ impl Store {
         };
         self.write(|transaction| {
             let insert =
-                "INSERT INTO event (at_ms, number, severity, vm_name, text) VALUES (?1, ?2, ?3, ?4, ?5)";
+                "INSERT INTO event (at_ms, number, severity, vm_name, text, relationship) VALUES (?1, ?2, ?3, ?4, ?5,
+                 (SELECT CASE count(*) WHEN 1 THEN min(id) END FROM relationship WHERE vm_name = ?4))";
             let values = params![event.at.millis(), event.number, severity, event.vm_name, event.text];
             transaction.execute(insert, values)?;
             let forget = "DELETE FROM event WHERE sequence <= (SELECT max(sequence) FROM event) - ?1";
@@ -56,22 +69,24 @@ impl Store {
         })
     }
 
-    /// The newest `limit` events after `since` and before `before`, oldest first; of all VMs and the host, or of those named.
-    pub fn events(
-        &self,
-        vm_names: Option<&[&str]>,
-        (since, before): (u64, u64),
-        limit: u32,
-    ) -> Result<Vec<Event>> {
+    /// The newest `limit` events after `since` and before `before`, oldest first.
+    pub fn events(&self, of: EventsOf<'_>, (since, before): (u64, u64), limit: u32) -> Result<Vec<Event>> {
         let connection = self.connection();
         let query = "SELECT sequence, at_ms, number, severity, vm_name, text FROM event
                      WHERE sequence > ?1 AND sequence < ?2
-                       AND (?3 IS NULL OR vm_name IN (SELECT value FROM json_each(?3)))
-                     ORDER BY sequence DESC LIMIT ?4";
+                       AND (?3 IS NULL OR vm_name = ?3)
+                       AND (?4 IS NULL OR relationship IN (SELECT value FROM json_each(?4)))
+                     ORDER BY sequence DESC LIMIT ?5";
         let mut statement = connection.prepare(query)?;
-        let names = vm_names.map(to_json);
+        let (name, ids) = match of {
+            EventsOf::All => (None, None),
+            EventsOf::Vm(name) => (Some(name), None),
+            EventsOf::Relationships(ids) => {
+                (None, Some(to_json(&ids.iter().map(ToString::to_string).collect::<Vec<_>>())))
+            }
+        };
         let events =
-            statement.query_map(params![number(since), number(before), names, limit], |columns| {
+            statement.query_map(params![number(since), number(before), name, ids, limit], |columns| {
                 Ok(Event {
                     sequence: columns.get(0)?,
                     at: Timestamp(columns.get(1)?),

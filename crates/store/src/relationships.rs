@@ -14,6 +14,7 @@ use crate::boot::boot_id;
 use crate::error::{StoreError, row};
 use crate::forms::{notices_from_text, notices_to_text, phase_from_text, phase_to_text, to_json};
 use crate::operations::open_operation_id;
+use crate::stale_copies::free;
 use crate::{Result, Store};
 
 /// One side's whole record of a relationship.
@@ -44,6 +45,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the VM was protected first on this host. A host that was the replica server first has had a directory ever since.
+    #[must_use]
+    pub fn is_home(&self) -> bool {
+        self.home_definition.is_some() || self.directory.is_none()
+    }
+
     /// The record of a relationship that has just begun.
     #[must_use]
     pub fn new(relationship: Relationship) -> Record {
@@ -97,7 +104,7 @@ impl Store {
                 ],
             );
             inserted.map_err(StoreError::duplicate)?;
-            Ok(())
+            free(transaction, new.vm)
         })
     }
 

@@ -178,6 +178,19 @@ impl TransportError {
         }
     }
 
+    /// Nobody answered: whether the other host is there is not known. Whatever else went wrong came from somebody who is there, or
+    /// from here.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            TransportError::Unreachable { .. }
+                | TransportError::Deadline { .. }
+                | TransportError::Stalled { .. }
+                | TransportError::Broken { .. }
+        )
+    }
+
     /// Gives an error of the connection its meaning: TLS alerts say who distrusts whom.
     pub(crate) fn of_connection(peer: &str, error: BoxError) -> TransportError {
         use rustls::{AlertDescription as Alert, CertificateError as Cert, Error as Tls};
@@ -225,6 +238,12 @@ pub enum PairingError {
     /// The text is no token.
     #[error(transparent)]
     Malformed(#[from] TokenError),
+    /// Nothing can be at the place that was given.
+    #[error("{text:?} is no address: write HOST, HOST:PORT or [IPv6 address]:PORT")]
+    NoAddress {
+        /// What was given.
+        text: String,
+    },
     /// The inviting host never made this token.
     #[error(
         "the inviting host does not know this token: it was made elsewhere or its daemon was reset; make a new one there with `virt-replica peer invite`"

@@ -11,7 +11,7 @@
 //! lost, the same host may use the same token again.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -70,15 +70,22 @@ const NAME_CHARS_MAX: usize = 64;
 /// Longest wait for the answer to a join.
 const JOIN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Uses a token: connects to the inviting host, joins, and pins its certificate in `trust`.
+/// Uses a token: connects to the inviting host, joins, and pins its certificate in `trust`. It is sought at `at` (`host[:port]`)
+/// where that is given, and else at the token's addresses; whoever answers must show the token's fingerprint either way.
 pub async fn join(
     token: &str,
+    at: Option<&str>,
     own: &Introduction,
     identity: &std::sync::Arc<Identity>,
     trust: &dyn TrustStore,
     now: Timestamp,
 ) -> Result<PeerRecord, PairingError> {
-    let token = InviteToken::parse(token)?;
+    let mut token = InviteToken::parse(token)?;
+    if let Some(at) = at {
+        let (host, port) =
+            place(at, token.port).ok_or_else(|| PairingError::NoAddress { text: at.to_owned() })?;
+        (token.addresses, token.port) = (vec![host], port);
+    }
     if token.fingerprint == identity.fingerprint() {
         return Err(PairingError::OwnToken);
     }
@@ -119,6 +126,21 @@ fn claims_anothers_place(trust: &dyn TrustStore, peer: &PeerRecord) -> Result<bo
         !known.pins(&peer.certificate_der) && !expired
     });
     Ok(other_id || other_key)
+}
+
+/// Where a person says that a host is: a name or an address, of IPv6 with or without brackets; without a port at the token's.
+fn place(text: &str, port: u16) -> Option<(String, u16)> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some((address.to_string(), port));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (text, port),
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let one = !bare.contains(':') || (bare != host && bare.parse::<Ipv6Addr>().is_ok());
+    let fits = (1..=ADDRESS_BYTES_MAX).contains(&bare.len()) && port != 0;
+    (one && fits).then(|| (bare.to_owned(), port))
 }
 
 /// The first of the token's addresses that answers; an address where another host answers ends the search.

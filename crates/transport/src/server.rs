@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::Places;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -31,10 +32,8 @@ use crate::trust::{PeerRecord, TrustStore};
 use crate::version::VersionRange;
 
 mod body;
-mod places;
 mod routes;
 
-use places::Places;
 pub(crate) use routes::{
     CERTIFICATE_PATH, COMMAND_BYTES_MAX, COMMAND_PATH, DELTA_PATH, JOIN_PATH, NOT_PAIRED, store_failed,
 };
@@ -215,8 +214,8 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, _permit
     if let Some(peer) = peer.as_ref().filter(|peer| peer.is_next(&certificate)) {
         promote(&shared, peer);
     }
-    let limit = if peer.is_some() { CONNECTIONS_PER_PEER_MAX } else { CONNECTIONS_OF_STRANGERS_MAX };
-    let Some(_place) = shared.by_peer.take(peer.map(|peer| peer.host), limit) else {
+    let most = if peer.is_some() { CONNECTIONS_PER_PEER_MAX } else { CONNECTIONS_OF_STRANGERS_MAX };
+    let Some(_place) = shared.by_peer.take(peer.map(|peer| peer.host), most) else {
         return tracing::warn!(%from, "connection refused: this host has too many open");
     };
     let routes = Arc::new(Routes { shared: shared.clone(), certificate, from });

@@ -107,6 +107,30 @@ async fn another_host_at_the_tokens_address_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_host_is_sought_where_a_person_says_it_is_and_nobody_else_is_believed_there() {
+    let (first, second) = (Host::start("hvhost01").await, Host::start("hvhost02").await);
+    let middle = Host::start("middle").await;
+    // Behind a router that the host does not know of: where it says it is, nobody listens.
+    let addresses = ["127.0.0.1".to_owned()];
+    let token = transport::Invite::create(first.trust.as_ref(), &first.identity, &addresses, 1, SOON, now())
+        .expect("an invite")
+        .token;
+    assert!(matches!(second.join(&token).await, Err(PairingError::Transport(_))));
+    for nonsense in ["", ":1", "host:", "host:99999", "a:b:1", "host:0"] {
+        let refused = second.join_at(&token, Some(nonsense)).await;
+        assert!(matches!(refused, Err(PairingError::NoAddress { .. })), "{nonsense}");
+    }
+    let elsewhere = format!("127.0.0.1:{}", middle.own.port);
+    assert!(matches!(
+        second.join_at(&token, Some(&elsewhere)).await,
+        Err(PairingError::FingerprintMismatch { .. })
+    ));
+    let there = format!("127.0.0.1:{}", first.own.port);
+    let peer = second.join_at(&token, Some(&there)).await.expect("joins");
+    assert_eq!((peer.address.as_str(), peer.port), ("127.0.0.1", first.own.port));
+}
+
+#[tokio::test]
 async fn of_two_hosts_with_one_token_exactly_one_comes_in() {
     let first = Host::start("hvhost01").await;
     let (second, third) = (Host::start("hvhost02").await, Host::start("hvhost03").await);

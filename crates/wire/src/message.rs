@@ -208,7 +208,7 @@ pub struct View {
     pub after: Option<String>,
     /// Of a list: at most so many entries.
     pub limit: u32,
-    /// Of events: those of this VM, by its name, UUID or relationship.
+    /// Of events and operations: those of this VM, by its name, UUID or relationship.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
     /// Of events: those after this one.

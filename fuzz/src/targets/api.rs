@@ -53,6 +53,8 @@ pub(super) fn views() -> Vec<Vec<u8>> {
         format: "qcow2".into(),
         size_bytes: Some(9),
         allocated_bytes: None,
+        obstacle: Some("raw file".into()),
+        wraps: None,
     };
     let vm = dto::VmView {
         id: "i".into(),

@@ -19,11 +19,12 @@ pub fn audit(screen: &Screen, records: &[AuditRecord]) -> String {
             Cell::plain(record.role.map_or("–", Role::words)),
             Cell::plain(&record.verb),
             Cell::plain(record.target.as_deref().unwrap_or("this host")),
+            Cell::plain(&record.with),
             Cell::dressed(record.result.words(), |text| by_result(screen, record.result, text)),
             Cell::plain(&record.detail),
         ]
     });
-    table(screen, ["TIME", "WHO", "FROM", "AS", "WHAT", "OF", "RESULT", "WHY"], rows.collect())
+    table(screen, ["TIME", "WHO", "FROM", "AS", "WHAT", "OF", "WITH", "RESULT", "WHY"], rows.collect())
 }
 
 fn by_result(screen: &Screen, result: AuditResult, text: &str) -> String {

@@ -25,6 +25,8 @@ fn summary(vm: &str, health: Health) -> RelationshipSummary {
         health,
         primary_server: "hvhost01".into(),
         replica_server: "hvhost02".into(),
+        home_server: Some("hvhost01".into()),
+        away_since_ms: None,
         frequency_seconds: 300,
         last_synchronized_at_ms: Some(NOW - 42_000),
         paused: false,
@@ -52,6 +54,7 @@ fn detail(health: Health) -> RelationshipDetail {
         pending_bytes: Some(3 << 20),
         next_due_at_ms: Some(NOW + 258_000),
         initial_copy: None,
+        carried: None,
         disks: vec![
             DiskView { target: "vda".into(), replicated: true, size_bytes: Some(4 << 30) },
             DiskView { target: "vdb".into(), replicated: false, size_bytes: None },

@@ -23,6 +23,7 @@ use wire::delta::DeltaDisk;
 use wire::message::form::{EntryForm, OperationForm, OptionsForm, PointForm, SettingsForm};
 use wire::message::{Answer, Request, Requirements, Unfinished, View, ViewOf};
 
+use super::{Turns, unbelievable};
 use crate::changes::Changes;
 use crate::service::Daemon;
 
@@ -121,7 +122,7 @@ async fn world() -> World {
     let (friend, other) = (paired(FRIEND, "friend"), paired(OTHER, "other"));
     let daemon = Daemon {
         changes: Changes::of(&engine),
-        showing: Arc::default(),
+        showing: Turns::default(),
         door: None,
         engine: engine.clone(),
         identity,
@@ -310,5 +311,31 @@ async fn each_peer_is_shown_what_it_has_part_in() {
         assert_eq!([relationships.len(), operations.len(), events.len(), of_vm.len()], [count; 4]);
         assert_eq!((host.primaries, host.replicas), (0, count as u64));
         assert!(events.iter().all(|event| event.vm.as_ref() == Some(&vm)));
+    }
+}
+
+#[tokio::test]
+async fn a_peer_waits_for_itself_and_for_no_other() {
+    let turns = Turns::default();
+    let peer = |number| HostId(uuid::Uuid::from_u128(number));
+    let soon =
+        |number| tokio::time::timeout(std::time::Duration::from_millis(50), turns.of(peer(number)));
+    let held = soon(1).await.expect("nobody else asks");
+    assert!(soon(1).await.is_err() && soon(2).await.is_ok());
+    drop(held);
+    assert!(soon(1).await.is_ok());
+}
+
+#[test]
+fn a_peers_list_has_an_end() {
+    let page = |count: u8, next: Option<&str>| Paged {
+        shown: vec![(); count.into()],
+        next: next.map(str::to_owned),
+    };
+    for good in [page(0, None), page(1, None), page(2, None), page(2, Some("b"))] {
+        assert_eq!(unbelievable(2, Some("a".to_owned()), &good), None, "{good:?}");
+    }
+    for bad in [page(3, None), page(0, Some("b")), page(1, Some("b")), page(2, Some("a"))] {
+        assert!(unbelievable(2, Some("a".to_owned()), &bad).is_some(), "{bad:?}");
     }
 }

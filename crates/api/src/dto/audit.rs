@@ -52,6 +52,9 @@ pub struct AuditRecord {
     /// Of what: a VM, a peer, an operation, as it was named; none: of this host.
     #[serde(default)]
     pub target: Option<String>,
+    /// With what: the fields of the request, `force: true`, without secrets; empty: nothing beyond the verb.
+    #[serde(default)]
+    pub with: String,
     /// What came of it.
     pub result: AuditResult,
     /// Why it was refused or failed; empty otherwise.

@@ -11,7 +11,7 @@ use crate::caller::Role;
 pub struct ConsoleLinkRequest {
     /// What the visitor may do.
     pub role: Role,
-    /// The visitor's name in the audit; there need be no such account. None: root.
+    /// The visitor's name in the audit; there need be no such account. None: "root's guest".
     #[serde(default)]
     pub user: Option<String>,
 }

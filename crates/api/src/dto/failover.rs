@@ -3,20 +3,30 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::operation::PlannedFailoverRequest;
+
 /// Start a VM from a recovery point of its replica.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FailoverRequest {
-    /// From which point, by its id; none: the newest.
+    /// From which point, by its id or its number in the list; none: the newest.
     pub point: Option<String>,
     /// Also when the other host answers that the VM runs there.
     pub force: bool,
     /// It becomes final by itself after so many seconds.
+    #[schemars(range(min = 1, max = FailoverRequest::AFTER_SECONDS_MAX))]
     pub complete_after_seconds: Option<u64>,
     /// It is taken back by itself after so many seconds.
+    #[schemars(range(min = 1, max = FailoverRequest::AFTER_SECONDS_MAX))]
     pub roll_back_after_seconds: Option<u64>,
     /// It is taken back by itself when the guest agent has not answered after so many seconds.
+    #[schemars(range(min = 1, max = FailoverRequest::AFTER_SECONDS_MAX))]
     pub boots_within_seconds: Option<u64>,
+}
+
+impl FailoverRequest {
+    /// A month: until then somebody decides, and the points that a failover keeps take room.
+    pub const AFTER_SECONDS_MAX: u64 = 31 * 24 * 3600;
 }
 
 /// Take a failover back.
@@ -27,6 +37,7 @@ pub struct CancelFailoverRequest {
     #[serde(default)]
     pub turn_off: bool,
     /// How long the guest may take to shut down, seconds.
+    #[schemars(range(max = PlannedFailoverRequest::SHUTDOWN_TIMEOUT_SECONDS_MAX))]
     pub shutdown_timeout_seconds: u64,
 }
 

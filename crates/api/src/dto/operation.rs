@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::page::{LIMIT_MAX, Page};
+
 /// Hand a VM over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -12,12 +14,15 @@ pub struct PlannedFailoverRequest {
     /// Start the VM on the new primary.
     pub start: bool,
     /// How long the guest may take to shut down, seconds.
+    #[schemars(range(max = PlannedFailoverRequest::SHUTDOWN_TIMEOUT_SECONDS_MAX))]
     pub shutdown_timeout_seconds: u64,
 }
 
 impl PlannedFailoverRequest {
     /// Long enough for a database to flush, short enough for a maintenance window.
     pub const SHUTDOWN_TIMEOUT_SECONDS_DEFAULT: u64 = 300;
+    /// A day: whoever waits longer for a guest has forgotten it.
+    pub const SHUTDOWN_TIMEOUT_SECONDS_MAX: u64 = 24 * 3600;
 }
 
 impl Default for PlannedFailoverRequest {
@@ -27,6 +32,30 @@ impl Default for PlannedFailoverRequest {
             start: true,
             shutdown_timeout_seconds: Self::SHUTDOWN_TIMEOUT_SECONDS_DEFAULT,
         }
+    }
+}
+
+/// Which operations.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OperationQuery {
+    /// Only those of this VM (name, UUID or relationship id).
+    pub vm: Option<String>,
+    /// The page that follows the one whose `Link` says this; none: the first.
+    pub after: Option<String>,
+    /// At most so many; none: [`OperationQuery::LIMIT_DEFAULT`].
+    #[schemars(range(min = 1, max = LIMIT_MAX))]
+    pub limit: Option<u32>,
+}
+
+impl OperationQuery {
+    /// A few screens.
+    pub const LIMIT_DEFAULT: u32 = 100;
+
+    /// Which page of them.
+    #[must_use]
+    pub fn page(&self) -> Page {
+        Page { after: self.after.clone(), limit: self.limit }
     }
 }
 
@@ -55,6 +84,8 @@ pub enum OperationState {
     Completed,
     /// Everything was taken back; the VM is protected as before.
     Undone,
+    /// It took effect, its guest did not boot, and another operation takes it back.
+    GivenUp,
 }
 
 impl OperationState {
@@ -68,13 +99,14 @@ impl OperationState {
             OperationState::InDoubt => "in doubt",
             OperationState::Completed => "completed",
             OperationState::Undone => "undone",
+            OperationState::GivenUp => "given up",
         }
     }
 
     /// Whether nothing more will happen.
     #[must_use]
     pub fn is_ended(self) -> bool {
-        matches!(self, OperationState::Completed | OperationState::Undone)
+        matches!(self, OperationState::Completed | OperationState::Undone | OperationState::GivenUp)
     }
 }
 

@@ -49,20 +49,12 @@ impl<T> Paged<T> {
 }
 
 impl<T> Paged<Vec<T>> {
-    /// The page of a list that is whole in memory, in which `cursor` names each entry.
-    pub fn of(
-        all: impl IntoIterator<Item = T>,
-        after: Option<&str>,
-        limit: u32,
-        cursor: impl Fn(&T) -> String,
-    ) -> Self {
-        let mut all = all.into_iter();
-        if let Some(after) = after {
-            // A cursor that is gone ends the list: its reader begins anew.
-            all.by_ref().find(|entry| cursor(entry) == after);
-        }
-        let shown: Vec<T> = all.by_ref().take(limit as usize).collect();
-        let next = all.next().and_then(|_| shown.last().map(&cursor));
+    /// The page at the beginning of what is left of a list, in which `cursor` names each entry. What is left is whatever lies behind the
+    /// cursor in the list's order: an entry that is gone meanwhile ends no list.
+    pub fn of(left: impl IntoIterator<Item = T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
+        let mut left = left.into_iter();
+        let shown: Vec<T> = left.by_ref().take(limit as usize).collect();
+        let next = left.next().and_then(|_| shown.last().map(&cursor));
         Paged { shown, next }
     }
 }
@@ -77,7 +69,9 @@ mod tests {
         for limit in 1..12 {
             let (mut seen, mut after) = (Vec::new(), None);
             loop {
-                let page = Paged::of(all.clone(), after.as_deref(), limit, u32::to_string);
+                let behind = after.and_then(|after: String| after.parse::<u32>().ok());
+                let left = all.iter().copied().filter(|number| behind.is_none_or(|behind| *number > behind));
+                let page = Paged::of(left, limit, u32::to_string);
                 assert!(page.shown.len() <= limit as usize);
                 seen.extend(page.shown);
                 after = page.next;

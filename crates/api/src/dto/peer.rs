@@ -34,7 +34,8 @@ pub struct Invitation {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
-    /// What `peer invite` printed there.
+    /// What `peer invite` printed there. In no record.
+    #[schemars(extend("writeOnly" = true))]
     pub token: String,
     /// Where to reach that host (`host[:port]`), when not at the address in the token.
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! What an operator chooses for a relationship.
 
+use domain::{Frequency, Settings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,10 +35,13 @@ pub enum RateLimit {
     /// No limit.
     Unlimited,
     /// Bytes per second.
-    BytesPerSecond(u64),
+    BytesPerSecond(#[schemars(range(min = 1, max = RateLimit::BYTES_PER_SECOND_MAX))] u64),
 }
 
 impl RateLimit {
+    /// Eight petabytes a second: above it a float skips whole bytes, and no link is that fast.
+    pub const BYTES_PER_SECOND_MAX: u64 = 1 << 53;
+
     /// The limit as a number, none when there is no limit.
     #[must_use]
     pub fn bytes_per_second(self) -> Option<u64> {
@@ -55,7 +59,7 @@ pub enum Drills {
     /// It makes none.
     Never,
     /// One every so many seconds.
-    EverySeconds(u64),
+    EverySeconds(#[schemars(range(max = Settings::EVERY_MAX.as_secs()))] u64),
 }
 
 /// Application-consistent recovery points.
@@ -65,7 +69,7 @@ pub enum FreezeEvery {
     /// The guest is never frozen.
     Never,
     /// Once every so many seconds.
-    Seconds(u64),
+    Seconds(#[schemars(range(max = Settings::EVERY_MAX.as_secs()))] u64),
 }
 
 /// Which disks are copied.
@@ -99,12 +103,16 @@ pub struct Thresholds {
 #[serde(default, deny_unknown_fields)]
 pub struct ThresholdsChange {
     /// See [`Thresholds`].
+    #[schemars(range(max = 100))]
     pub missed_cycles_percent_max: Option<u8>,
     /// See [`Thresholds`].
+    #[schemars(range(min = 1, max = domain::Thresholds::SECONDS_MAX))]
     pub last_synchronized_age_max_seconds: Option<u64>,
     /// See [`Thresholds`].
+    #[schemars(range(min = 1, max = domain::Thresholds::SECONDS_MAX))]
     pub average_latency_max_seconds: Option<u64>,
     /// See [`Thresholds`].
+    #[schemars(range(min = 1, max = domain::Thresholds::SECONDS_MAX))]
     pub monitoring_interval_seconds: Option<u64>,
 }
 
@@ -129,18 +137,21 @@ pub struct EnableRequest {
     pub peer: String,
     /// Time between cycles, seconds; none: the default (300).
     #[serde(default)]
+    #[schemars(range(min = Frequency::MIN.as_secs(), max = Frequency::MAX.as_secs()))]
     pub frequency_seconds: Option<u64>,
     /// Which disks.
     #[serde(default)]
     pub disks: DiskSelection,
     /// When the first copy begins; none: now.
     #[serde(default)]
+    #[schemars(range(max = EnableRequest::INITIAL_AT_MS_MAX))]
     pub initial_at_ms: Option<u64>,
     /// None: adaptive.
     #[serde(default)]
     pub compression: Option<Compression>,
     /// None: only the host's limit.
     #[serde(default)]
+    #[schemars(range(min = 1, max = RateLimit::BYTES_PER_SECOND_MAX))]
     pub rate_limit_bytes_per_second: Option<u64>,
     /// Names of bridges and networks, as (here, there).
     #[serde(default)]
@@ -159,6 +170,11 @@ pub struct EnableRequest {
     pub export: Option<String>,
 }
 
+impl EnableRequest {
+    /// The end of the year 9999: nothing behind it can be shown.
+    pub const INITIAL_AT_MS_MAX: u64 = 253_402_300_799_999;
+}
+
 /// Take the first copies that were carried here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -172,6 +188,7 @@ pub struct ImportRequest {
 #[serde(default, deny_unknown_fields)]
 pub struct SettingsChange {
     /// Time between cycles, seconds.
+    #[schemars(range(min = Frequency::MIN.as_secs(), max = Frequency::MAX.as_secs()))]
     pub frequency_seconds: Option<u64>,
     /// Compression on the wire.
     pub compression: Option<Compression>,
@@ -205,6 +222,7 @@ pub struct ReverseRequest {
     /// The new replica server: the old primary.
     pub peer: Option<String>,
     /// Time between cycles, seconds.
+    #[schemars(range(min = Frequency::MIN.as_secs(), max = Frequency::MAX.as_secs()))]
     pub frequency_seconds: Option<u64>,
     /// Compression on the wire.
     pub compression: Option<Compression>,

@@ -7,18 +7,25 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TestFailoverRequest {
-    /// The recovery point's id; none: the newest.
+    /// The recovery point, by its id or its number in the list; none: the newest.
     pub point: Option<String>,
     /// A bridge or libvirt network of the replica server; none: one of its own, in which there is nobody else.
     pub network: Option<String>,
     /// A shell command that must succeed once the guest is up.
     pub probe: Option<String>,
     /// A TCP port of the guest that must answer once it is up.
+    #[schemars(range(min = 1))]
     pub probe_port: Option<u16>,
     /// How long booting and probing may take, seconds.
+    #[schemars(range(min = 1, max = TestFailoverRequest::BOOT_TIMEOUT_SECONDS_MAX))]
     pub boot_timeout_seconds: u64,
     /// Stays after its check, until it is stopped.
     pub keep: bool,
+}
+
+impl TestFailoverRequest {
+    /// A day: a guest that needs longer to boot will not.
+    pub const BOOT_TIMEOUT_SECONDS_MAX: u64 = 24 * 3600;
 }
 
 impl Default for TestFailoverRequest {

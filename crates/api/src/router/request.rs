@@ -13,12 +13,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::schema::Schema;
 use crate::caller::{Caller, Role};
 use crate::problem::{Code, Problem};
 use crate::service::Service;
 
 /// Largest request body, bytes: the longest one lists disks and networks of a VM.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// A query or a body in which nothing may stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
@@ -116,9 +117,14 @@ pub(crate) async fn body(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
 }
 
 /// What a body asks for. No body asks for what has no fields, or for the defaults of all of them.
-pub(crate) fn form<B: DeserializeOwned>(bytes: &Bytes) -> Result<B, Problem> {
+pub(crate) fn form<B: DeserializeOwned>(bytes: &Bytes, schema: &Schema) -> Result<B, Problem> {
     let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| not_understood(&error))
+    let form = serde_json::from_slice(bytes).map_err(|error| not_understood(&error))?;
+    match schema.broken_by(bytes) {
+        None => Ok(form),
+        Some(why) => Err(Problem::new(Code::Invalid, "Not accepted", why)
+            .with_cure("ask for a value within these limits; nothing was changed")),
+    }
 }
 
 fn not_understood(error: &dyn std::fmt::Display) -> Problem {

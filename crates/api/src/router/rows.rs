@@ -1,5 +1,6 @@
-//! All routes, by subject. A viewer may read everything but the audit and who is signed in; an operator changes the replication of VMs; an administrator
-//! changes the host and whom it trusts, ends relationships, and gives what reaches past a VM: force, paths and programs of the host.
+//! All routes, by subject. A viewer may read everything but the audit and who is signed in, and no more than read: the start hook's
+//! question is no viewer's. An operator changes the replication of VMs; an administrator changes the host and whom it trusts, ends
+//! relationships, and gives what reaches past a VM: force, paths and programs of the host.
 
 mod console;
 mod host;

@@ -14,9 +14,11 @@ use hyper::body::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::answer::{json, tagged, with_next};
 use super::request::{self, DryRun, Named, Seen};
+use super::schema::Schema;
 use crate::caller::{Caller, Role};
 use crate::dto::{Answer, AuditResult, Page, Paged};
 use crate::openapi::{Document, JSON, Operation};
@@ -24,6 +26,9 @@ use crate::problem::{Code, Problem};
 use crate::service::{Asked, Reply, Service};
 
 pub(crate) type Shared = Arc<dyn Service>;
+
+/// Changes of one route that are under way at once, whether or not somebody still waits for them; further ones wait.
+const UNDER_WAY_MAX: usize = 64;
 
 /// What a read is given.
 pub(crate) struct Read<P, Q> {
@@ -224,10 +229,13 @@ impl Table {
         F: for<'a> Fn(&'a dyn Service, Change<P, B>) -> Reply<'a, Answer<A>> + Copy + Send + Sync + 'static,
     {
         self.document.add("post", &row, Operation::change::<B, A>(more.1, of_relationship(&row)));
+        let schema = Arc::new(Schema::of::<B>());
+        let of_form = schema.clone();
         let changing: Changing = Arc::new(move |service, raw| {
+            let schema = of_form.clone();
             Box::pin(async move {
                 let Raw { who, path, body, seen, dry_run } = raw;
-                let (path, body): (P, B) = (P::named(path)?, request::form(&body)?);
+                let (path, body): (P, B) = (P::named(path)?, request::form(&body, &schema)?);
                 if more.0(&body) {
                     request::allow(&who, Role::Administrator, more.1)?;
                 }
@@ -235,7 +243,13 @@ impl Table {
                 json(&call(service, Change { who, path, body, dry_run }).await?)
             })
         });
-        self.router = self.router.route(row.path, post(changed_by(row, changing)));
+        self.router = self.router.route(
+            row.path,
+            post(changed_by(
+                row,
+                Arc::new(Form { changing, schema, places: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }),
+            )),
+        );
         self
     }
 }
@@ -250,14 +264,21 @@ fn accepts_csv(parts: &Parts) -> bool {
     accepted.is_some_and(|accept| accept.starts_with("text/csv"))
 }
 
+/// What one route does with what it is sent.
+struct Form {
+    changing: Changing,
+    schema: Arc<Schema>,
+    places: Arc<Semaphore>,
+}
+
 fn changed_by(
     row: Row,
-    changing: Changing,
+    form: Arc<Form>,
 ) -> impl Fn(State<Shared>, Request) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static {
     move |State(service), request| {
-        let changing = changing.clone();
+        let form = form.clone();
         Box::pin(async move {
-            match change(&service, &row, &changing, request).await {
+            match change(service, row, &form, request).await {
                 Ok(body) => (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], body).into_response(),
                 Err(problem) => problem.into_response(),
             }
@@ -265,14 +286,9 @@ fn changed_by(
     }
 }
 
-/// Carries a change out. That it was asked for is on disk before anything is done, and what came of it before anybody is told; a
-/// plan changes nothing and leaves no trace.
-async fn change(
-    service: &Shared,
-    row: &Row,
-    changing: &Changing,
-    request: Request,
-) -> Result<Vec<u8>, Problem> {
+/// Carries a change out, to its end also when its caller hangs up: two hosts are never left half agreed by a closed page. A plan
+/// changes nothing, leaves no trace, and ends with whoever asked.
+async fn change(service: Shared, row: Row, form: &Form, request: Request) -> Result<Vec<u8>, Problem> {
     let (mut parts, body) = request.into_parts();
     let who = request::caller(&parts)?;
     let DryRun { dry_run } = request::query(&parts)?;
@@ -280,23 +296,48 @@ async fn change(
     let body = request::body(&parts, body).await;
     let target =
         if path.is_empty() { body.as_ref().ok().and_then(|body| vm_of(body)) } else { Some(path.join(" ")) };
-    let asked = Asked { who: who.clone(), verb: row.name, target };
-    let record = if dry_run { None } else { Some(service.audit_asked(asked).await?) };
-    let answer = async {
-        request::allow(&who, row.role, row.name)?;
-        let tags = parts.headers.get(header::IF_MATCH).cloned();
-        let seen = Seen { tags, vm: path.first().filter(|_| of_relationship(row)).cloned() };
-        changing(service.as_ref(), Raw { who, path, body: body?, seen, dry_run }).await
+    let with = body.as_ref().map(|body| form.schema.recorded(body)).unwrap_or_default();
+    let asked = Asked { who: who.clone(), verb: row.name, target, with };
+    let seen = Seen {
+        tags: parts.headers.get(header::IF_MATCH).cloned(),
+        vm: path.first().filter(|_| of_relationship(&row)).cloned(),
     };
-    let answer = answer.await;
-    if let Some(record) = record {
-        let (result, detail) = match &answer {
-            Ok(_) => (AuditResult::Accepted, String::new()),
-            Err(problem) => (result_of(problem.code), problem.to_string()),
-        };
-        service.audit_ended(record, result, detail).await?;
+    let (of_change, changing) = (service.clone(), form.changing.clone());
+    let answer = async move {
+        request::allow(&who, row.role, row.name)?;
+        changing(of_change.as_ref(), Raw { who, path, body: body?, seen, dry_run }).await
+    };
+    if dry_run {
+        return answer.await;
     }
+    let place =
+        form.places.clone().acquire_owned().await.map_err(|_| not_carried_out(&"the daemon stops"))?;
+    let carried_out = tokio::spawn(async move {
+        let _place = place;
+        recorded(service.as_ref(), asked, answer).await
+    });
+    carried_out.await.unwrap_or_else(|error| Err(not_carried_out(&error)))
+}
+
+/// That it was asked for is on disk before anything is done, and what came of it before anybody is told.
+async fn recorded(
+    service: &dyn Service,
+    asked: Asked,
+    answer: impl Future<Output = Result<Vec<u8>, Problem>>,
+) -> Result<Vec<u8>, Problem> {
+    let record = service.audit_asked(asked).await?;
+    let answer = answer.await;
+    let (result, detail) = match &answer {
+        Ok(_) => (AuditResult::Accepted, String::new()),
+        Err(problem) => (result_of(problem.code), problem.to_string()),
+    };
+    service.audit_ended(record, result, detail).await?;
     answer
+}
+
+fn not_carried_out(error: &dyn std::fmt::Display) -> Problem {
+    Problem::new(Code::Failed, "The change broke off", format!("how far it came is not known: {error}"))
+        .with_cure("look what there is now, and why: journalctl -u virtreplicad")
 }
 
 fn result_of(code: Code) -> AuditResult {

@@ -1,12 +1,13 @@
 //! A service that writes down what reached it.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use api::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
     EndSessionsRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, ImportRequest,
-    Invitation, InviteRequest, JoinRequest, Mode, OperationView, Page, Paged, Peer, Plan,
+    Invitation, InviteRequest, JoinRequest, Mode, OperationQuery, OperationView, Page, Paged, Peer, Plan,
     PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
     ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
@@ -19,6 +20,8 @@ use futures_util::stream::BoxStream;
 pub struct Recorder {
     pub seen: Mutex<Vec<String>>,
     pub audit: Mutex<Vec<String>>,
+    /// How long `pause` takes.
+    pub pause_takes: Mutex<Duration>,
 }
 
 impl Recorder {
@@ -63,7 +66,8 @@ impl Service for Recorder {
         self.note(format!("relationships {page:?}"));
         let all = ["a", "b c", "d"].map(|vm| RelationshipSummary { vm: vm.into(), ..summary() });
         let limit = page.limit_or(2).expect("a limit that the client asks for");
-        let page = Paged::of(all, page.after.as_deref(), limit, |it| it.vm.clone());
+        let left = all.into_iter().filter(|it| page.after.as_ref().is_none_or(|after| it.vm > *after));
+        let page = Paged::of(left, limit, |it| it.vm.clone());
         Box::pin(async { Ok(page) })
     }
     fn revision(&self, _: String) -> Reply<'_, String> {
@@ -78,7 +82,7 @@ impl Service for Recorder {
     fn may_start(&self, vm: String) -> Reply<'_, StartWord> {
         self.refuse(format!("may_start {vm}"))
     }
-    fn operations(&self, _: Page) -> Reply<'_, Paged<Vec<OperationView>>> {
+    fn operations(&self, _: OperationQuery) -> Reply<'_, Paged<Vec<OperationView>>> {
         Box::pin(async { Ok(Paged::whole(vec![])) })
     }
     fn operation(&self, id: String) -> Reply<'_, OperationView> {
@@ -128,7 +132,7 @@ impl Service for Recorder {
     fn peer_relationships(&self, peer: String, _: Page) -> Reply<'_, Paged<Vec<RelationshipSummary>>> {
         self.refuse(format!("peer_relationships {peer}"))
     }
-    fn peer_operations(&self, peer: String, _: Page) -> Reply<'_, Paged<Vec<OperationView>>> {
+    fn peer_operations(&self, peer: String, _: OperationQuery) -> Reply<'_, Paged<Vec<OperationView>>> {
         self.refuse(format!("peer_operations {peer}"))
     }
     fn peer_events(&self, peer: String, _: EventQuery) -> Reply<'_, Paged<Vec<Event>>> {
@@ -136,7 +140,8 @@ impl Service for Recorder {
     }
     fn audit_asked(&self, asked: Asked) -> Reply<'_, u64> {
         let mut audit = self.audit.lock().expect("not poisoned");
-        audit.push(format!("{} {} {:?}", asked.who, asked.verb, asked.target));
+        let line = format!("{} {} {:?} {}", asked.who, asked.verb, asked.target, asked.with);
+        audit.push(line.trim_end().to_owned());
         let record = audit.len() as u64;
         Box::pin(async move { Ok(record) })
     }
@@ -174,7 +179,11 @@ impl Service for Recorder {
         self.refuse(format!("change {vm} {change:?} dry={dry}"))
     }
     fn pause(&self, who: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
-        self.done(format!("{who:?} pause {vm}"), dry)
+        let takes = *self.pause_takes.lock().expect("not poisoned");
+        Box::pin(async move {
+            tokio::time::sleep(takes).await;
+            self.done(format!("{who:?} pause {vm}"), dry).await
+        })
     }
     fn resume(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
         self.done(format!("resume {vm}"), dry)
@@ -304,6 +313,8 @@ pub fn summary() -> RelationshipSummary {
         health: Health::Normal,
         primary_server: "hvhost01".into(),
         replica_server: "hvhost02".into(),
+        home_server: Some("hvhost01".into()),
+        away_since_ms: None,
         frequency_seconds: 30,
         last_synchronized_at_ms: None,
         paused: false,

@@ -1,6 +1,7 @@
 //! The typed client and the router understand each other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::dto::{
     Answer, CancelFailoverRequest, CancelRequest, Compression, CreatePointRequest, DiskSelection,
@@ -45,6 +46,22 @@ async fn the_service_learns_who_asks_and_whether_it_is_meant() {
     let seen = recorder.seen.lock().expect("not poisoned").clone();
     assert!(seen[0].starts_with("Caller { who: Uid("), "{seen:?}");
     assert!(seen[0].ends_with("dry=false"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_change_runs_to_its_end_and_is_recorded_though_its_caller_hangs_up_and_a_plan_ends_with_its_caller()
+{
+    let (_folder, recorder, client) = serve().await;
+    *recorder.pause_takes.lock().expect("not poisoned") = Duration::from_millis(600);
+    for dry_run in [true, false] {
+        let hung_up = tokio::time::timeout(Duration::from_millis(200), client.pause("vm", dry_run)).await;
+        hung_up.expect_err("nobody waits so long");
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let seen = recorder.seen.lock().expect("not poisoned").clone();
+    assert!(seen.len() == 1 && seen[0].ends_with("dry=false"), "{seen:?}");
+    let audit = recorder.audit.lock().expect("not poisoned").clone();
+    assert!(audit.len() == 1 && audit[0].contains("accepted"), "{audit:?}");
 }
 
 #[tokio::test]

@@ -149,8 +149,15 @@ async fn every_change_is_audited_with_what_came_of_it_and_no_plan_is() {
         "{}",
         audit[2]
     );
-    assert_eq!(audit[3], "anna enable Some(\"v\") accepted ");
+    assert_eq!(audit[3], "anna enable Some(\"v\") peer: \"p\", vm: \"v\" accepted ");
     assert_eq!(audit.len(), 4);
+    host.ask(ADMINISTRATOR, "POST /relationships/vm/failover", &[], "").await;
+    host.ask(ADMINISTRATOR, "POST /relationships/vm/failover", &[], r#"{"force": true}"#).await;
+    host.ask(ADMINISTRATOR, "POST /peers/join", &[], r#"{"token": "vr1secret", "address": "h"}"#).await;
+    let audit = host.audit();
+    assert!(audit[4].starts_with("anna failover Some(\"vm\") refused"), "{}", audit[4]);
+    assert!(audit[5].starts_with("anna failover Some(\"vm\") force: true refused"), "{}", audit[5]);
+    assert!(audit[6].contains("address") && !audit[6].contains("secret"), "{}", audit[6]);
 }
 
 #[tokio::test]
@@ -161,6 +168,12 @@ async fn what_is_not_a_request_is_refused_with_a_cure_and_changes_nothing() {
         ("POST /relationships/vm/points", r#"{"tog": "x"}"#, "invalid"),
         ("POST /relationships/vm/points", "{", "invalid"),
         ("POST /relationships/vm/points", long.as_str(), "too-large"),
+        (
+            "POST /relationships/vm/test-failover",
+            r#"{"boot_timeout_seconds": 18446744073709551615}"#,
+            "invalid",
+        ),
+        ("POST /relationships/vm", r#"{"thresholds": {"missed_cycles_percent_max": 255}}"#, "invalid"),
         ("POST /relationships/vm/pause", r#"{"why": "x"}"#, "invalid"),
         ("POST /relationships/vm/pause?dry_runn=true", "", "invalid"),
         ("POST /relationships/vm/pause?dry_run=perhaps", "", "invalid"),

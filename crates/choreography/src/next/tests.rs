@@ -246,6 +246,20 @@ fn a_procedure_of_one_host_does_every_step_and_is_turned_round_only_before_it_to
 }
 
 #[test]
+fn what_does_not_stand_its_own_test_is_ended_where_it_is() {
+    let operation = Operation { procedure: Procedure::Failover, ..operation(Side::NewPrimary, false, true) };
+    let mut journal = Journal(Vec::new());
+    for step in [Step::Check, Step::TakeOver, Step::Start] {
+        journal.write(Mark::Done(step, String::new()));
+    }
+    journal.write(Mark::GivenUp("it does not boot".into()));
+    journal.write(Mark::Failed(Step::Confirm, "it does not boot".into()));
+    assert_eq!(next(&operation, &fold(&journal.0)), Next::End(Outcome::GivenUp), "no users are sent there");
+    journal.write(Mark::Ended(Outcome::GivenUp));
+    assert_eq!(next(&operation, &fold(&journal.0)), Next::Nothing);
+}
+
+#[test]
 fn a_merge_that_is_left_out_is_no_obstacle_and_nothing_else_can_be() {
     for procedure in Procedure::ALL {
         let operation = Operation { procedure, ..operation(Side::NewPrimary, false, true) };

@@ -1,6 +1,6 @@
 //! Who comes in, and how long a person stays.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::Role;
 use axum::http::{Method, StatusCode, header};
@@ -99,6 +99,32 @@ async fn a_directory_that_is_away_puts_nobody_out_for_a_while_and_everybody_in_t
     }
     world.later(Duration::from_secs(3 * 60));
     assert_eq!(browser.get(&world, "/session").await.problem(), "signed-out");
+}
+
+#[tokio::test]
+async fn accounts_that_hang_hold_nobody_up_who_is_signed_in() {
+    let world = World::new().await;
+    let browser = Browser::of_alice(&world).await;
+    world.accounts_hang();
+    world.later(Duration::from_secs(6 * 60));
+    let begun = Instant::now();
+    let asked = (0..6).map(|_| browser.get(&world, "/api/v1/thing"));
+    for answer in futures_util::future::join_all(asked).await {
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let again = Instant::now();
+    assert_eq!(browser.get(&world, "/api/v1/thing").await.status, StatusCode::OK);
+    assert!(again.elapsed() < Duration::from_secs(2), "the question that is under way is waited for once");
+}
+
+#[tokio::test]
+async fn a_page_that_asks_for_many_things_asks_about_its_person_once() {
+    let world = World::new().await;
+    let browser = Browser::of_alice(&world).await;
+    world.later(Duration::from_secs(6 * 60));
+    futures_util::future::join_all((0..6).map(|_| browser.get(&world, "/session"))).await;
+    assert_eq!(world.look_ups(), 1);
 }
 
 #[tokio::test]

@@ -59,6 +59,9 @@ async fn guessing_is_slowed_down_also_by_who_hangs_up_and_an_account_that_does_n
     let link = Browser::default().sign_in(&world, json!({"token": "x"})).await;
     assert_eq!(link.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(world.sessions(), 0);
+    let record = world.kept.record.lock().unwrap().clone();
+    let unseen: Vec<_> = record.iter().filter(|line| line.contains("not looked at")).collect();
+    assert_eq!(unseen, ["alice Refused(\"not looked at: too many tries\")"], "once a minute");
     tokio::time::sleep(Duration::from_secs(wait)).await;
     Browser::of_alice(&world).await;
 }
@@ -80,6 +83,8 @@ async fn a_session_that_was_idle_and_one_that_is_old_are_signed_out_and_change_n
     world.later(IDLE_MAX);
     let answer = browser.post(&world, "/api/v1/thing", "{}").await;
     assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::UNAUTHORIZED, "signed-out"));
+    let ended = world.kept.record.lock().unwrap().last().cloned();
+    assert_eq!(ended.as_deref(), Some("alice PutOut(\"nothing was asked for half an hour\")"));
     let busy = Browser::of_alice(&world).await;
     for _ in 0..LIFE_MAX.as_secs() / 1200 {
         world.later(Duration::from_secs(1199));
@@ -127,6 +132,12 @@ async fn a_request_that_another_sites_page_made_is_refused_though_it_has_cookie_
         }
     }
     assert_eq!((world.reached().len(), world.sessions()), (0, 1));
+    let record = world.kept.record.lock().unwrap().clone();
+    let forged: Vec<_> = record.iter().filter(|line| line.contains("Forged")).collect();
+    assert!(
+        forged.len() == 1 && forged[0].starts_with("alice Forged(\"POST of /api/v1/thing: "),
+        "{forged:?}"
+    );
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ pub const FAILURE_TAKES: Duration = Duration::from_millis(400);
 const ACCOUNTS: &str = r#"#!/bin/sh
 question=$(cat)
 here=${0%/*}
+[ -e "$here/slow" ] && exec sleep 30
+echo "$question" >> "$here/questions"
 case "$question" in
     '{"sign-in":{"name":"alice","password":"right"'*|'{"look-up":{"name":"alice"}}') cat "$here/alice" ;;
     '{"sign-in":{"name":"carol","password":"right"'*) echo '{"good":{"name":"carol","groups":["carol"]}}' ;;
@@ -148,6 +150,17 @@ impl World {
     pub fn alice_is_in(&self, groups: &[&str]) {
         let good = serde_json::json!({"good": {"name": "alice", "groups": groups}});
         std::fs::write(self.folder.path().join("alice"), good.to_string()).unwrap();
+    }
+
+    /// From now on nobody who asks about accounts gets an answer.
+    pub fn accounts_hang(&self) {
+        std::fs::write(self.folder.path().join("slow"), "").unwrap();
+    }
+
+    /// How often it was asked whether an account is still good.
+    pub fn look_ups(&self) -> usize {
+        let questions = std::fs::read_to_string(self.folder.path().join("questions")).unwrap();
+        questions.lines().filter(|line| line.contains("look-up")).count()
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use super::{Finding, TestView, network};
 use crate::{Engine, Refusal, Result, clock, replica};
 
+/// Longest time for booting and probing, whatever a row says that was written before anybody looked at it.
+const BOOT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long one question to the agent may take.
 const AGENT_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause between two tries of anything.
@@ -24,7 +26,7 @@ const SAID_MAX: usize = 400;
 
 /// All of it, in order; `watched`: this daemon has seen it start, and can tell how long it took. Errors are those of this host; what is wrong with the copy is a finding.
 pub(super) async fn check(engine: &Engine, test: &TestView, watched: bool) -> Result<Vec<Finding>> {
-    let deadline = Instant::now() + Duration::from_secs(test.facts.options.boot_timeout_s);
+    let deadline = Instant::now() + Duration::from_secs(test.facts.options.boot_timeout_s).min(BOOT_MAX);
     let (boot, boot_ms) = boot(engine, test, watched, deadline).await?;
     let agent = boot.ok;
     engine.know(test.id, |facts| facts.boot_ms = boot_ms)?;

@@ -19,13 +19,14 @@ fn asked(verb: &str) -> Audited {
         role: Some("operator".into()),
         verb: verb.into(),
         target: Some("x".repeat(100_000)),
+        with: "z".repeat(100_000),
         result: None,
         detail: String::new(),
     }
 }
 
 #[test]
-fn records_come_back_newest_first_and_are_bounded_in_number_and_length() {
+fn records_come_back_newest_first_and_are_bounded_in_length() {
     let dir = tempfile::tempdir().expect("a directory");
     let before = store(&dir);
     let first = before.audit(&asked("pause")).expect("kept");
@@ -38,18 +39,12 @@ fn records_come_back_newest_first_and_are_bounded_in_number_and_length() {
     assert_eq!(records.iter().map(|it| it.sequence).collect::<Vec<_>>(), [second, first]);
     assert_eq!((records[0].result, records[1].result), (None, Some(AuditResult::Refused)));
     assert_eq!((records[1].detail.len(), records[1].target.as_ref().map(String::len)), (500, Some(500)));
+    assert_eq!(records[1].with.len(), 500);
     assert_eq!(store.audited(second, 9).expect("a list"), records[1..], "the page behind");
-
-    // As if as many had come as are kept.
-    let sequence = "UPDATE sqlite_sequence SET seq = 50000 WHERE name = 'audit'";
-    store.write(|transaction| Ok(transaction.execute(sequence, [])?)).expect("a write");
-    let newest = store.audit(&asked("pause")).expect("kept");
-    let left: Vec<u64> = store.audited(u64::MAX, 9).expect("a list").iter().map(|it| it.sequence).collect();
-    assert_eq!(left, [newest, second], "the oldest went");
 }
 
 #[test]
-fn what_strangers_ask_and_do_not_get_makes_this_host_forget_nothing_else() {
+fn what_is_refused_makes_this_host_forget_nothing_that_was_made_nor_what_was_refused_of_another_verb() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(&dir);
     let ask = |verb, result| {
@@ -57,12 +52,37 @@ fn what_strangers_ask_and_do_not_get_makes_this_host_forget_nothing_else() {
         store.audit_result(record, result, "").expect("kept");
         record
     };
-    let first = [ask("pause", AuditResult::Refused), ask("sign-in", AuditResult::Accepted)];
-    let refused: Vec<u64> = (0..4).map(|_| ask("sign-in", AuditResult::Refused)).collect();
-    store.audit_forget_refused("sign-in", 2).expect("forgotten");
-    store.audit_forget_refused("sign-in", 2).expect("repeated");
-    let left: Vec<u64> = store.audited(u64::MAX, 9).expect("a list").iter().map(|it| it.sequence).collect();
-    assert_eq!(left, [refused[3], refused[2], first[1], first[0]]);
+    let made = [ask("pause", AuditResult::Accepted), ask("pause", AuditResult::Failed)];
+    let refused = ask("pause", AuditResult::Refused);
+    let strangers: Vec<u64> = (0..4).map(|_| ask("sign-in", AuditResult::Refused)).collect();
+    let under_way = store.audit(&asked("remove")).expect("kept");
+    let left = |kept, refused_kept| -> Vec<u64> {
+        store.write(|transaction| crate::audit::forget(transaction, kept, refused_kept)).expect("forgotten");
+        store.audited(u64::MAX, 9).expect("a list").iter().map(|it| it.sequence).collect()
+    };
+    assert_eq!(left(3, 2), [under_way, strangers[3], strangers[2], refused, made[1], made[0]]);
+    assert_eq!(left(1, 2), [under_way, strangers[3], strangers[2], refused]);
+}
+
+#[test]
+fn the_audit_does_not_grow_without_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    // As if a viewer had asked all night for what it may not, after one change that was made.
+    store
+        .write(|transaction| {
+            let many =
+                "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 60098)
+            INSERT INTO audit (at_ms, who, verb, result, detail)
+            SELECT 1, 'mallory', 'pause', CASE n WHEN 1 THEN 'accepted' ELSE 'refused' END, '' FROM number";
+            Ok(transaction.execute(many, [])?)
+        })
+        .expect("a write");
+    store.audit(&asked("resume")).expect("kept");
+    store.audit(&asked("resume")).expect("kept, and the old ones forgotten");
+    let records = store.audited(u64::MAX, 60_000).expect("a list");
+    assert_eq!(records.len(), 1 + 2_000 + 2);
+    assert_eq!(records.last().map(|it| (it.sequence, it.result)), Some((1, Some(AuditResult::Accepted))));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use domain::{
 };
 
 use super::{entry, id, operation, relationship, store};
-use crate::{ConsoleSession, Event, EventSeverity, InviteVerdict, Peer, Pending, StoreError};
+use crate::{ConsoleSession, Event, EventSeverity, EventsOf, InviteVerdict, Peer, Pending, StoreError};
 
 const ID: RelationshipId = RelationshipId(uuid::Uuid::from_u128(1));
 
@@ -261,16 +261,42 @@ fn cycles_and_events_come_back_and_go_when_they_are_old() {
         let (severity, vm_name) = (EventSeverity::Warning, vm.map(str::to_owned));
         store.add_event(&Event { sequence: 0, at, number, severity, vm_name, text }).expect("kept");
     }
-    let numbers = |vms: Option<&[&str]>, between, limit| -> Vec<u32> {
-        let events = store.events(vms, between, limit).expect("a list");
+    let numbers = |of, between, limit| -> Vec<u32> {
+        let events = store.events(of, between, limit).expect("a list");
         events.iter().map(|event| event.number).collect()
     };
-    assert_eq!(numbers(None, (0, u64::MAX), 2), [101, 102], "the newest, oldest first");
-    assert_eq!(numbers(None, (1, 9), 9), [101, 102]);
-    assert_eq!(numbers(Some(&["one"]), (0, 9), 9), [100]);
-    assert_eq!(numbers(Some(&["one", "two"]), (0, 9), 9), [100, 101]);
-    assert_eq!(numbers(None, (0, 3), 1), [101], "the page before");
-    assert_eq!(numbers(Some(&[]), (0, 9), 9), Vec::<u32>::new());
+    assert_eq!(numbers(EventsOf::All, (0, u64::MAX), 2), [101, 102], "the newest, oldest first");
+    assert_eq!(numbers(EventsOf::All, (1, 9), 9), [101, 102]);
+    assert_eq!(numbers(EventsOf::Vm("one"), (0, 9), 9), [100]);
+    assert_eq!(numbers(EventsOf::All, (0, 3), 1), [101], "the page before");
+    assert_eq!(numbers(EventsOf::Relationships(&[]), (0, 9), 9), Vec::<u32>::new());
+}
+
+#[test]
+fn a_relationship_has_the_events_since_it_began_and_not_those_of_an_older_vm_of_its_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    let happened = |number, vm: &str| {
+        let (at, text, vm_name) = (Timestamp(1), "it happened".to_owned(), Some(vm.to_owned()));
+        let event = Event { sequence: 0, at, number, severity: EventSeverity::Info, vm_name, text };
+        store.add_event(&event).expect("kept");
+    };
+    let of = |id| -> Vec<u32> {
+        let events = store.events(EventsOf::Relationships(&[id]), (0, 9), 9).expect("a list");
+        events.iter().map(|event| event.number).collect()
+    };
+    happened(100, "old");
+    let record = store.relationship(ID).expect("a read").expect("a record");
+    happened(101, &record.relationship.vm_name);
+    // The VM, or a peer that sends its definition, takes the name of one that was there before.
+    store.set_vm_name(ID, "old").expect("renamed");
+    happened(102, "old");
+    assert_eq!(of(ID), [101, 102]);
+    let other = RelationshipId(id(77));
+    let second = Relationship { id: other, vm: VmId(id(78)), vm_name: "old".into(), ..relationship() };
+    store.insert_relationship(&second, None).expect("inserted");
+    happened(103, "old");
+    assert_eq!((of(ID), of(other)), (vec![101, 102], vec![]), "of which of the two is not known");
 }
 
 #[test]

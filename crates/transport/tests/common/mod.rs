@@ -111,7 +111,15 @@ impl Host {
     }
 
     pub async fn join(&self, token: &str) -> Result<PeerRecord, transport::PairingError> {
-        join(token, &self.own, &self.identity, self.trust.as_ref(), now()).await
+        self.join_at(token, None).await
+    }
+
+    pub async fn join_at(
+        &self,
+        token: &str,
+        at: Option<&str>,
+    ) -> Result<PeerRecord, transport::PairingError> {
+        join(token, at, &self.own, &self.identity, self.trust.as_ref(), now()).await
     }
 
     pub fn client_of(&self, peer: &Host) -> PeerClient {

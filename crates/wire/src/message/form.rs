@@ -408,7 +408,7 @@ pub struct EntryForm {
     pub at_ms: u64,
     /// Who wrote it.
     pub host: Uuid,
-    /// `intent`, `done`, `skipped`, `failed`, `cancel`, `undone`, `completed`, `all-undone`.
+    /// `intent`, `done`, `skipped`, `failed`, `cancel`, `undone`, `completed`, `all-undone`, `given-up`, `all-given-up`.
     pub mark: String,
     /// The step's name, for marks of steps.
     pub step: Option<String>,
@@ -427,6 +427,8 @@ impl From<&Entry> for EntryForm {
             Mark::Undone(step) => ("undone", Some(step), ""),
             Mark::Ended(Outcome::Completed) => ("completed", None, ""),
             Mark::Ended(Outcome::Undone) => ("all-undone", None, ""),
+            Mark::GivenUp(text) => ("given-up", None, text.as_str()),
+            Mark::Ended(Outcome::GivenUp) => ("all-given-up", None, ""),
         };
         EntryForm {
             at_ms: entry.at.millis(),
@@ -455,6 +457,8 @@ impl TryFrom<EntryForm> for Entry {
             "undone" => Mark::Undone(step()?),
             "completed" => Mark::Ended(Outcome::Completed),
             "all-undone" => Mark::Ended(Outcome::Undone),
+            "given-up" => Mark::GivenUp(text),
+            "all-given-up" => Mark::Ended(Outcome::GivenUp),
             other => return Err(nonsense("mark", other)),
         };
         Ok(Entry { at: Timestamp(form.at_ms), host: HostId(form.host), mark })

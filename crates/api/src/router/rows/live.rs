@@ -21,6 +21,6 @@ pub(super) fn rows(mut table: Table) -> Table {
     table.document.add("get", &document, Operation::read::<Nothing, serde_json::Value>());
     table.get(changes, Arc::new(|service, _| Box::pin(live::changes(service)))).get(
         document,
-        Arc::new(|_, parts| Box::pin(async move { Ok(tagged(&parts, JSON, json(&openapi())?, None)) })),
+        Arc::new(|_, parts| Box::pin(async move { Ok(tagged(&parts, JSON, json(openapi())?, None)) })),
     )
 }

@@ -1,15 +1,19 @@
 //! Handovers and failovers, running and past.
 
 use super::{operator, viewer};
-use crate::dto::{CancelRequest, Page};
+use crate::dto::{CancelRequest, OperationQuery};
 use crate::router::request::Nothing;
 use crate::router::table::{Change, Read, Table};
 
 pub(super) fn rows(table: Table) -> Table {
     table
         .list(
-            viewer("/operations", "operations", "Operations with their steps, the newest first."),
-            |it, asked: Read<(), Page>| it.operations(asked.query),
+            viewer(
+                "/operations",
+                "operations",
+                "Operations with their steps, of all VMs or of one, the newest first.",
+            ),
+            |it, asked: Read<(), OperationQuery>| it.operations(asked.query),
         )
         .read(
             viewer(

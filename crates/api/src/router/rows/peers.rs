@@ -1,7 +1,7 @@
 //! Hosts that trust each other, and what a peer shows of itself.
 
 use super::{administrator, viewer};
-use crate::dto::{EventQuery, InviteRequest, JoinRequest, Page};
+use crate::dto::{EventQuery, InviteRequest, JoinRequest, OperationQuery, Page};
 use crate::router::request::Nothing;
 use crate::router::table::{Change, Read, Table};
 
@@ -33,7 +33,7 @@ pub(super) fn rows(table: Table) -> Table {
                 "peer-operations",
                 "Operations of those relationships, as the peer has them; the newest first.",
             ),
-            |it, asked: Read<String, Page>| it.peer_operations(asked.path, asked.query),
+            |it, asked: Read<String, OperationQuery>| it.peer_operations(asked.path, asked.query),
         )
         .list(
             viewer(

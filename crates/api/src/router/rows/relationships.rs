@@ -51,10 +51,11 @@ fn looks(table: Table) -> Table {
             |shown| Some(&shown.summary.revision),
         )
         .read(
-            viewer(
+            // Who asks is about to start the VM: a cycle that reads its files lets go of them.
+            administrator(
                 "/relationships/{vm}/may-start",
                 "may-start",
-                "May the VM start on this host? What libvirt's start hook asks.",
+                "May the VM start on this host? What libvirt's start hook asks; replication gives up what it reads of the VM then.",
             ),
             |it, asked: Read<String, Nothing>| it.may_start(asked.path),
         )

@@ -172,6 +172,8 @@ fn every_mark_survives_the_wire() {
         Mark::Undone(step),
         Mark::Ended(Outcome::Completed),
         Mark::Ended(Outcome::Undone),
+        Mark::GivenUp("no".into()),
+        Mark::Ended(Outcome::GivenUp),
     ];
     for mark in marks {
         let entry = Entry { at: Timestamp(5), host: HostId(Uuid::from_u128(9)), mark };
