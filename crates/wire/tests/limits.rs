@@ -234,6 +234,23 @@ fn the_digest_of_a_delta_tells_apart_whatever_differs() {
     assert_ne!(all[1].lineage(parent), all[2].lineage(parent));
 }
 
+/// Another version, or another program, must come to the same.
+#[test]
+fn the_digest_of_a_delta_is_made_as_the_format_says() {
+    let data = data_frame(3, 65_536, &Bytes::from_static(b"content"), false).0;
+    let zero = zero_frame(4, 0, 512).0;
+    let mut digest = DeltaDigest::default();
+    let mut expected = [0; 32];
+    for (frame, kind) in [(data, 0_u8), (zero, 1)] {
+        digest.take(&frame);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&expected).update(&frame.disk.to_le_bytes()).update(&[kind]);
+        hasher.update(&frame.offset.to_le_bytes()).update(&frame.length.to_le_bytes()).update(&frame.digest);
+        expected = *hasher.finalize().as_bytes();
+        assert_eq!(digest.0, expected);
+    }
+}
+
 #[test]
 fn a_trailer_arrives_as_it_was_sent() {
     let trailer = DeltaTrailer { digest: "d".into(), lineage: "l".into(), data_bytes: 3 };
