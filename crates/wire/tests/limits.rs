@@ -94,6 +94,7 @@ fn a_stream_that_does_not_begin_as_one_or_announces_too_much_is_refused_at_once(
         decoder.feed(&[preamble, &length.to_le_bytes()].concat());
         decoder.next()
     };
+    assert_eq!((FRAME_DATA_MAX, STREAM_HEADER_MAX), (1 << 20, 16 << 20), "as the format says");
     assert_eq!(begin(PREAMBLE, STREAM_HEADER_MAX), Ok(None), "the header may still come");
     assert!(begin(PREAMBLE, STREAM_HEADER_MAX + 1).is_err());
     assert!(begin(b"VRDELTA2", 4).is_err());
@@ -231,6 +232,23 @@ fn the_digest_of_a_delta_tells_apart_whatever_differs() {
     let (parent, other) = (domain::Lineage::ORIGIN, domain::Lineage([1; 32]));
     assert_ne!(all[1].lineage(parent), all[1].lineage(other));
     assert_ne!(all[1].lineage(parent), all[2].lineage(parent));
+}
+
+/// Another version, or another program, must come to the same.
+#[test]
+fn the_digest_of_a_delta_is_made_as_the_format_says() {
+    let data = data_frame(3, 65_536, &Bytes::from_static(b"content"), false).0;
+    let zero = zero_frame(4, 0, 512).0;
+    let mut digest = DeltaDigest::default();
+    let mut expected = [0; 32];
+    for (frame, kind) in [(data, 0_u8), (zero, 1)] {
+        digest.take(&frame);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&expected).update(&frame.disk.to_le_bytes()).update(&[kind]);
+        hasher.update(&frame.offset.to_le_bytes()).update(&frame.length.to_le_bytes()).update(&frame.digest);
+        expected = *hasher.finalize().as_bytes();
+        assert_eq!(digest.0, expected);
+    }
 }
 
 #[test]
