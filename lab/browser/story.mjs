@@ -2,24 +2,10 @@
 // consoles of both hosts, and a viewer.
 
 import { LIMIT, accessible, enter, lab, picture, signIn, tell, visit } from "./browser.mjs";
+import { VM, action, dialog, open, press, row, says } from "./pages.mjs";
 
 const [FIRST, SECOND] = ["hvhost01", "hvhost02"];
-const VM = "testVM01";
 let alice, otto, vera;
-
-const row = (page) => page.getByRole("row", { name: new RegExp(`^${VM}\\b`) });
-const action = (page, name) =>
-  page.getByRole("complementary", { name: "Actions" }).getByRole("button", { name, exact: true });
-const dialog = (page) => page.getByRole("dialog");
-const press = (page, name) => dialog(page).getByRole("button", { name, exact: true }).click();
-/** The VM's line in the list says all of this, sooner or later, without a reload. */
-const says = async (page, ...words) => {
-  for (const word of words) await row(page).getByText(word, { exact: true }).waitFor();
-};
-const open = async (page, host) => {
-  await page.getByRole("navigation").getByRole("link", { name: host }).click();
-  await row(page).click();
-};
 
 /** A step of the handover goes on now. */
 const runs = (page, step) => dialog(page).locator("[aria-current=step]", { hasText: step }).waitFor();
@@ -127,10 +113,18 @@ async function failOver(page, { reverse }) {
   ]) {
     if (!(await box(name).isChecked())) throw new Error(`${name} is not ticked by default`);
   }
-  if (!reverse) await box("Reverse the replication direction after failover").uncheck();
   await dialog(page)
     .getByText(/all \d+ met/)
     .waitFor();
+  if (!reverse) {
+    // The plan on the screen is that of before: nobody has seen yet what the button would do now.
+    const early = await box("Reverse the replication direction after failover").evaluate((ticked) => {
+      ticked.click();
+      return !ticked.closest("dialog").querySelector("footer button:last-child").disabled;
+    });
+    if (early) throw new Error("what is carried out was not shown");
+  }
+  await dialog(page).locator(".plan:not(.old)").waitFor();
   await dialog(page).getByText("Expected downtime").waitFor();
   await picture(page, "planned-failover");
   await accessible(page, "the window of a planned failover");
@@ -236,6 +230,9 @@ async function chapterSessionEnds() {
   await alice.getByText("Signed out").waitFor();
   // Another tab of the same browser learns it, and stays where it is.
   const address = otto.url();
+  // A window that is open then lies over nothing.
+  await action(otto, "Planned Failover…").click();
+  await dialog(otto).locator(".plan:not(.old)").waitFor();
   await lab("run", SECOND, "console", "end-sessions", "--user", "otto", "--yes");
   await otto.getByText("Your session has ended").waitFor({ timeout: LIMIT });
   await signIn(otto, "otto");

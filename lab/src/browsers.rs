@@ -14,7 +14,7 @@ use crate::lab::Lab;
 /// Port of the console on each host.
 const PORT: u16 = 8444;
 /// Everybody's password.
-const PASSWORD: &str = "right horse battery";
+pub const PASSWORD: &str = "right horse battery";
 /// One person for each role; they exist in the file tree of one host and nowhere else.
 const PEOPLE: &str = "
 for role in admin operator viewer; do groupadd virt-replica-$role; done

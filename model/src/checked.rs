@@ -11,6 +11,9 @@ const POWER: Budget = Budget { commands: 1, losses: 1, power_cuts: 1, writes: 1 
 const HASTE: Budget = Budget { commands: 2, losses: 1, power_cuts: 0, writes: 0 };
 /// A host that comes back after the other took over, with nothing lost on the way.
 const RETURN: Budget = Budget { commands: 2, losses: 0, power_cuts: 1, writes: 0 };
+/// Many hands, and nothing that fails; with one request that is lost. Large, and only searched for what is broken.
+const HANDS: Budget = Budget { commands: 4, losses: 0, power_cuts: 0, writes: 0 };
+const HANDS_AND_A_LOSS: Budget = Budget { commands: 3, losses: 1, power_cuts: 0, writes: 0 };
 /// The same behind a link that was cut.
 const DISASTER: Budget = Budget { commands: 2, losses: 1, power_cuts: 1, writes: 0 };
 
@@ -27,7 +30,7 @@ const BUDGETS: [(&str, Budget, usize); 4] = [
 const LONG: (&str, Budget, usize) = ("a host that returns behind a link that was cut", DISASTER, 5_204_085);
 
 /// Each sabotage with a budget that is enough to find it.
-const SABOTAGES: [(Sabotage, Budget); 10] = [
+const SABOTAGES: [(Sabotage, Budget); 12] = [
     (Sabotage::HookAllows, COMMANDS),
     (Sabotage::NoLock, COMMANDS),
     (Sabotage::EarlyAcknowledgement, COMMANDS),
@@ -38,6 +41,8 @@ const SABOTAGES: [(Sabotage, Budget); 10] = [
     (Sabotage::DemoteFirst, COMMANDS),
     (Sabotage::EndedIsOff, COMMANDS),
     (Sabotage::NothingStays, RETURN),
+    (Sabotage::StartUnasked, HANDS_AND_A_LOSS),
+    (Sabotage::RemoveUnlocks, HANDS),
 ];
 
 /// What a search came to.

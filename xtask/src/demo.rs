@@ -38,9 +38,10 @@ pub(crate) fn run(keep: bool) -> Result<()> {
     told
 }
 
-/// Where a person clicks through the story: each link opens a console once, as administrator.
+/// Where a person clicks through the story: each link opens a console once, as administrator; afterwards one signs in.
 fn consoles(lab: &Lab) -> Result<()> {
     lab.open_to_machine()?;
+    lab::let_people_in(lab)?;
     let program = lab::binaries()?.virt_replica;
     println!("\nThe consoles, for a browser on this machine (each link works once, within ten minutes):");
     for host in lab.hosts() {
@@ -48,11 +49,13 @@ fn consoles(lab: &Lab) -> Result<()> {
         let made = host.exec([program.as_os_str()].into_iter().chain(words))?;
         let made: serde_json::Value = serde_json::from_str(&made)?;
         let made = made.get("done").unwrap_or(&made);
-        let url = made["url"].as_str().context("a link")?;
-        println!("  {}: {url}", host.name());
+        let said = |name: &str| made[name].as_str().with_context(|| format!("{name} of a link"));
+        println!("  {}: {}", host.name(), said("url")?);
+        println!("    its certificate, of which the browser warns: SHA-256 {}", said("fingerprint")?);
     }
     println!(
-        "The browser warns about the certificate: its fingerprint is told by `virt-replica console link`."
+        "Or sign in there as alice (administrator), otto (operator) or vera (viewer), password: {}",
+        lab::PASSWORD
     );
     Ok(())
 }

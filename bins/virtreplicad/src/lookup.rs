@@ -76,10 +76,8 @@ impl Daemon {
         &self,
         request: &dto::EnableRequest,
     ) -> Result<EnableRequest, Problem> {
-        let named = request.vm.clone();
-        let vms = self.engine.hypervisor(|it| it.vms()).await.map_err(problem)?;
-        let vm = vms.into_iter().find(|vm| vm.name == named || vm.id.to_string() == named);
-        let vm = vm.ok_or_else(|| Problem::not_found("VM", &named, "virsh list --all"))?;
+        let vm = self.engine.vm_named(&request.vm).await.map_err(problem)?;
+        let vm = vm.ok_or_else(|| Problem::not_found("VM", &request.vm, "virsh list --all"))?;
         let disks = choose_disks(vm.disks.iter().map(|disk| disk.target.clone()), &request.disks)?;
         let mut settings = Settings {
             compression: request.compression.map_or(Compression::Adaptive, Into::into),

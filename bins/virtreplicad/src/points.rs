@@ -77,6 +77,18 @@ impl Daemon {
         })
     }
 
+    /// The point that a failover is to take: none for the newest.
+    pub(crate) async fn point_wanted(
+        &self,
+        record: &store::Record,
+        named: Option<&str>,
+    ) -> Result<Option<PointId>, Problem> {
+        match named {
+            None | Some("latest") => Ok(None),
+            Some(named) => self.point_named(record, named).await.map(Some),
+        }
+    }
+
     /// A point by its id, or by its number in the list.
     async fn point_named(&self, record: &store::Record, named: &str) -> Result<PointId, Problem> {
         if let Ok(id) = named.parse() {

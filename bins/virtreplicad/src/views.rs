@@ -88,6 +88,7 @@ pub(crate) fn detail(
             ),
         }
     });
+    let carried = engine.carried_copy(record)?;
     let head = engine.store().points(relationship.id).map_err(Refusal::failed)?.pop();
     let disk = |(target, choice): &(domain::DiskTarget, DiskChoice)| dto::DiskView {
         target: target.to_string(),
@@ -103,6 +104,10 @@ pub(crate) fn detail(
         pending_bytes: None,
         next_due_at_ms: next_due,
         initial_copy,
+        carried: carried.map(|(directory, is_whole)| dto::CarriedCopy {
+            directory: directory.display().to_string(),
+            is_whole,
+        }),
         disks: settings.disks.iter().map(disk).collect(),
         compression: settings.compression.into(),
         rate_limit_bytes_per_second: settings.rate_limit_bytes_per_second,

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use api::Problem;
 use api::dto::{self, Page, Paged};
 use domain::{DiskTarget, HostId, TestId, VmId};
-use hypervisor::{ImageSize, NicKind, VmFacts, VmState};
-use store::{Record, TestState};
+use hypervisor::{DiskFacts, ImageSize, NicKind, Obstacle, VmFacts, VmState};
+use store::{Record, TestState, WrappedDisk};
 
 use crate::lists::by_name;
 use crate::problems::{failed, problem};
@@ -16,6 +16,8 @@ use crate::service::Daemon;
 struct Owners {
     protected: HashMap<VmId, Record>,
     tests: HashMap<VmId, TestId>,
+    /// Raw disks behind wrappers; few hosts have any.
+    wrapped: Vec<WrappedDisk>,
 }
 
 impl Daemon {
@@ -25,39 +27,42 @@ impl Daemon {
         page: &Page,
         of: Option<HostId>,
     ) -> Result<Paged<Vec<dto::VmView>>, Problem> {
-        let owners = self.owners()?;
-        let mut vms = self.engine.hypervisor(|it| it.vms()).await.map_err(problem)?;
-        vms.retain(|vm| {
-            let peer = owners.protected.get(&vm.id).map(|record| record.relationship.peer);
+        let mut owners = self.owners()?;
+        if of.is_some() {
+            owners.wrapped.clear(); // paths of this host are nothing for a peer
+        }
+        let mut names = self.engine.hypervisor(|it| it.names()).await.map_err(problem)?;
+        names.retain(|(id, _)| {
+            let peer = owners.protected.get(id).map(|record| record.relationship.peer);
             of.is_none_or(|of| peer == Some(of))
         });
+        let named = |(id, name): &(VmId, String)| (name.clone(), id.to_string());
+        names.sort_by_key(named);
+        // Only those of the page are looked at.
+        let Paged { shown, next } = by_name(names, page, named)?;
+        let ids: Vec<VmId> = shown.into_iter().map(|(id, _)| id).collect();
+        let mut vms = self.engine.hypervisor(move |it| it.vms_among(&ids)).await.map_err(problem)?;
         vms.sort_by_key(|vm| (vm.name.clone(), vm.id.to_string()));
-        let page = by_name(vms, page, |vm| (vm.name.clone(), vm.id.to_string()))?;
-        Ok(page.map(|vms| vms.iter().map(|vm| view(vm, &owners, &HashMap::new())).collect()))
+        Ok(Paged { shown: vms.iter().map(|vm| view(vm, &owners, &HashMap::new())).collect(), next })
     }
 
     pub(crate) async fn one_vm(&self, named: String) -> Result<dto::VmView, Problem> {
-        let (wanted, owners) = (named.clone(), self.owners()?);
-        let found = self.engine.hypervisor(move |it| {
-            let vm = it.vms()?.into_iter().find(|vm| vm.name == wanted || vm.id.to_string() == wanted);
-            let sizes = vm
-                .iter()
-                .flat_map(|vm| &vm.disks)
-                .filter_map(|disk| Some((disk.target.clone(), it.image_size(&disk.source).ok()?)));
-            let sizes: HashMap<DiskTarget, ImageSize> = sizes.collect();
-            Ok(vm.map(|vm| (vm, sizes)))
+        let owners = self.owners()?;
+        let vm = self.engine.vm_named(&named).await.map_err(problem)?;
+        let vm = vm.ok_or_else(|| Problem::not_found("VM", &named, "virsh list --all"))?;
+        let disks = vm.disks.clone();
+        let sizes = self.engine.hypervisor(move |it| {
+            let size = |disk: &DiskFacts| Some((disk.target.clone(), it.image_size(&disk.source).ok()?));
+            Ok(disks.iter().filter_map(size).collect::<HashMap<DiskTarget, ImageSize>>())
         });
-        let (vm, sizes) = found
-            .await
-            .map_err(problem)?
-            .ok_or_else(|| Problem::not_found("VM", &named, "virsh list --all"))?;
-        Ok(view(&vm, &owners, &sizes))
+        Ok(view(&vm, &owners, &sizes.await.map_err(problem)?))
     }
 
     fn owners(&self) -> Result<Owners, Problem> {
         let records = self.engine.store().relationships().map_err(failed)?;
         let tests = self.engine.tests().map_err(problem)?;
         Ok(Owners {
+            wrapped: self.engine.store().wrappers().map_err(failed)?,
             protected: records.into_iter().map(|record| (record.relationship.vm, record)).collect(),
             tests: tests
                 .iter()
@@ -89,15 +94,25 @@ fn view(vm: &VmFacts, owners: &Owners, sizes: &HashMap<DiskTarget, ImageSize>) -
             .iter()
             .map(|disk| {
                 let size = sizes.get(&disk.target);
+                let wrapped = owners.wrapped.iter().find(|it| it.vm == vm.id && it.file == disk.source);
+                let mut obstacles = vm.obstacles.iter().filter_map(Obstacle::disk);
+                let obstacle = obstacles.find(|(target, _)| *target == disk.target.as_str());
                 dto::VmDisk {
                     target: disk.target.to_string(),
                     format: disk.format.clone(),
                     size_bytes: size.map(|size| size.virtual_bytes),
                     allocated_bytes: size.map(|size| size.allocated_bytes),
+                    obstacle: obstacle.map(|(_, kind)| kind.to_owned()),
+                    wraps: wrapped.map(|wrapped| wrapped.data.display().to_string()),
                 }
             })
             .collect(),
         networks: networks.map(|nic| nic.source.clone()).collect(),
-        obstacles: vm.obstacles.iter().map(engine::obstacle_words).collect(),
+        obstacles: vm
+            .obstacles
+            .iter()
+            .filter(|obstacle| obstacle.disk().is_none())
+            .map(engine::obstacle_words)
+            .collect(),
     }
 }

@@ -33,10 +33,10 @@ pub use operation::{
 };
 pub use page::{LIMIT_MAX, Page, Paged};
 pub use peer::{Invitation, InviteRequest, JoinRequest, Peer};
-pub use plan::{Answer, Check, Done, Plan};
+pub use plan::{Answer, Check, Done, Importing, Plan};
 pub use point::{ChainView, CreatePointRequest, PointList, PointMade, PointView, consistency};
 pub use relationship::{
-    ComparisonView, DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail,
+    CarriedCopy, ComparisonView, DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail,
     RelationshipSummary, StartWord, Statistics,
 };
 pub use settings::{

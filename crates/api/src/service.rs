@@ -12,7 +12,7 @@ use crate::caller::Caller;
 use crate::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
-    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
+    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing, Invitation,
     InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer, PlannedFailoverRequest,
     PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest,
     SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
@@ -228,7 +228,7 @@ pub trait Service: Send + Sync + 'static {
     /// `resynchronize`
     fn resynchronize(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
     /// `import`: answers when it has begun; events tell how it ends.
-    fn import(&self, who: Caller, request: ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    fn import(&self, who: Caller, request: ImportRequest, dry_run: bool) -> Reply<'_, Answer<Importing>>;
     /// `verify`
     fn verify(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
     /// `wrap-raw-disks`, of any VM of this host that is off.

@@ -8,8 +8,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 /// Nothing from elsewhere, nothing inline, no frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
+      frame-ancestors 'none'; base-uri 'none'";
 const NOTHING_OF_THE_DEVICE: &str = "camera=(), microphone=(), geolocation=(), usb=(), payment=()";
 
 const ALWAYS: [(HeaderName, &str); 7] = [

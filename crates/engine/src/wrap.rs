@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use domain::{DiskTarget, Notice, Role, VmId, vm_argument};
+use domain::{DiskTarget, Notice, Role, vm_argument};
 use hypervisor::{DiskWrapper, Obstacle, ShutoffReason, VmFacts, VmState};
 use layer::Wrapper;
 use store::WrappedDisk;
@@ -194,11 +194,7 @@ impl Engine {
     }
 
     async fn vm_that_is_off(&self, named: &str, verb: &str) -> Result<VmFacts> {
-        let name = named.to_owned();
-        let id: Option<VmId> = named.parse().ok();
-        let found = self
-            .hypervisor(move |it| Ok(it.vms()?.into_iter().find(|vm| vm.name == name || Some(vm.id) == id)));
-        let facts = found.await?.ok_or_else(|| {
+        let facts = self.vm_named(named).await?.ok_or_else(|| {
             Refusal::new(Code::NotFound, format!("there is no VM {named:?} on this host"), "virsh list --all")
         })?;
         match facts.state {

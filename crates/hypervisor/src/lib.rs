@@ -117,6 +117,19 @@ pub trait Hypervisor: Send + Sync {
     /// All VMs, running or not.
     fn vms(&self) -> Result<Vec<VmFacts>>;
 
+    /// Only their ids and names, cheaply however many there are.
+    fn names(&self) -> Result<Vec<(VmId, String)>> {
+        Ok(self.vms()?.into_iter().map(|vm| (vm.id, vm.name)).collect())
+    }
+
+    /// Those of these VMs that are defined, in no order, as a list shows them: why one is off, and whether it starts by itself, need
+    /// not be told.
+    fn vms_among(&self, ids: &[VmId]) -> Result<Vec<VmFacts>> {
+        let mut vms = self.vms()?;
+        vms.retain(|vm| ids.contains(&vm.id));
+        Ok(vms)
+    }
+
     /// One VM; none when it is not defined.
     fn vm(&self, id: VmId) -> Result<Option<VmFacts>>;
 
@@ -137,6 +150,10 @@ pub trait Hypervisor: Send + Sync {
 
     /// Forgets a VM: its definition and its checkpoints' metadata, never its disks or variable store.
     fn undefine(&self, id: VmId) -> Result<()>;
+
+    /// Whether this hypervisor asks the start guard before a VM starts, as tried with one that is nothing; none: that could not be
+    /// tried.
+    fn asks_guard(&self) -> Result<Option<bool>>;
 
     /// Opens a backup job. Fails with a transient error while another job is open.
     fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup>;
@@ -217,6 +234,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// How far the merge of a disk is: bytes done and in all; none: none is under way.
     fn merging(&self, id: VmId, disk: &DiskTarget) -> Result<Option<(u64, u64)>>;
+
+    /// Ends the merge of a disk before its end: the disk reads as before. It may go on for a while. None is under way: done.
+    fn end_merge(&self, id: VmId, disk: &DiskTarget) -> Result<()>;
 
     /// Turns a VM off as by pulling its plug, and forgets it with its variable store and TPM. Only for copies that were made to
     /// be thrown away. No such VM: done.

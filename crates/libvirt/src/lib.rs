@@ -9,6 +9,7 @@ mod connection;
 mod definition;
 mod error;
 mod events;
+mod guard;
 mod host;
 mod image;
 mod raw;
@@ -31,6 +32,7 @@ use virt::error::ErrorNumber;
 use connection::Connection;
 use error::{is, of_host, of_vm};
 use turns::Turns;
+use vm::if_there;
 
 /// The libvirt of this host.
 pub struct Libvirt {
@@ -61,22 +63,23 @@ impl Libvirt {
     }
 }
 
-/// None for a VM that vanished meanwhile.
-fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
-    match result {
-        Err(HypervisorError::NoSuchVm { .. }) => Ok(None),
-        other => other.map(Some),
-    }
-}
-
 impl Hypervisor for Libvirt {
     fn host_facts(&self) -> Result<HostFacts> {
         host::facts(&self.connection.get()?)
     }
 
     fn vms(&self) -> Result<Vec<VmFacts>> {
-        let all = self.connection.get()?.list_all_domains(0).map_err(|error| of_host("list", &error))?;
-        all.iter().filter_map(|found| if_there(vm::facts(found)).transpose()).collect()
+        let all = vm::all(&self.connection.get()?, 0)?;
+        all.iter().filter_map(|(_, found)| if_there(vm::facts(found)).transpose()).collect()
+    }
+
+    fn names(&self) -> Result<Vec<(VmId, String)>> {
+        let named = |(id, found): (VmId, Domain)| Ok((id, found.name().map_err(|it| of_vm("domname", id, &it))?));
+        vm::all(&self.connection.get()?, 0)?.into_iter().map(named).collect()
+    }
+
+    fn vms_among(&self, ids: &[VmId]) -> Result<Vec<VmFacts>> {
+        vm::outlines(&self.connection.get()?, &ids.iter().copied().collect())
     }
 
     fn vm(&self, id: VmId) -> Result<Option<VmFacts>> {
@@ -148,6 +151,10 @@ impl Hypervisor for Libvirt {
     fn set_autostart(&self, id: VmId, autostart: bool) -> Result<()> {
         let set = self.need(id)?.set_autostart(autostart);
         set.map(drop).map_err(|error| of_vm("autostart", id, &error))
+    }
+
+    fn asks_guard(&self) -> Result<Option<bool>> {
+        guard::is_asked(&self.connection.get()?)
     }
 
     fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup> {
@@ -259,6 +266,16 @@ impl Hypervisor for Libvirt {
     fn merging(&self, id: VmId, disk: &DiskTarget) -> Result<Option<(u64, u64)>> {
         let job = raw::block_job(&self.need(id)?, disk.as_str());
         job.map_err(|error| of_vm("blockjob", id, &error))
+    }
+
+    fn end_merge(&self, id: VmId, disk: &DiskTarget) -> Result<()> {
+        if self.merging(id, disk)?.is_none() {
+            return Ok(());
+        }
+        // It is not waited for: QEMU ends a job when the requests of it that are on their way have ended.
+        let flags = virt_sys::VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC;
+        let ended = raw::abort_block_job(&self.need(id)?, disk.as_str(), flags);
+        ended.map_err(|error| of_vm("blockjob --abort", id, &error))
     }
 
     fn wrap_disk(&self, definition: &str, wrapper: &DiskWrapper) -> Result<String> {

@@ -1,7 +1,10 @@
 //! What libvirt says about one VM.
 
+use std::collections::HashSet;
+
 use domain::VmId;
-use hypervisor::{Obstacle, Result, ShutoffReason, VmFacts, VmState};
+use hypervisor::{HypervisorError, Obstacle, Result, ShutoffReason, VmFacts, VmState};
+use virt::connect::Connect;
 use virt::domain::Domain;
 
 use crate::definition;
@@ -11,19 +14,59 @@ use crate::raw;
 /// All facts.
 pub(crate) fn facts(domain: &Domain) -> Result<VmFacts> {
     let id = VmId(domain.uuid().map_err(|error| of_host("domuuid", &error))?);
+    let persistent = domain.is_persistent().map_err(|error| of_vm("dumpxml", id, &error))?;
+    let mut facts = outline(domain, id, state(domain, id)?, persistent)?;
+    facts.autostart = domain.autostart().unwrap_or(false);
+    Ok(facts)
+}
+
+/// All facts but why it is off, unless `state` tells, and whether it starts by itself.
+fn outline(domain: &Domain, id: VmId, state: VmState, persistent: bool) -> Result<VmFacts> {
     let failed = |error: virt::error::Error| of_vm("dumpxml", id, &error);
     let inactive = virt_sys::VIR_DOMAIN_XML_INACTIVE | virt_sys::VIR_DOMAIN_XML_SECURE;
     let mut facts = definition::read(&domain.xml_desc(inactive).map_err(failed)?)?;
-    facts.state = state(domain, id)?;
-    facts.autostart = domain.autostart().unwrap_or(false);
+    facts.state = state;
     if facts.state.is_active() {
         // The definition may differ from what runs (an edit, an external snapshot); what is written to is what counts.
         facts.disks = definition::disks_of(&domain.xml_desc(0).map_err(failed)?)?;
     }
-    if !domain.is_persistent().map_err(failed)? {
+    if !persistent {
         facts.obstacles.push(Obstacle::NotPersistent);
     }
     Ok(facts)
+}
+
+/// VMs of the host by their ids, all of which libvirt tells in one answer.
+pub(crate) fn all(connect: &Connect, flags: u32) -> Result<Vec<(VmId, Domain)>> {
+    let failed = |error| of_host("list", &error);
+    let all = connect.list_all_domains(flags).map_err(failed)?;
+    all.into_iter().map(|found| Ok((VmId(found.uuid().map_err(failed)?), found))).collect()
+}
+
+/// Those of these VMs that are there, as a list shows them: asking libvirt four times about each of a thousand takes too long.
+pub(crate) fn outlines(connect: &Connect, wanted: &HashSet<VmId>) -> Result<Vec<VmFacts>> {
+    let ids = |flag| -> Result<HashSet<VmId>> { Ok(all(connect, flag)?.into_iter().map(|(id, _)| id).collect()) };
+    let off = ids(virt_sys::VIR_CONNECT_LIST_DOMAINS_SHUTOFF)?;
+    let running = ids(virt_sys::VIR_CONNECT_LIST_DOMAINS_RUNNING)?;
+    let transient = ids(virt_sys::VIR_CONNECT_LIST_DOMAINS_TRANSIENT)?;
+    let found = all(connect, 0)?.into_iter().filter(|(id, _)| wanted.contains(id));
+    let outlines = found.map(|(id, domain)| {
+        let state = match id {
+            id if off.contains(&id) => VmState::ShutOff(ShutoffReason::Unknown),
+            id if running.contains(&id) => VmState::Running,
+            id => state(&domain, id)?,
+        };
+        outline(&domain, id, state, !transient.contains(&id))
+    });
+    outlines.filter_map(|it| if_there(it).transpose()).collect()
+}
+
+/// None for a VM that vanished meanwhile.
+pub(crate) fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(HypervisorError::NoSuchVm { .. }) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Only the state.

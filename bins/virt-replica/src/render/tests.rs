@@ -54,6 +54,7 @@ fn detail(health: Health) -> RelationshipDetail {
         pending_bytes: Some(3 << 20),
         next_due_at_ms: Some(NOW + 258_000),
         initial_copy: None,
+        carried: None,
         disks: vec![
             DiskView { target: "vda".into(), replicated: true, size_bytes: Some(4 << 30) },
             DiskView { target: "vdb".into(), replicated: false, size_bytes: None },

@@ -128,6 +128,9 @@ pub struct RelationshipDetail {
     /// The first copy or a resynchronization, while one is under way.
     #[serde(default)]
     pub initial_copy: Option<InitialCopy>,
+    /// Where the first copy is written that is carried by hand, until the replica server has it (on the primary).
+    #[serde(default)]
+    pub carried: Option<CarriedCopy>,
     /// Every disk of the VM.
     #[serde(default)]
     pub disks: Vec<DiskView>,
@@ -218,6 +221,15 @@ pub struct Statistics {
     /// Longest latency.
     #[serde(default)]
     pub maximum_latency_ms: Option<u64>,
+}
+
+/// A first copy that is carried by hand.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CarriedCopy {
+    /// The directory of this host in which it lies.
+    pub directory: String,
+    /// It is whole, and can be carried.
+    pub is_whole: bool,
 }
 
 /// How far a whole-disk copy is.

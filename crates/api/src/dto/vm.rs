@@ -43,7 +43,8 @@ pub struct VmView {
     pub disks: Vec<VmDisk>,
     /// Bridges and networks that its cards are plugged into.
     pub networks: Vec<String>,
-    /// What keeps it from being protected, as far as its definition tells; `enable` as a dry run looks at everything.
+    /// What keeps it from being protected, as far as its definition tells, beside what is said of each disk; `enable` as a dry run looks
+    /// at everything.
     pub obstacles: Vec<String>,
 }
 
@@ -60,4 +61,10 @@ pub struct VmDisk {
     /// Bytes that its file takes: what a first copy carries at most; none: not looked at, or not known.
     #[serde(default)]
     pub allocated_bytes: Option<u64>,
+    /// What it is that cannot be replicated: `raw file`, `block device`; none: it can be. The others are replicated without it.
+    #[serde(default)]
+    pub obstacle: Option<String>,
+    /// The raw disk that has the data, when this is a wrapper that tracks its changes.
+    #[serde(default)]
+    pub wraps: Option<String>,
 }

@@ -53,6 +53,7 @@ export function hostActions(host) {
   return [
     action("invite", "Pair with a Host…", "link", "administrator", own, opens("peers", "invite")),
     action("join", "Join with a Token…", "key", "administrator", own, opens("peers", "join")),
+    action("import", "Import Initial Copy…", "download", "administrator", own, opens("verbs", "importCopy")),
     action("settings", "Host Settings", "settings", "viewer", own, () => go(address("settings", "host"))),
     action("authorization", "Authorization", "user", "viewer", own, () =>
       go(address("settings", "authorization")),
@@ -72,6 +73,7 @@ export function vmActions(vm, host) {
         whyNotEnable(vm, host),
         opens("enable", "enable", vm.machine),
       ),
+      ...rawDisks(vm, host),
     ];
   }
   const side = vm.mine;
@@ -90,11 +92,35 @@ export function vmActions(vm, host) {
 }
 
 function whyNotEnable(vm, host) {
-  if (vm.machine.test_failover) return "It is the copy of a test failover";
+  const { test_failover: test, obstacles, disks } = vm.machine;
+  if (test) return "It is the copy of a test failover";
   if (!host.own) return `Sign in to the console of ${host.name}, where it is`;
-  return vm.machine.obstacles[0] ?? null;
+  if (obstacles.length) return obstacles[0];
+  const stuck = disks.filter((disk) => disk.obstacle);
+  if (disks.length === 0) return "It has no disk";
+  // One that cannot be replicated is left out in the wizard, as long as another can.
+  return stuck.length === disks.length
+    ? stuck.map((disk) => `Disk ${disk.target} is a ${disk.obstacle}`).join("; ")
+    : null;
 }
 
+/** Raw disks can be replicated when a wrapper notes their changes: into one, and out of it. */
+function rawDisks(vm, host) {
+  const { disks, state } = vm.machine;
+  const why = !host.own
+    ? `Sign in to the console of ${host.name}, where it is`
+    : state === "off"
+      ? null
+      : "Only while it is off: shut it down first";
+  const verb = (id, label) => action(id, label, "disk", "administrator", why, opens("verbs", id, vm.machine));
+  return [
+    disks.some((disk) => RAW.has(disk.obstacle)) && verb("wrap", "Prepare Raw Disks…"),
+    disks.some((disk) => disk.wraps) && verb("unwrap", "Put Back Raw Disks…"),
+  ].filter(Boolean);
+}
+
+/** What a wrapper can be put around; the words of the API. */
+const RAW = new Set(["raw file", "block device"]);
 /** Verbs that make no sense at all here, such as Pause of what is paused. */
 const HIDDEN = "hidden";
 
@@ -239,7 +265,7 @@ const VERBS = [
     symbol: "settings",
     role: "operator",
     divided: true,
-    why: (it) => it.busy,
+    why: (it) => it.busy ?? onPrimary(it),
     run: (side) => opens("settings", "vmSettings", side)(),
   },
   {

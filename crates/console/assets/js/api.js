@@ -1,5 +1,5 @@
 // The REST API, as the command line uses it too. Reads are asked with the tag of the last answer, so an unchanged list costs
-// one line; changes carry the session's token, and what state they were decided upon.
+// one line; changes carry the session's token, and those of a relationship what state they were decided upon.
 
 /** What went wrong: title and detail for people, the cure to type, and the checks that refused. */
 export class Problem extends Error {
@@ -33,11 +33,16 @@ export const forget = () => known.clear();
 /** Reads `path`; an unchanged answer is the same object as before. */
 export const get = async (path) => (await page(path)).body;
 
+/** Most pages of a list; a peer could go on for ever. */
+const PAGES_MAX = 20;
+
 /** Reads all pages of a list. */
-export async function getAll(path) {
+export async function getAll(path, pages = PAGES_MAX) {
   const first = await page(path);
   if (!first.next) return first.body;
-  const rest = await getAll(first.next);
+  if (pages === 1)
+    throw new Problem({ title: "A list without end", detail: `${path} goes on after ${PAGES_MAX} pages.` });
+  const rest = await getAll(first.next, pages - 1);
   if (first.whole?.rest !== rest) first.whole = { rest, body: [...first.body, ...rest] };
   return first.whole.body;
 }

@@ -3,11 +3,12 @@
 import { paint } from "./dom.js";
 import { fetchWindows, follow } from "./actions.js";
 import { lazy } from "./lazy.js";
+import { announce } from "./notices.js";
 import { loading } from "./parts.js";
 import { current, followLinks } from "./route.js";
 import { resume, session } from "./session.js";
 import { shell } from "./shell.js";
-import { keepFresh, repaint, watch } from "./store.js";
+import { keepFresh, repaint, use, watch } from "./store.js";
 import { applyTheme } from "./theme.js";
 
 const PAGES = {
@@ -15,6 +16,8 @@ const PAGES = {
   vms: () => import("./pages/vms.js"),
   settings: () => import("./pages/settings.js"),
 };
+/** What every page asks for. */
+const EVERYWHERE = ["host", "peers", "relationships", "vms"];
 const SIGN_IN = () => import("./pages/sign-in.js");
 /** Ages on the page grow. */
 const TICK_MS = 1_000;
@@ -31,7 +34,9 @@ function show() {
   const route = current();
   const page = lazy(PAGES[route.page]);
   const names = [route.vm && route.tab, route.host ?? route.room ?? "Overview", "virt-replica"];
-  document.title = names.filter(Boolean).join(" · ");
+  const title = names.filter(Boolean).join(" · ");
+  if (document.title !== title && document.title.includes("·")) announce(title);
+  document.title = title;
   paint(place, shell(route, page?.page(route) ?? loading(), page?.pane(route) ?? []));
 }
 
@@ -41,9 +46,13 @@ watch(show);
 addEventListener("popstate", repaint);
 setInterval(() => document.hidden || repaint(), TICK_MS);
 keepFresh();
-lazy(PAGES[current().page]); // on its way while the session is asked for
+// All on its way at once: the page, what every page shows, and who is there. When nobody is, none of it is shown.
+lazy(PAGES[current().page]);
+if (!location.hash) EVERYWHERE.forEach(use); // a one-time link has no session yet
 await resume();
 repaint();
+// A one-time link that is opened in a page that is there already.
+addEventListener("hashchange", () => location.hash && resume());
 const operation = new URLSearchParams(location.search).get("operation");
 if (session.who && operation) follow(operation);
 setTimeout(() => requestIdleCallback(fetchWindows), WINDOWS_AFTER_MS);

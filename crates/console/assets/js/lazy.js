@@ -20,6 +20,13 @@ async function fetchIt(load) {
     modules.set(load, await load());
     repaint();
   } catch {
-    setTimeout(() => fetchIt(load), AGAIN_MS); // the daemon is restarting
+    setTimeout(() => again(load), AGAIN_MS);
   }
+}
+
+/** The daemon is restarting; or it is another version now, which has none of this page's files. */
+async function again(load) {
+  const own = await fetch(import.meta.url, { cache: "no-store" }).catch(() => null);
+  if (own?.status === 404) location.reload();
+  else fetchIt(load);
 }

@@ -2,7 +2,7 @@
 // beside them, are in the document: a thousand cost no more than a screenful. The filter finds what the browser's search cannot.
 
 import { h } from "./dom.js";
-import { icon } from "./parts.js";
+import { chips, icon } from "./parts.js";
 import { repaint } from "./store.js";
 import { plural } from "./words.js";
 
@@ -50,6 +50,9 @@ export function table(options) {
   own.selected = options.selected;
   const first = Math.max(0, Math.min(own.first, sorted.length - own.inSight) - BESIDE);
   const last = Math.min(sorted.length, own.first + own.inSight + BESIDE);
+  const drawn = sorted.slice(first, last);
+  // One row is reached by Tab: the selected one, or the first of those that are in the document.
+  const reached = drawn.some((row) => row.key === options.selected) ? options.selected : drawn[0]?.key;
   return h(
     "div",
     { class: "list" },
@@ -71,25 +74,14 @@ export function table(options) {
           },
         }),
       ),
-      h(
-        "div",
-        { class: "chips", role: "group", "aria-label": "Show" },
-        filters.map(([name, keeps], index) =>
-          h(
-            "button",
-            {
-              type: "button",
-              class: "chip",
-              "aria-pressed": String(index === own.filter),
-              onClick: () => {
-                own.filter = index;
-                repaint();
-              },
-            },
-            name,
-            h("span", { class: "count" }, rows.filter(keeps).length),
-          ),
-        ),
+      chips(
+        "Show",
+        filters.map(([name, keeps]) => [name, rows.filter(keeps).length]),
+        own.filter,
+        (index) => {
+          own.filter = index;
+          repaint();
+        },
       ),
       h("span", { class: "sr", role: "status" }, `${plural(sorted.length, "row")} shown`),
     ),
@@ -118,7 +110,7 @@ export function table(options) {
           "tbody",
           { onKeyDown: walk },
           space("above", first),
-          sorted.slice(first, last).map((row, index) => describe(row, first + index, options)),
+          drawn.map((row, index) => describe(row, first + index, options, row.key === reached)),
           space("below", sorted.length - last),
         ),
       ),
@@ -173,7 +165,7 @@ function comeIntoSight(index, own) {
   });
 }
 
-function describe(row, index, options) {
+function describe(row, index, options, reached) {
   const chosen = row.key === options.selected;
   const open = (event) => {
     event.preventDefault();
@@ -187,7 +179,7 @@ function describe(row, index, options) {
       "data-key": row.key,
       "aria-selected": String(chosen),
       "aria-rowindex": index + 2,
-      tabindex: chosen || (index === 0 && !options.selected) ? "0" : "-1",
+      tabindex: reached ? "0" : "-1",
       onClick: () => options.choose(row),
       onContextMenu: open,
       onKeyDown: (event) => {

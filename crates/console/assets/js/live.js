@@ -5,6 +5,8 @@ import { listen } from "./api.js";
 import { refresh, repaint, touched } from "./store.js";
 
 const AGAIN_MS = 1_500;
+/** What changed between the first answers and the first word is asked for when the first page is there. */
+const SETTLED_MS = 2_000;
 
 /** "live", "lost": shown in the banner. `since`: when it was lost. */
 export const link = { state: "live", since: 0 };
@@ -15,7 +17,7 @@ let onSignedOut = () => {};
 export function begin(signedOut) {
   onSignedOut = signedOut;
   listen({ answered: found, silent: lost, signedOut });
-  connect();
+  connect(() => setTimeout(refresh, SETTLED_MS));
   // A browser has six connections to a host: pages that nobody looks at hold none.
   document.onvisibilitychange = () => (document.hidden ? end() : connect());
 }
@@ -32,13 +34,13 @@ export function leave() {
   end();
 }
 
-function connect() {
+function connect(opened = () => refresh()) {
   end();
   source = new EventSource("/api/v1/changes");
   const mine = source;
   source.addEventListener("open", () => {
     found();
-    refresh();
+    opened();
   });
   source.addEventListener("change", (event) => touched(JSON.parse(event.data).what));
   source.addEventListener("error", () => {

@@ -3,6 +3,8 @@
 import { h, paint } from "./dom.js";
 
 const SHOWN_MS = 6_000;
+/** What could not be done is there to be read, until it is closed. */
+const FAILED_MS = 60_000;
 /** @type {{id: number, text: string, kind: string}[]} */
 let notices = [];
 let next = 1;
@@ -14,20 +16,31 @@ export function notice(text, kind = "done") {
   const id = next++;
   notices = [...notices, { id, text, kind }];
   show();
-  setTimeout(() => {
-    notices = notices.filter((one) => one.id !== id);
-    show();
-  }, SHOWN_MS);
+  setTimeout(() => close(id), kind === "failed" ? FAILED_MS : SHOWN_MS);
+}
+
+function close(id) {
+  notices = notices.filter((one) => one.id !== id);
+  show();
 }
 
 /** Says `text` to screen readers only. */
 export function announce(text) {
-  document.getElementById("said").textContent = text;
+  const place = document.getElementById("said");
+  place.textContent = "";
+  setTimeout(() => (place.textContent = text)); // the same words again are said again
 }
 
 function show() {
   paint(
     place(),
-    notices.map(({ id, text, kind }) => h("p", { key: id, class: `notice ${kind}` }, text)),
+    notices.map(({ id, text, kind }) =>
+      h(
+        "p",
+        { key: id, class: `notice ${kind}` },
+        text,
+        h("button", { type: "button", class: "as-link", onClick: () => close(id) }, "Close"),
+      ),
+    ),
   );
 }

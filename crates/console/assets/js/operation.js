@@ -22,6 +22,7 @@ const STATES = {
   "in-doubt": "in doubt",
   completed: "completed",
   undone: "undone",
+  "given-up": "given up",
 };
 
 export const stateWords = (operation) => STATES[operation.state] ?? operation.state;
@@ -127,4 +128,5 @@ export function report(operation) {
   );
 }
 
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+/** With its first letter large. */
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { announce } from "./notices.js";
+import { moment } from "./words.js";
 
 const SPRITE = new URL("../icons.svg", import.meta.url).href;
 
@@ -126,9 +127,25 @@ export const loading = (lines = 3) =>
     Array.from({ length: lines }, () => h("span", { class: "bone", "aria-hidden": "true" })),
   );
 
-/** The answer's value through `show`, or that it is on its way, or what went wrong. An old value is shown over a failed new one. */
+/** That what is shown is of before: since when, and why. While the daemon does not answer at all, the frame says so. */
+export const old = ({ at, problem: trouble }) =>
+  trouble &&
+  trouble.code !== "unreachable" &&
+  h(
+    "div",
+    { class: "reason unknown", key: "old", role: "status" },
+    icon("unknown"),
+    h(
+      "div",
+      null,
+      h("p", null, `As of ${moment(at)}; it cannot be read now: ${trouble.title}. ${trouble.detail}`),
+      cure(trouble.cure),
+    ),
+  );
+
+/** The answer's value through `show`, or that it is on its way, or what went wrong. An old value is shown as what it is. */
 export function shown(answer, show, again) {
-  if (answer.value !== undefined) return show(answer.value);
+  if (answer.value !== undefined) return [old(answer), show(answer.value)];
   return answer.problem ? problem(answer.problem, again) : loading();
 }
 
@@ -140,6 +157,26 @@ export const facts = (pairs) =>
     pairs
       .filter(([, value]) => value !== null)
       .map(([name, value]) => h("div", { key: name }, h("dt", null, name), h("dd", null, value))),
+  );
+
+/** A few words of which one holds, or each with how many it would show. `chosen`: an index. */
+export const chips = (label, names, chosen, choose) =>
+  h(
+    "div",
+    { class: "chips", role: "group", "aria-label": label },
+    names.map(([name, count], index) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "chip",
+          "aria-pressed": String(index === chosen),
+          onClick: () => choose(index),
+        },
+        name,
+        count !== undefined && h("span", { class: "count" }, count),
+      ),
+    ),
   );
 
 /** Progress in a bar; `total` null: not known yet. */

@@ -1,17 +1,26 @@
 // Addresses of pages. A page is an address, so that it can be kept, sent and reloaded:
 //   /                          overview
 //   /hosts/HOST[/VM[/TAB]]     the VMs of a host; VM by UUID
-//   /settings[/ROOM]           this host, its peers, who may do what
+//   /settings[/ROOM]           this host, its peers, who may do what, what happened
 
 /** @typedef {{page: string, host?: string, vm?: string, tab?: string, room?: string}} Route */
 
 /** @returns {Route} */
 export function current() {
-  const [first, ...rest] = location.pathname.split("/").filter(Boolean).map(decodeURIComponent);
+  const [first, ...rest] = parts();
   if (first === "hosts" && rest[0])
     return { page: "vms", host: rest[0], vm: rest[1], tab: rest[2] ?? "summary" };
   if (first === "settings") return { page: "settings", room: rest[0] ?? "host" };
   return { page: "overview" };
+}
+
+/** The parts of the address; none of one that nobody can have meant, such as `/hosts/%`. */
+function parts() {
+  try {
+    return location.pathname.split("/").filter(Boolean).map(decodeURIComponent);
+  } catch {
+    return [];
+  }
 }
 
 /** The address of a route's page. */

@@ -17,7 +17,7 @@ export async function resume() {
   const token = new URLSearchParams(location.hash.slice(1)).get("link");
   if (token) history.replaceState(null, "", location.pathname);
   try {
-    await entered(token ? await call("POST", "/session", { token }) : await call("GET", "/session"));
+    entered(token ? await call("POST", "/session", { token }) : await call("GET", "/session"));
   } catch (problem) {
     left(token || problem.status !== 401 ? problem : null);
   }
@@ -25,7 +25,7 @@ export async function resume() {
 
 /** Signs in; the problem is thrown to the form. */
 export async function signIn(user, password) {
-  await entered(await call("POST", "/session", { user, password }));
+  entered(await call("POST", "/session", { user, password }));
 }
 
 export async function signOut() {
@@ -36,9 +36,7 @@ export async function signOut() {
 /** Whether the user's role is at least this one. */
 export const mayDo = (role) => RANKS.indexOf(session.who?.role) >= RANKS.indexOf(role);
 
-async function entered(answer) {
-  // The answer to signing in may be short; the session itself tells all.
-  const who = answer.csrf && answer.host ? answer : await call("GET", "/session");
+function entered(who) {
   useToken(who.csrf);
   Object.assign(session, { who, why: null });
   live.begin(
@@ -50,6 +48,9 @@ async function entered(answer) {
 }
 
 function left(why) {
+  // A window would lie over the sign-in page, and go on showing what was for somebody else.
+  for (const window of document.querySelectorAll("dialog[open]")) window.close();
+  document.getElementById("menu").hidePopover();
   live.leave();
   forget();
   Object.assign(session, { who: null, why });

@@ -3,16 +3,18 @@
 import { h } from "./dom.js";
 import { perform } from "./actions.js";
 import { link } from "./live.js";
-import { announce, notice } from "./notices.js";
+import { notice } from "./notices.js";
 import { icon, iconButton } from "./parts.js";
 import { address } from "./route.js";
 import { session, signOut } from "./session.js";
 import { nextTheme, theme } from "./theme.js";
-import { span } from "./words.js";
+import { coarse, span } from "./words.js";
+import { serverNow } from "./api.js";
 import { hosts, openOperations, vmsOf } from "./world.js";
 import { repaint } from "./store.js";
 
 const WORST = ["critical", "unknown", "warning"];
+const ENDS_SOON_MS = 10 * 60_000;
 let navOpen = false;
 
 /** The whole page around `content`; `pane`: lists of actions with their titles. */
@@ -23,6 +25,7 @@ export function shell(route, content, pane) {
     h("a", { class: "skip", href: "#content" }, "To the content"),
     topBar(),
     banner(),
+    ending(),
     h(
       "div",
       { class: `columns ${pane.length ? "with-pane" : ""}` },
@@ -91,6 +94,18 @@ function banner() {
   );
 }
 
+/** A session ends after twelve hours, whatever its person is doing. */
+function ending() {
+  const left = session.who.ends_ms - serverNow();
+  if (!(left < ENDS_SOON_MS)) return null;
+  return h(
+    "div",
+    { class: "banner ending", role: "status", key: "ending" },
+    icon("info"),
+    h("p", null, `This session ends in ${coarse(Math.max(0, left))}: sign out and in again when it suits.`),
+  );
+}
+
 function navigation(route) {
   const entry = (path, active, symbol, label, mark) =>
     h(
@@ -143,6 +158,12 @@ function navigation(route) {
       "key",
       "Authorization",
     ),
+    entry(
+      address("settings", "events"),
+      route.page === "settings" && route.room === "events",
+      "info",
+      "Events",
+    ),
   );
 }
 
@@ -193,10 +214,7 @@ function actionsPane(pane) {
                   class: "action",
                   "aria-disabled": action.reason ? "true" : null,
                   title: action.reason,
-                  onClick: () =>
-                    action.reason
-                      ? (notice(action.reason, "failed"), announce(action.reason))
-                      : perform(action),
+                  onClick: () => (action.reason ? notice(`${action.label} ${action.reason}`) : perform(action)),
                 },
                 icon(action.symbol),
                 h("span", null, action.label, action.reason && h("small", null, action.reason)),

@@ -1,16 +1,19 @@
 // What is known of both hosts. A view names the answers it shows with `use`; the store fetches them, and again whenever the
 // daemon says that they have changed. Nothing here knows what an answer means.
 
-import { get, getAll } from "./api.js";
+import { get, getAll, serverNow } from "./api.js";
 
-/** @typedef {{path: string, value: *, problem: import("./api.js").Problem|null, loading: boolean, stale: boolean}} Answer */
+/**
+ * `at`: when the value was read. With a problem, the value is that of before: it is shown as old.
+ * @typedef {{path: string, value: *, at: number, problem: import("./api.js").Problem|null, loading: boolean, stale: boolean}} Answer
+ */
 
 /** Which answers a change of this kind touches. */
 const TOUCHES = {
-  relationships: /^(vms|relationships)/,
-  operations: /^(operations|vms|relationships)/,
+  relationships: /^relationships/,
+  operations: /^(operations|relationships)/,
   events: /^events/,
-  "test-failovers": /^(test-failovers|relationships)/,
+  "test-failovers": /^(test-failovers|relationships|vms)/,
   points: /^relationships/,
   peers: /^(peers$|vms)/,
   host: /^host/,
@@ -20,6 +23,8 @@ const TOUCHES = {
 const WHOLE = /(^|\/)(vms|relationships)$/;
 /** The other hosts tell no changes here; they are asked. */
 const PEERS_EVERY_MS = 5_000;
+/** A browser has six connections to a host, and a peer that is silent would hold one of them for each list. */
+const PEERS_AT_ONCE = 2;
 /** In case that a change was told to nobody. */
 const ALL_EVERY_MS = 60_000;
 
@@ -33,7 +38,7 @@ let frame = 0;
 export function use(path) {
   let answer = answers.get(path);
   if (!answer) {
-    answer = { path, value: undefined, problem: null, loading: false, stale: false, used: painting };
+    answer = { path, value: undefined, at: 0, problem: null, loading: false, stale: false, used: painting };
     answers.set(path, answer);
     load(answer);
   }
@@ -56,8 +61,8 @@ export function repaint() {
   });
 }
 
-/** The daemon says that something of this kind has changed. */
-export const touched = (what) => refresh((path) => TOUCHES[what]?.test(path) || path.startsWith("peers/"));
+/** The daemon says that something of this kind has changed. What its peers show is no news of its own. */
+export const touched = (what) => refresh((path) => TOUCHES[what]?.test(path));
 
 /** Asks again for all that is shown and that `which` names. */
 export function refresh(which = () => true) {
@@ -81,6 +86,18 @@ export function keepFresh() {
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
 }
 
+const waiting = [];
+let turns = PEERS_AT_ONCE;
+
+/** Waits until fewer ask for what peers show. */
+const turn = () => (turns > 0 ? void turns-- : new Promise((go) => waiting.push(go)));
+
+function turnOver() {
+  const next = waiting.shift();
+  if (next) next();
+  else turns++;
+}
+
 async function load(answer) {
   if (answer.loading) {
     answer.stale = true; // it changed while it was on its way: ask once more
@@ -88,13 +105,16 @@ async function load(answer) {
   }
   answer.loading = true;
   const before = { value: answer.value, problem: answer.problem };
+  const ofPeer = answer.path.startsWith("peers/");
   try {
+    if (ofPeer) await turn();
     answer.value = await (WHOLE.test(answer.path) ? getAll : get)(answer.path);
-    answer.problem = null;
+    Object.assign(answer, { problem: null, at: serverNow() });
   } catch (problem) {
-    answer.problem = problem; // the last value stays, for whoever shows it as old
+    answer.problem = problem;
   }
   answer.loading = false;
+  if (ofPeer) turnOver();
   if (answer.value !== before.value || answer.problem?.detail !== before.problem?.detail) repaint();
   if (answer.stale) {
     answer.stale = false;

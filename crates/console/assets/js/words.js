@@ -11,6 +11,9 @@ export function bytes(value) {
   return power === 0 ? `${value} B` : `${(value / 1024 ** power).toFixed(1)} ${UNITS[power]}`;
 }
 
+/** A limit of traffic as it is typed: `50MiB/s`; empty for none. */
+export const typedLimit = (value) => (value ? `${bytes(value).replace(/(\.0)? /, "")}/s` : "");
+
 /** A span with its two largest units: `0.6 s`, `42 s`, `4 min 18 s`, `3 d 4 h`. */
 export function span(ms) {
   if (ms === null || ms === undefined) return "unknown";

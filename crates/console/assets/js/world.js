@@ -52,11 +52,13 @@ const made = new Map();
 
 /** The VMs of a host: those of its hypervisor, and those of which it holds a copy. @returns {Vm[]|null} null: not known yet */
 export function vmsOf(host) {
+  const [mine, sides, machines] = listsOf(host);
   const from = [
-    use("relationships").value,
-    use(`${host.prefix}relationships`).value,
-    use(`${host.prefix}vms`).value,
-    host.seen,
+    mine.value,
+    sides.value,
+    machines.value,
+    host.seen && !sides.problem,
+    host.seen && !machines.problem,
   ];
   const last = made.get(host.name);
   if (last?.from.every((answer, index) => answer === from[index])) return last.vms;
@@ -65,7 +67,14 @@ export function vmsOf(host) {
   return vms;
 }
 
-function join(host, mine, sides, machines) {
+/** What a host's VMs are put together from: the relationships of this host, those of that host, and its hypervisor's VMs. */
+export const listsOf = (host) => [
+  use("relationships"),
+  use(`${host.prefix}relationships`),
+  use(`${host.prefix}vms`),
+];
+
+function join(host, mine, sides, machines, sidesNow, machinesNow) {
   if (!host.seen && !host.own)
     return mine && mine.filter((side) => otherHost(side) === host.name).map((side) => unseen(side, host));
   if (!sides || !machines || !mine) return null;
@@ -75,17 +84,19 @@ function join(host, mine, sides, machines) {
   const undefinedHere = sides
     .filter((side) => !listed.has(side.vm_uuid))
     .map((side) => ({ id: side.vm_uuid, name: side.vm, state: null }));
-  return [...machines, ...undefinedHere].map((machine) => row(machine, byVm.get(machine.id), host, known));
+  return [...machines, ...undefinedHere].map((machine) => ({
+    ...row(machine, byVm.get(machine.id), host, known, sidesNow),
+    power: machinesNow ? machine.state : null,
+  }));
 }
 
-const row = (machine, side, host, known) => ({
+const row = (machine, side, host, known, now) => ({
   key: machine.id,
   name: machine.name,
   host: host.name,
-  power: machine.state,
   side: side ?? null,
   mine: (side && known.get(side.id)) ?? null,
-  health: side ? (host.seen ? side.health : "unknown") : "none",
+  health: side ? (now ? side.health : "unknown") : "none",
   last: side?.last_synchronized_at_ms ?? null,
   machine,
 });
@@ -121,6 +132,10 @@ export const isDebt = (side) => DEBTS.has(side.state);
 /** Whether nobody protects it, although somebody could want it: copies of test failovers are to be thrown away. */
 export const isNaked = (vm) => !vm.side && !vm.machine?.test_failover;
 
+/** What a disk of a VM is, as its host has it. */
+export const diskWords = (disk) =>
+  disk.wraps ? `raw disk ${disk.wraps}, behind a wrapper` : (disk.obstacle ?? disk.format);
+
 /** A VM of a host by its UUID. */
 export const findVm = (host, key) => vmsOf(host)?.find((vm) => vm.key === key) ?? null;
 
@@ -134,19 +149,7 @@ export const detail = (side) => use(`relationships/${encodeURIComponent(side.id)
 /** Those operations that have not ended. */
 export const openOperations = () => (use("operations").value ?? []).filter((one) => !isEnded(one));
 
-export const isEnded = (operation) => operation.state === "completed" || operation.state === "undone";
+export const isEnded = (operation) => ["completed", "undone", "given-up"].includes(operation.state);
 
-/**
- * Since when a VM runs on another host than the one it was first protected on; null: it is at home, or nothing is known.
- * Home is where its first handover began.
- */
-export function awaySince(side) {
-  const moved = (use("operations").value ?? []).filter(
-    (one) =>
-      one.relationship === side.id &&
-      one.state === "completed" &&
-      (one.kind === "planned failover" || one.kind === "failover"),
-  );
-  const home = moved.at(-1)?.old_primary; // the newest comes first
-  return home && home !== side.primary_server ? moved[0].ended_at_ms : null;
-}
+/** Since when a VM runs on another host than the one it was first protected on; null: it is at home, or nothing is known. */
+export const awaySince = (side) => side.away_since_ms ?? null;

@@ -3,4 +3,5 @@
 mod admitted;
 mod listening;
 mod refused;
+mod slow;
 mod world;

@@ -1,8 +1,10 @@
 // The choices of a relationship that more than one window asks for, and the form in which the API takes them.
 
 import { h } from "../dom.js";
+import { button, checks, shown } from "../parts.js";
+import { refresh, use } from "../store.js";
 import { every, typedBytes, typedSeconds } from "../words.js";
-import { radios, select, text } from "./fields.js";
+import { into, radios, select, text, trimmed } from "./fields.js";
 
 const FREQUENCIES = [
   ["30", "30 seconds"],
@@ -64,15 +66,7 @@ export function recoveryPoints(it, changed) {
     changed();
   };
   const typed = (label, hint) =>
-    text(
-      label,
-      it.points,
-      (value) => {
-        it.points = value.trim();
-        changed();
-      },
-      { hint, wrong: wrongPoints(it) },
-    );
+    text(label, it.points, into(it, changed)("points", trimmed), { hint, wrong: wrongPoints(it) });
   return radios(
     "Recovery points",
     kind,
@@ -99,20 +93,16 @@ export const wrongPoints = (it) =>
 
 /** Something that happens every so often, or never. `it[name]`: as it is typed, `never` for never. */
 export const repeated = (it, name, label, hint, changed) =>
-  text(
-    label,
-    it[name],
-    (value) => {
-      it[name] = value.trim();
-      changed();
-    },
-    { hint, wrong: wrongRepeated(it[name]) && "never, or a time such as 4h or 7d", class: "short" },
-  );
+  text(label, it[name], into(it, changed)(name, trimmed), {
+    hint,
+    wrong: wrongRepeated(it[name]) && "never, or a time such as 4h or 7d",
+    class: "short",
+  });
 
 export const wrongRepeated = (value) => value !== "never" && typedSeconds(value) === null;
 
-/** Compression and the limit of this VM. `it.limit`: as it is typed; empty for none. */
-export const link = (it, changed) => [
+/** What is compressed on its way. */
+export const compression = (it, changed, options) =>
   select(
     "Compression",
     it.compression,
@@ -121,21 +111,31 @@ export const link = (it, changed) => [
       ["on", "Always"],
       ["off", "Never"],
     ],
-    (value) => {
-      it.compression = value;
-      changed();
-    },
-  ),
-  text(
-    "Limit of this VM's traffic",
-    it.limit,
-    (value) => {
-      it.limit = value.trim();
-      changed();
-    },
-    { hint: "Such as 50MiB/s. Empty: only the host's limit.", wrong: wrongLimit(it), class: "short" },
-  ),
+    into(it, changed)("compression"),
+    options,
+  );
+
+/** Compression and the limit of this VM. `it.limit`: as it is typed; empty for none. */
+export const link = (it, changed) => [
+  compression(it, changed),
+  text("Limit of this VM's traffic", it.limit, into(it, changed)("limit", trimmed), {
+    hint: "Such as 50MiB/s. Empty: only the host's limit.",
+    wrong: wrongLimit(it),
+    class: "short",
+  }),
 ];
+
+/** Everything that replication needs of the other host, looked at now. */
+export function connection(peer) {
+  const answer = use(`peers/${encodeURIComponent(peer)}/test`);
+  return h(
+    "section",
+    { class: "plan", key: "test" },
+    h("h4", null, `Connection to ${peer}`),
+    shown(answer, checks),
+    button("Test again", () => refresh((path) => path === answer.path), { symbol: "resync" }),
+  );
+}
 
 export const wrongLimit = (it) =>
   it.limit === "" || typedBytes(it.limit) !== null ? null : "a size such as 50MiB/s";

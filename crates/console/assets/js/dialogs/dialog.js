@@ -4,10 +4,13 @@
 import { h, paint } from "../dom.js";
 import { change, plan } from "../api.js";
 import { notice } from "../notices.js";
+import { capital } from "../operation.js";
 import { button, checks, icon, iconButton, loading, problem } from "../parts.js";
+import { session } from "../session.js";
 import { repaint, watch } from "../store.js";
 import { bytes, span } from "../words.js";
 import { revisionOf } from "../world.js";
+import { into, text, trimmed } from "./fields.js";
 
 const REPLAN_AFTER_MS = 350;
 let count = 0;
@@ -21,6 +24,7 @@ export function openDialog(content) {
   const element = document.createElement("dialog");
   element.setAttribute("aria-labelledby", id);
   const update = () => {
+    if (!session.who) return element.close(); // what it shows is for who was signed in
     element.className = content.wide ? "wide" : "";
     paint(
       element,
@@ -37,14 +41,17 @@ export function openDialog(content) {
   };
   const unwatch = watch(update);
   const dialog = {
+    open: true,
     update,
     close: () => element.close(),
     become: (next) => {
       content = next;
       update();
+      element.querySelector(".dialog-body").focus(); // the button that was pressed is gone
     },
   };
   element.addEventListener("close", () => {
+    dialog.open = false;
     unwatch();
     element.remove();
     content.closed?.();
@@ -59,11 +66,22 @@ export function openDialog(content) {
 /**
  * The window of a change.
  * `path` and `request()`: what is asked for; `fields(again)`: what can be chosen, `again()` when a choice changed;
- * `go`: the word on the button; `danger`: it cannot be taken back; `then(result, dialog)`: instead of closing; `side`: the relationship that
- * the user decides upon.
+ * `go`: the word on the button; `danger`: it cannot be taken back; `word()`: what must be typed first, if anything; `then(result, dialog)`:
+ * instead of closing; `side`: the relationship that the user decides upon.
  */
 export function openChange(options) {
-  const it = { plan: null, problem: null, waiting: false, asked: 0, revision: null };
+  // `current`: the plan is that of `request`, which is what the fields say now; nothing else is ever carried out.
+  const it = {
+    plan: null,
+    problem: null,
+    waiting: false,
+    asked: 0,
+    revision: null,
+    request: undefined,
+    current: false,
+    typed: "",
+  };
+  const word = () => options.word?.() ?? null;
   const dialog = openDialog({
     title: options.title,
     symbol: options.symbol,
@@ -72,14 +90,22 @@ export function openChange(options) {
       options.intro && h("p", { class: "intro" }, options.intro),
       options.fields?.(again),
       planView(it, replan),
+      word() !== null &&
+        text(`Type ${word()} to confirm`, it.typed, into(it, () => dialog.update())("typed", trimmed), {
+          class: "short",
+        }),
     ],
     buttons: () => [
       cost(it.plan),
       h("span", { class: "spring quiet", role: "status" }, it.waiting && "Under way…"),
-      button("Cancel", () => dialog.close()),
+      button(it.waiting ? "Close, it goes on" : "Cancel", () => dialog.close()),
       button(options.go, commit, {
         kind: options.danger ? "danger filled" : "primary",
-        disabled: it.waiting || !it.plan || it.plan.checks.some((check) => !check.ok),
+        disabled:
+          it.waiting ||
+          !it.current ||
+          it.plan.checks.some((check) => !check.ok) ||
+          (word() !== null && it.typed !== word()),
         symbol: options.symbol,
       }),
     ],
@@ -88,6 +114,8 @@ export function openChange(options) {
 
   function again() {
     clearTimeout(timer);
+    it.asked++;
+    it.current = false;
     timer = setTimeout(replan, REPLAN_AFTER_MS);
     dialog.update();
   }
@@ -96,14 +124,15 @@ export function openChange(options) {
     const asked = ++it.asked;
     const request = options.request?.();
     if (request === null) return; // a field is not filled in yet
-    it.revision = options.side ? revisionOf(options.side) : null;
+    const revision = options.side ? revisionOf(options.side) : null;
     try {
       const answer = await plan(options.path, request);
-      if (asked === it.asked) Object.assign(it, { plan: answer, problem: null });
+      if (asked === it.asked)
+        Object.assign(it, { plan: answer, problem: null, request, revision, current: true });
     } catch (trouble) {
-      if (asked === it.asked) Object.assign(it, { plan: null, problem: trouble });
+      if (asked === it.asked) Object.assign(it, { plan: null, problem: trouble, current: false });
     }
-    dialog.update();
+    if (dialog.open) dialog.update();
   }
 
   async function commit() {
@@ -113,14 +142,15 @@ export function openChange(options) {
     Object.assign(it, { waiting: true, problem: null });
     dialog.update();
     try {
-      const result = await change(options.path, options.request?.(), it.revision);
-      if (options.then) return options.then(result, dialog);
+      const result = await change(options.path, it.request, it.revision);
+      if (options.then && dialog.open) return options.then(result, dialog);
       notice(result.message ? sentence(result.message) : `${options.title}: done`);
       dialog.close();
     } catch (trouble) {
       Object.assign(it, { waiting: false, problem: trouble });
-      if (trouble.code === "stale") it.plan = null; // it says to look again: the button that does so is beneath
-      dialog.update();
+      if (trouble.code === "stale") Object.assign(it, { plan: null, current: false }); // the button to look again is beneath
+      if (dialog.open) dialog.update();
+      else notice(`${options.title}: ${trouble.title}. ${trouble.detail}`, "failed");
     }
   }
 
@@ -137,7 +167,7 @@ export function planView(it, again) {
       : h("section", { class: "plan" }, h("h3", null, "Prerequisites"), loading(4));
   return h(
     "div",
-    { class: "plan" },
+    { class: `plan ${it.current === false ? "old" : ""}`, "aria-busy": String(it.current === false) },
     it.problem && problem(it.problem, again),
     known.checks?.length > 0 &&
       h(
@@ -193,4 +223,5 @@ function tally(list) {
   );
 }
 
-const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+/** As a sentence of its own. */
+export const sentence = (text) => `${capital(text)}.`;

@@ -2,12 +2,13 @@
 
 import { h } from "../dom.js";
 import { notice } from "../notices.js";
-import { checks, empty, facts, icon, loading, problem } from "../parts.js";
+import { empty, facts } from "../parts.js";
 import { address, go } from "../route.js";
 import { refresh, use } from "../store.js";
 import { ago, bytes, every, typedBytes } from "../words.js";
-import { hosts } from "../world.js";
+import { diskWords, hosts } from "../world.js";
 import {
+  connection,
   freezeForm,
   frequency,
   link,
@@ -19,7 +20,7 @@ import {
   wrongPoints,
   wrongRepeated,
 } from "./choices.js";
-import { radios, tick } from "./fields.js";
+import { into, radios, tick } from "./fields.js";
 import { initial, missingInitial } from "./initial.js";
 import { openWizard } from "./wizard.js";
 
@@ -33,7 +34,7 @@ export function enable(machine) {
     limit: "",
     points: "latest",
     frozen: "never",
-    excluded: new Set(),
+    excluded: new Set(machine.disks.filter((disk) => disk.obstacle).map((disk) => disk.target)),
     networks: [],
     namesHere: own,
     get namesThere() {
@@ -60,7 +61,7 @@ export function enable(machine) {
       },
       {
         title: "Connection Parameters",
-        body: (again) => [connection(it), link(it, again)],
+        body: (again) => [connection(it.peer), link(it, again)],
         missing: () => wrongLimit(it),
       },
       {
@@ -127,51 +128,31 @@ function replicaServer(it, again) {
         ),
       ),
     ]),
-    (name) => {
-      it.peer = name;
-      again();
-    },
+    into(it, again)("peer"),
   );
 }
 
-/** Everything that replication needs of the other host, looked at now. */
-function connection(it) {
-  const answer = use(`peers/${encodeURIComponent(it.peer)}/test`);
-  return h(
-    "section",
-    { class: "plan", key: "test" },
-    h("h4", null, `Connection to ${it.peer}`),
-    answer.value ? checks(answer.value) : answer.problem ? problem(answer.problem) : loading(3),
-    h(
-      "button",
-      { type: "button", class: "button", onClick: () => refresh((path) => path === answer.path) },
-      icon("resync"),
-      "Test again",
-    ),
-  );
-}
-
-const chooseDisks = (it, disks, again) =>
+const chooseDisks = (it, disks, again) => [
   h(
-    "div",
-    { key: "disks" },
-    h(
-      "p",
-      { class: "intro" },
-      "A disk that is not replicated is empty on the replica server, so that the VM starts. Page files and scratch disks can be left out.",
+    "p",
+    { class: "intro", key: "intro" },
+    "A disk that is not replicated is empty on the replica server, so that the VM starts. Page files and scratch disks can be left out.",
+  ),
+  disks.map((disk) =>
+    tick(
+      `${disk.target} · ${diskWords(disk)}`,
+      !it.excluded.has(disk.target),
+      (on) => {
+        it.excluded[on ? "delete" : "add"](disk.target);
+        again();
+      },
+      disk.obstacle
+        ? "It has no place to note its changes, so it is left out. For a raw disk: shut the VM down, then Prepare Raw Disks…"
+        : `${bytes(disk.size_bytes)}, of which ${bytes(disk.allocated_bytes)} are in use`,
+      { disabled: Boolean(disk.obstacle) },
     ),
-    disks.map((disk) =>
-      tick(
-        `${disk.target} · ${disk.format}`,
-        !it.excluded.has(disk.target),
-        (on) => {
-          it.excluded[on ? "delete" : "add"](disk.target);
-          again();
-        },
-        `${bytes(disk.size_bytes)}, of which ${bytes(disk.allocated_bytes)} are in use`,
-      ),
-    ),
-  );
+  ),
+];
 
 const summary = (it, disks) =>
   facts([

@@ -7,7 +7,7 @@ import { use } from "../store.js";
 import { ago, fullMoment, typedSeconds } from "../words.js";
 import { detail } from "../world.js";
 import { openChange } from "./dialog.js";
-import { radios, select, text, tick } from "./fields.js";
+import { into, radios, select, text, tick } from "./fields.js";
 import { become } from "./follow.js";
 
 const ENDINGS = [
@@ -58,29 +58,18 @@ export function failover(side, point = null) {
           words,
           value === choice.ending &&
             value !== "none" &&
-            text(
-              "Time",
-              choice.time,
-              (typed) => {
-                choice.time = typed;
-                again();
-              },
-              { wrong: seconds() === null && "a time such as 1h", class: "short" },
-            ),
+            text("Time", choice.time, into(choice, again)("time"), {
+              wrong: seconds() === null && "a time such as 1h",
+              class: "short",
+            }),
         ]),
-        (value) => {
-          choice.ending = value;
-          again();
-        },
+        into(choice, again)("ending"),
       ),
       mayDo("administrator") &&
         tick(
           "Also when the other host answers that the VM runs there",
           choice.force,
-          (on) => {
-            choice.force = on;
-            again();
-          },
+          into(choice, again)("force"),
           "You vouch that it will not go on there. Two running copies cannot be merged.",
         ),
     ],

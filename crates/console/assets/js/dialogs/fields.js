@@ -10,8 +10,19 @@ const idOf = (label) => {
   return ids.get(label);
 };
 
-/** A line of text. `changed(text)`. */
-export function text(label, value, changed, { hint, wrong, ...props } = {}) {
+/** What a field calls when it changes: keeps the value under a name of `it`, in the form that is given, and tells of it. */
+export const into =
+  (it, changed) =>
+  (name, form = (value) => value) =>
+  (value) => {
+    it[name] = form(value);
+    changed();
+  };
+/** Without the blanks around it. */
+export const trimmed = (value) => value.trim();
+
+/** A line of text. `changed(text)`; `known`: words that are offered. */
+export function text(label, value, changed, { hint, wrong, known, ...props } = {}) {
   const id = idOf(label);
   return h(
     "div",
@@ -26,8 +37,15 @@ export function text(label, value, changed, { hint, wrong, ...props } = {}) {
       "aria-invalid": wrong ? "true" : null,
       spellcheck: "false",
       autocomplete: "off",
+      list: known ? `${id}-known` : null,
       ...props,
     }),
+    known &&
+      h(
+        "datalist",
+        { id: `${id}-known` },
+        known.map((word) => h("option", { key: word, value: word })),
+      ),
     (wrong || hint) && h("p", { class: "hint", id: `${id}-hint` }, wrong || hint),
   );
 }

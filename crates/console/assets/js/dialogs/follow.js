@@ -4,15 +4,15 @@
 import { h } from "../dom.js";
 import { change } from "../api.js";
 import { announce, notice } from "../notices.js";
-import { advice, live, report, stateWords, steps } from "../operation.js";
+import { advice, capital, live, report, stateWords, steps } from "../operation.js";
 import { bar, button, icon, problem, shown } from "../parts.js";
 import { refresh, use } from "../store.js";
 import { link } from "../live.js";
 import { mayDo } from "../session.js";
 import { isEnded } from "../world.js";
-import { openDialog } from "./dialog.js";
+import { openChange, openDialog } from "./dialog.js";
 
-/** Bytes on their way are told by nobody; they are asked for. */
+/** The bytes on their way grow; a word on each step comes by itself. */
 const ASK_MS = 1_000;
 
 /** Opens the window of an operation. */
@@ -23,6 +23,7 @@ export function follow(id) {
 
 /** Makes an open window follow the operation. */
 export function become(dialog, id) {
+  if (!dialog.open) return; // it was closed meanwhile; the operation goes on
   const path = `operations/${encodeURIComponent(id)}`;
   const it = { said: "", trouble: null };
   keepAddress(id);
@@ -52,10 +53,7 @@ export function become(dialog, id) {
 }
 
 const isOver = (path) => Boolean(use(path).value && isEnded(use(path).value));
-const heading = (operation) =>
-  operation
-    ? `${operation.kind.charAt(0).toUpperCase()}${operation.kind.slice(1)} of ${operation.vm}`
-    : "Operation";
+const heading = (operation) => (operation ? `${capital(operation.kind)} of ${operation.vm}` : "Operation");
 
 const lostNote = () =>
   h(
@@ -96,24 +94,48 @@ function view(operation, it) {
 /** What a person can do about it. */
 function ways(operation, it, dialog) {
   if (!operation || isEnded(operation) || !mayDo("operator")) return null;
-  const ask = (verb, body) => async () => {
+  const again = async () => {
     try {
-      await change(`operations/${operation.id}/${verb}`, body);
+      await change(`operations/${operation.id}/resume`);
       it.trouble = null;
-      notice(verb === "cancel" ? "It is taken back" : "It is tried again");
+      notice("It is tried again");
       refresh();
     } catch (trouble) {
       it.trouble = trouble;
     }
-    dialog.update();
+    if (dialog.open) dialog.update();
   };
   const rests = operation.next_command && operation.state !== "in-doubt";
-  const early = operation.state === "running";
+  const decides = operation.next_command?.includes("--force") && mayDo("administrator");
   return [
-    rests && button("Try Again Now", ask("resume"), { symbol: "resync", key: "resume" }),
-    early && button("Take Back", ask("cancel", { force: false }), { symbol: "undo", key: "cancel" }),
+    rests && button("Try Again Now", again, { symbol: "resync", key: "resume" }),
+    operation.state === "running" &&
+      button("Take Back…", () => takeBack(operation), { symbol: "undo", key: "cancel" }),
+    decides && button("Decide…", () => decide(operation), { symbol: "undo", kind: "danger", key: "decide" }),
   ];
 }
+
+const takeBack = (operation) =>
+  openChange({
+    title: `Take back the ${operation.kind} of ${operation.vm}`,
+    symbol: "undo",
+    go: "Take Back",
+    path: `operations/${operation.id}/cancel`,
+    request: () => ({ force: false }),
+  });
+
+/** What the other host did is unknown, and a person says it. */
+const decide = (operation) =>
+  openChange({
+    title: `Decide the ${operation.kind} of ${operation.vm}`,
+    symbol: "undo",
+    go: "Decide",
+    danger: true,
+    word: () => operation.vm,
+    path: `operations/${operation.id}/cancel`,
+    request: () => ({ force: true }),
+    intro: `${operation.explanation}. Look at the other host first: with this you vouch for what is said below.`,
+  });
 
 /** The address of the page names the window, so that a reload opens it again. */
 function keepAddress(id) {

@@ -3,25 +3,16 @@
 import { h } from "../dom.js";
 import { bytes, span, typedBytes } from "../words.js";
 import { hosts } from "../world.js";
-import { radios, text } from "./fields.js";
+import { into, radios, text, trimmed } from "./fields.js";
 
 /** The page. `it`: the choices of the wizard; `disks`: those of the machine. */
 export function initial(it, disks, again) {
   const kept = disks.filter((disk) => !it.excluded.has(disk.target));
-  const set = (name) => (value) => {
-    it[name] = value;
-    again();
-  };
+  const set = into(it, again);
   const seeds = kept.map((disk) =>
-    text(
-      `Copy of ${disk.target}`,
-      it.seeds[disk.target] ?? "",
-      (value) => {
-        it.seeds[disk.target] = value.trim();
-        again();
-      },
-      { hint: "A qcow2 file in the folder seeds of the replica server's storage. Empty: copied whole." },
-    ),
+    text(`Copy of ${disk.target}`, it.seeds[disk.target] ?? "", into(it.seeds, again)(disk.target, trimmed), {
+      hint: "A qcow2 file in the folder seeds of the replica server's storage. Empty: copied whole.",
+    }),
   );
   return [
     radios(

@@ -6,7 +6,7 @@ import { notice } from "../notices.js";
 import { refresh } from "../store.js";
 import { fullMoment, typedSeconds } from "../words.js";
 import { openChange } from "./dialog.js";
-import { text } from "./fields.js";
+import { into, text, trimmed } from "./fields.js";
 
 /** Makes a one-time token, and shows it once. */
 export function invite() {
@@ -20,15 +20,10 @@ export function invite() {
       "Makes a one-time token. Whoever holds it may pair with this host once: hand it over as you would a password.",
     request: () => (typedSeconds(choice.valid) === null ? null : { valid_seconds: typedSeconds(choice.valid) }),
     fields: (again) =>
-      text(
-        "It can be used for",
-        choice.valid,
-        (value) => {
-          choice.valid = value;
-          again();
-        },
-        { wrong: typedSeconds(choice.valid) === null && "a time such as 1h", class: "short" },
-      ),
+      text("It can be used for", choice.valid, into(choice, again)("valid"), {
+        wrong: typedSeconds(choice.valid) === null && "a time such as 1h",
+        class: "short",
+      }),
     then: (made, dialog) =>
       dialog.become({
         title: "Pair with a host",
@@ -67,24 +62,12 @@ export function join() {
     intro: "Uses the token that the other host has made. Both hosts pin each other's certificate.",
     request: () => (choice.token ? { token: choice.token, address: choice.address || null } : null),
     fields: (again) => [
-      text(
-        "Token",
-        choice.token,
-        (value) => {
-          choice.token = value.trim();
-          again();
-        },
-        { hint: "What “Pair with a Host…” or virt-replica peer invite has shown there." },
-      ),
-      text(
-        "Address",
-        choice.address,
-        (value) => {
-          choice.address = value.trim();
-          again();
-        },
-        { hint: "HOST or HOST:PORT, when the one in the token does not lead there from here." },
-      ),
+      text("Token", choice.token, into(choice, again)("token", trimmed), {
+        hint: "What “Pair with a Host…” or virt-replica peer invite has shown there.",
+      }),
+      text("Address", choice.address, into(choice, again)("address", trimmed), {
+        hint: "HOST or HOST:PORT, when the one in the token does not lead there from here.",
+      }),
     ],
     then: (peer, dialog) => {
       dialog.close();

@@ -3,7 +3,7 @@
 import { h } from "../dom.js";
 import { typedSeconds } from "../words.js";
 import { openChange } from "./dialog.js";
-import { text, tick } from "./fields.js";
+import { into, text, tick } from "./fields.js";
 import { become } from "./follow.js";
 
 export function plannedFailover(side) {
@@ -36,10 +36,7 @@ export function plannedFailover(side) {
         tick(
           "Reverse the replication direction after failover",
           choice.reverse,
-          (on) => {
-            choice.reverse = on;
-            again();
-          },
+          into(choice, again)("reverse"),
           choice.reverse
             ? "Protected again at once, the other way."
             : "The VM is unprotected until you reverse by hand.",
@@ -47,25 +44,14 @@ export function plannedFailover(side) {
         tick(
           "Start the Replica virtual machine after failover",
           choice.start,
-          (on) => {
-            choice.start = on;
-            again();
-          },
+          into(choice, again)("start"),
           choice.start ? null : "It stays off; users cannot connect until you start it.",
         ),
-        text(
-          "The guest may take to shut down",
-          choice.timeout,
-          (value) => {
-            choice.timeout = value;
-            again();
-          },
-          {
-            wrong: seconds() === null && "a time such as 5m or 90s",
-            hint: "Then everything is taken back, and the guest runs on.",
-            class: "short",
-          },
-        ),
+        text("The guest may take to shut down", choice.timeout, into(choice, again)("timeout"), {
+          wrong: seconds() === null && "a time such as 5m or 90s",
+          hint: "Then everything is taken back, and the guest runs on.",
+          class: "short",
+        }),
       ),
     then: (operation, dialog) => become(dialog, operation.id),
   });

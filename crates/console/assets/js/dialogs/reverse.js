@@ -3,12 +3,12 @@
 import { get } from "../api.js";
 import { h } from "../dom.js";
 import { notice } from "../notices.js";
-import { checks, facts, loading, problem } from "../parts.js";
-import { refresh, use } from "../store.js";
+import { facts } from "../parts.js";
+import { refresh } from "../store.js";
 import { every } from "../words.js";
 import { otherHost } from "../world.js";
-import { frequency } from "./choices.js";
-import { select, text } from "./fields.js";
+import { compression, connection, frequency } from "./choices.js";
+import { into, text, trimmed } from "./fields.js";
 import { openWizard } from "./wizard.js";
 
 export async function reverse(side) {
@@ -18,11 +18,11 @@ export async function reverse(side) {
     frequency: String(side.frequency_seconds),
     compression: known.compression,
   };
-  const connection = () => use(`peers/${encodeURIComponent(it.peer)}/test`);
   openWizard({
     title: `Reverse Replication of ${side.vm}`,
     symbol: "reverse",
     go: "Finish",
+    side,
     path: `relationships/${encodeURIComponent(side.id)}/reverse`,
     request: () => ({ peer: it.peer, frequency_seconds: Number(it.frequency), compression: it.compression }),
     pages: [
@@ -49,44 +49,16 @@ export async function reverse(side) {
       {
         title: "Replica Server",
         body: (again) =>
-          text(
-            "Replica server",
-            it.peer,
-            (value) => {
-              it.peer = value.trim();
-              again();
-            },
-            { hint: "The former primary. Filled in from the original." },
-          ),
+          text("Replica server", it.peer, into(it, again)("peer", trimmed), {
+            hint: "The former primary. Filled in from the original.",
+          }),
         missing: () => (it.peer ? null : "Name the replica server"),
       },
       {
         title: "Connection Parameters",
         body: (again) => [
-          select(
-            "Compression",
-            it.compression,
-            [
-              ["adaptive", "When the link is slower than the compressor"],
-              ["on", "Always"],
-              ["off", "Never"],
-            ],
-            (value) => {
-              it.compression = value;
-              again();
-            },
-            { hint: "As in the original: one that differs is refused by name." },
-          ),
-          h(
-            "section",
-            { class: "plan", key: "test" },
-            h("h4", null, `Connection to ${it.peer}`),
-            connection().value
-              ? checks(connection().value)
-              : connection().problem
-                ? problem(connection().problem)
-                : loading(3),
-          ),
+          compression(it, again, { hint: "As in the original: one that differs is refused by name." }),
+          connection(it.peer),
         ],
       },
       {

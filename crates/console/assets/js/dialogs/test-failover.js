@@ -3,10 +3,14 @@
 import { h } from "../dom.js";
 import { notice } from "../notices.js";
 import { address, go } from "../route.js";
+import { use } from "../store.js";
 import { typedSeconds } from "../words.js";
 import { openChange } from "./dialog.js";
-import { radios, text, tick } from "./fields.js";
+import { into, radios, text, tick } from "./fields.js";
 import { points } from "./failover.js";
+
+/** The networks that VMs of this host are plugged into. */
+const networksHere = () => [...new Set((use("vms").value ?? []).flatMap((vm) => vm.networks))].sort();
 
 export function testFailover(side, point = null) {
   const choice = { point, where: "isolated", network: "", port: "", timeout: "10m", keep: false };
@@ -23,6 +27,7 @@ export function testFailover(side, point = null) {
     go: "Test",
     wide: true,
     path: `relationships/${encodeURIComponent(side.id)}/test-failover`,
+    side,
     intro: h(
       "span",
       null,
@@ -41,10 +46,7 @@ export function testFailover(side, point = null) {
             keep: choice.keep,
           },
     fields: (again) => {
-      const set = (name) => (value) => {
-        choice[name] = value;
-        again();
-      };
+      const set = into(choice, again);
       return [
         points(side, choice, again),
         radios(
@@ -58,6 +60,7 @@ export function testFailover(side, point = null) {
               choice.where === "network" &&
                 text("Its name", choice.network, set("network"), {
                   wrong: !choice.network && "a bridge or libvirt network of the replica server",
+                  known: networksHere(),
                 }),
             ],
           ],

@@ -1,8 +1,10 @@
 // The verbs that need no more than a word: each shows its plan and asks.
 
+import { notice } from "../notices.js";
+import { refresh } from "../store.js";
 import { fullMoment, typedSeconds } from "../words.js";
-import { openChange } from "./dialog.js";
-import { radios, text, tick } from "./fields.js";
+import { openChange, sentence } from "./dialog.js";
+import { into, radios, text, tick, trimmed } from "./fields.js";
 import { become } from "./follow.js";
 
 const base = (side) => `relationships/${encodeURIComponent(side.id)}`;
@@ -43,19 +45,11 @@ export function cancelFailover(side) {
         ? null
         : { turn_off: choice.off, shutdown_timeout_seconds: typedSeconds(choice.timeout) },
     fields: (again) => [
-      text(
-        "The guest may take to shut down",
-        choice.timeout,
-        (value) => {
-          choice.timeout = value;
-          again();
-        },
-        { wrong: typedSeconds(choice.timeout) === null && "a time such as 5m", class: "short" },
-      ),
-      tick("Turn it off when it does not obey", choice.off, (on) => {
-        choice.off = on;
-        again();
+      text("The guest may take to shut down", choice.timeout, into(choice, again)("timeout"), {
+        wrong: typedSeconds(choice.timeout) === null && "a time such as 5m",
+        class: "short",
       }),
+      tick("Turn it off when it does not obey", choice.off, into(choice, again)("off")),
     ],
     then: (operation, dialog) => become(dialog, operation.id),
   });
@@ -70,6 +64,15 @@ export const stopTest = (side) =>
     path: `test-failovers/${encodeURIComponent(side.vm)}/stop`,
   });
 
+/** Ends one of them. */
+export const stopOne = (test) =>
+  openChange({
+    title: `Stop ${test.name}`,
+    symbol: "stop",
+    go: "Stop",
+    path: `test-failovers/${encodeURIComponent(test.id)}/stop`,
+  });
+
 export function createPoint(side) {
   const choice = { tag: "", frozen: false };
   openChange({
@@ -77,24 +80,16 @@ export function createPoint(side) {
     symbol: "point",
     go: "Create",
     path: `${base(side)}/points`,
+    side,
     request: () => ({ tag: choice.tag || null, application_consistent: choice.frozen }),
     fields: (again) => [
-      text(
-        "What it is called",
-        choice.tag,
-        (value) => {
-          choice.tag = value;
-          again();
-        },
-        { hint: "It stays until it is removed. Empty: “on demand”." },
-      ),
+      text("What it is called", choice.tag, into(choice, again)("tag"), {
+        hint: "It stays until it is removed. Empty: “on demand”.",
+      }),
       tick(
         "Application-consistent",
         choice.frozen,
-        (on) => {
-          choice.frozen = on;
-          again();
-        },
+        into(choice, again)("frozen"),
         "The guest agent freezes the guest's file systems for some tenths of a second.",
       ),
     ],
@@ -109,7 +104,66 @@ export const removePoint = (side, point) =>
     danger: true,
     intro: `${side.vm} at ${fullMoment(point.at_ms)}, ${point.consistency}.`,
     path: `${base(side)}/points/${encodeURIComponent(point.id)}/remove`,
+    side,
   });
+
+/** Deletes what only this host has of a VM's disks. */
+export const removeAside = (side, aside) =>
+  openChange({
+    title: `Delete what was set aside of ${side.vm}`,
+    symbol: "remove",
+    go: "Delete for Good",
+    danger: true,
+    word: () => side.vm,
+    intro: `Set aside ${fullMoment(aside.at_ms)}. No other host has it, and no recovery point.`,
+    path: `${base(side)}/diverged/${encodeURIComponent(aside.id)}/remove`,
+    side,
+  });
+
+/** Takes first copies that were carried here. */
+export function importCopy() {
+  const choice = { folder: "" };
+  openChange({
+    title: "Import an initial copy",
+    symbol: "download",
+    go: "Import",
+    path: "import",
+    intro: "Takes what the wizard of the primary server wrote to a folder, once the folder is here.",
+    request: () => (choice.folder.startsWith("/") ? { directory: choice.folder } : null),
+    fields: (again) =>
+      text("Folder on this host", choice.folder, into(choice, again)("folder", trimmed), {
+        hint: "Such as /mnt/carried.",
+        wrong: choice.folder !== "" && !choice.folder.startsWith("/") && "a folder, from the root",
+      }),
+  });
+}
+
+const rawDisks = (title, verb, go, intro) => (machine) =>
+  openChange({
+    title: `${title} of ${machine.name}`,
+    symbol: "disk",
+    go,
+    intro,
+    path: `vms/${encodeURIComponent(machine.id)}/${verb}`,
+    then: (done, dialog) => {
+      dialog.close();
+      notice(sentence(done.message));
+      refresh();
+    },
+  });
+
+export const wrap = rawDisks(
+  "Prepare raw disks",
+  "wrap-raw-disks",
+  "Prepare",
+  "A raw disk has no place to note its changes. A small file beside it gets that task; the data stays where it is, byte for byte.",
+);
+export const unwrap = rawDisks(
+  "Put back raw disks",
+  "unwrap-raw-disks",
+  "Put Back",
+  "The definition names the raw disks themselves again. Their data is not touched.",
+);
 
 /** Ends the replication of a VM. */
 export function remove(side) {
@@ -119,6 +173,7 @@ export function remove(side) {
     symbol: "remove",
     go: "Remove",
     danger: true,
+    word: () => (choice.replica === "delete" ? side.vm : null),
     path: `${base(side)}/remove`,
     side,
     request: () => ({ replica: choice.replica, this_host_only: choice.alone }),
@@ -130,15 +185,9 @@ export function remove(side) {
           ["keep", "Stay: they can be started by hand"],
           ["delete", "Are deleted, for good"],
         ],
-        (value) => {
-          choice.replica = value;
-          again();
-        },
+        into(choice, again)("replica"),
       ),
-      tick("On this host only: the other one is lost for good", choice.alone, (on) => {
-        choice.alone = on;
-        again();
-      }),
+      tick("On this host only: the other one is lost for good", choice.alone, into(choice, again)("alone")),
     ],
   });
 }

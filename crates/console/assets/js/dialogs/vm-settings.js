@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { h } from "../dom.js";
-import { bytes, every, typedSeconds } from "../words.js";
+import { every, typedLimit, typedSeconds } from "../words.js";
 import {
   drillsForm,
   freezeForm,
@@ -18,7 +18,7 @@ import {
   wrongRepeated,
 } from "./choices.js";
 import { openChange } from "./dialog.js";
-import { radios, text } from "./fields.js";
+import { into, radios, text, trimmed } from "./fields.js";
 
 const typed = (seconds) => (seconds ? every(seconds) : "never");
 
@@ -53,15 +53,9 @@ export async function vmSettings(side) {
         group("Networks", networks(it, again)),
         group(
           "When something changes",
-          text(
-            "A resynchronization begins",
-            it.resynchronize,
-            (value) => {
-              it.resynchronize = value;
-              again();
-            },
-            { hint: "automatic, manual, or a window such as: window 22:00-06:00" },
-          ),
+          text("A resynchronization begins", it.resynchronize, into(it, again)("resynchronize"), {
+            hint: "automatic, manual, or a window such as: window 22:00-06:00",
+          }),
           radios(
             "A disk that is added to the VM",
             it.newDisks,
@@ -69,24 +63,16 @@ export async function vmSettings(side) {
               ["replicate", "is replicated"],
               ["warn", "makes health warn until a person decides"],
             ],
-            (value) => {
-              it.newDisks = value;
-              again();
-            },
+            into(it, again)("newDisks"),
           ),
         ),
         group(
           "Health turns to Warning",
           LIMITS.map(([name, label, unit]) =>
-            text(
-              label,
-              it[name],
-              (value) => {
-                it[name] = value.trim();
-                again();
-              },
-              { wrong: wrongNumber(it[name], unit), class: "short" },
-            ),
+            text(label, it[name], into(it, again)(name, trimmed), {
+              wrong: wrongNumber(it[name], unit),
+              class: "short",
+            }),
           ),
         ),
       ),
@@ -120,9 +106,7 @@ const wrong = (it) =>
 const asTyped = (known) => ({
   frequency: String(known.frequency_seconds),
   compression: known.compression,
-  limit: known.rate_limit_bytes_per_second
-    ? `${bytes(known.rate_limit_bytes_per_second).replace(" ", "")}/s`
-    : "",
+  limit: typedLimit(known.rate_limit_bytes_per_second),
   points: known.recovery_points || "latest",
   frozen: typed(known.application_consistent_every_seconds),
   drills: typed(known.drill_every_seconds),

@@ -2,14 +2,17 @@
 
 import { h } from "../dom.js";
 import { change, plan } from "../api.js";
+import { notice } from "../notices.js";
 import { button, icon } from "../parts.js";
+import { revisionOf } from "../world.js";
 import { cost, openDialog, planView } from "./dialog.js";
 
 /**
- * `pages`: `{title, body(again), missing?()}`, where `missing` says why one cannot go on. `path`, `request()`, `go`, `done(result, dialog)` as of a change.
+ * `pages`: `{title, body(again), missing?()}`, where `missing` says why one cannot go on. `path`, `request()`, `go`,
+ * `side`, `done(result, dialog)` as of a change.
  */
 export function openWizard(options) {
-  const it = { page: 0, plan: null, problem: null, waiting: false, asked: 0 };
+  const it = { page: 0, plan: null, problem: null, waiting: false, asked: 0, revision: null };
   const last = options.pages.length; // the summary
   const titles = [...options.pages.map((page) => page.title), "Summary"];
   const missing = (index) => options.pages[index]?.missing?.() ?? null;
@@ -75,30 +78,33 @@ export function openWizard(options) {
           disabled: it.waiting || !it.plan || it.plan.checks.some((check) => !check.ok),
           key: "finish",
         }),
-      button("Cancel", () => dialog.close()),
+      button(it.waiting ? "Close, it goes on" : "Cancel", () => dialog.close()),
     ];
   }
 
   async function replan() {
     const asked = ++it.asked;
-    Object.assign(it, { plan: null, problem: null });
+    const revision = options.side ? revisionOf(options.side) : null;
+    Object.assign(it, { plan: null, problem: null, revision });
     try {
       const answer = await plan(options.path, options.request());
       if (asked === it.asked) it.plan = answer;
     } catch (trouble) {
       if (asked === it.asked) it.problem = trouble;
     }
-    dialog.update();
+    if (dialog.open) dialog.update();
   }
 
   async function finish() {
     it.waiting = true;
     dialog.update();
     try {
-      options.done(await change(options.path, options.request()), dialog);
+      options.done(await change(options.path, options.request(), it.revision), dialog);
     } catch (trouble) {
       Object.assign(it, { waiting: false, problem: trouble });
-      dialog.update();
+      if (trouble.code === "stale") it.plan = null; // the button to look again is beneath
+      if (dialog.open) dialog.update();
+      else notice(`${options.title}: ${trouble.title}. ${trouble.detail}`, "failed");
     }
   }
   return dialog;

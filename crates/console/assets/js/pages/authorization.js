@@ -1,7 +1,8 @@
 // Who may do what, who is in, which hosts may replicate here, and who did what.
 
 import { h } from "../dom.js";
-import { icon, pageCard, shown } from "../parts.js";
+import { openChange } from "../dialogs/dialog.js";
+import { button, icon, pageCard, shown } from "../parts.js";
 import { mayDo, session } from "../session.js";
 import { refresh, use } from "../store.js";
 import { fullMoment } from "../words.js";
@@ -89,9 +90,19 @@ const signedIn = (sessions) =>
           h("small", null, `${one.role}, from ${one.from}, since ${fullMoment(one.begun_at_ms)}`),
         ),
         one.by_link && h("span", { class: "tag" }, "by root's link"),
+        button("Sign Out…", () => signOut(one.user), { symbol: "sign-out" }),
       ),
     ),
   );
+
+const signOut = (user) =>
+  openChange({
+    title: `Sign ${user} out`,
+    symbol: "sign-out",
+    go: "Sign Out",
+    path: "console/sessions/end",
+    request: () => ({ user }),
+  });
 
 const audit = (records) =>
   records.length === 0

@@ -4,12 +4,12 @@
 import { h } from "../dom.js";
 import { actionOf, follow, hostActions, perform, vmActions } from "../actions.js";
 import { matters } from "./attention.js";
-import { live } from "../operation.js";
-import { bar, button, cure, icon, pageCard, shown } from "../parts.js";
+import { capital, live } from "../operation.js";
+import { bar, button, cure, icon, loading, pageCard, shown } from "../parts.js";
 import { address } from "../route.js";
 import { refresh, use } from "../store.js";
 import { age, ago, bytes, coarse, plural } from "../words.js";
-import { awaySince, findVm, hosts, isDebt, isNaked, openOperations, vmsOf } from "../world.js";
+import { awaySince, findVm, hosts, isDebt, isNaked, listsOf, openOperations, vmsOf } from "../world.js";
 
 const NAKED_SHOWN_MAX = 12;
 
@@ -25,7 +25,7 @@ export function page() {
         figures(all, sides),
         under(),
         attention(sides),
-        h("div", { class: "two" }, naked(all), [away(sides), hostCards(all)]),
+        h("div", { class: "two" }, naked(all), h("div", null, away(sides), hostCards(all))),
       ],
       () => refresh(),
     ),
@@ -37,9 +37,10 @@ export const pane = () => [[hosts()[0].name, hostActions(hosts()[0])]];
 function figures(all, sides) {
   const protectedWell = sides.filter((side) => side.health === "normal").length;
   const unseen = all.filter((host) => host.known && !host.seen).length;
-  const alone = all.flatMap((host) => (host.seen && vmsOf(host)) || []).filter(isNaked).length;
+  const lists = all.filter((host) => host.seen).map(vmsOf);
+  const alone = lists.includes(null) ? null : lists.flat().filter(isNaked).length;
   const figure = (count, words, kind) =>
-    h("li", { class: `figure ${count ? kind : ""}` }, h("strong", null, count), h("span", null, words));
+    h("li", { class: `figure ${count ? kind : ""}` }, h("strong", null, count ?? "?"), h("span", null, words));
   return h(
     "ul",
     { class: "figures" },
@@ -137,9 +138,9 @@ const suggested = (side) =>
   isDebt(side) ? ["reverse"] : side.paused ? ["resume"] : side.operation ? ["follow"] : [];
 
 function naked(all) {
-  const found = all
-    .filter((host) => host.seen)
-    .flatMap((host) => (vmsOf(host) ?? []).filter(isNaked).map((vm) => [host, vm]));
+  const seen = all.filter((host) => host.seen);
+  const unknown = seen.filter((host) => vmsOf(host) === null);
+  const found = seen.flatMap((host) => (vmsOf(host) ?? []).filter(isNaked).map((vm) => [host, vm]));
   const items = found.slice(0, NAKED_SHOWN_MAX).map(([host, vm]) => {
     const enable = vmActions(vm, host)[0];
     return h(
@@ -157,11 +158,20 @@ function naked(all) {
   });
   return pageCard(
     "Nobody protects",
-    found.length === 0
-      ? h("p", { class: "quiet" }, "Every virtual machine of the hosts that answer has a replica.")
-      : h("ul", { class: "rows" }, items),
+    found.length > 0 && h("ul", { class: "rows" }, items),
+    found.length + unknown.length === 0 &&
+      h("p", { class: "quiet" }, "Every virtual machine of the hosts that answer has a replica."),
+    unknown.map((host) => unknownVms(host)),
     found.length > NAKED_SHOWN_MAX && h("p", { class: "quiet" }, `and ${found.length - NAKED_SHOWN_MAX} more`),
   );
+}
+
+/** The VMs of a host are not known, or not yet. */
+function unknownVms(host) {
+  const ill = listsOf(host).find((answer) => answer.problem);
+  return ill
+    ? h("p", { class: "late", key: host.name }, `What ${host.name} runs is unknown: ${ill.problem.title}.`)
+    : loading(1);
 }
 
 /** VMs that run where they did not begin. */
@@ -251,5 +261,3 @@ function aboutHost(host) {
     .filter(Boolean)
     .join(" · ");
 }
-
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

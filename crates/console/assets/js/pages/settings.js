@@ -6,16 +6,18 @@ import { notice } from "../notices.js";
 import { button, checks, empty, facts, icon, loading, pageCard, problem, shown } from "../parts.js";
 import { mayDo } from "../session.js";
 import { refresh, repaint, use } from "../store.js";
-import { ago, bytes, fullMoment, typedBytes } from "../words.js";
+import { ago, bytes, fullMoment, typedBytes, typedLimit } from "../words.js";
 import { hosts } from "../world.js";
 import { authorizationRoom } from "./authorization.js";
+import { allEvents } from "../tabs/events.js";
 import { openChange } from "../dialogs/dialog.js";
-import { text } from "../dialogs/fields.js";
+import { into, text, trimmed } from "../dialogs/fields.js";
 
 const ROOMS = {
   host: ["This host", hostRoom],
   peers: ["Peers", peersRoom],
   authorization: ["Authorization", authorizationRoom],
+  events: ["Events", () => h("div", { class: "card" }, allEvents())],
 };
 
 export function page(route) {
@@ -81,11 +83,7 @@ const rotate = () =>
   openChange({ title: "New certificate of this host", symbol: "key", go: "Replace", path: "peers/rotate" });
 
 function limit(view) {
-  const choice = {
-    typed: view.rate_limit_bytes_per_second
-      ? `${bytes(view.rate_limit_bytes_per_second).replace(" ", "")}/s`
-      : "",
-  };
+  const choice = { typed: typedLimit(view.rate_limit_bytes_per_second) };
   const wrong = () => choice.typed !== "" && typedBytes(choice.typed) === null;
   openChange({
     title: "Limit of all replication traffic",
@@ -97,15 +95,11 @@ function limit(view) {
         ? null
         : { rate_limit: choice.typed === "" ? "unlimited" : { "bytes-per-second": typedBytes(choice.typed) } },
     fields: (again) =>
-      text(
-        "Limit",
-        choice.typed,
-        (value) => {
-          choice.typed = value.trim();
-          again();
-        },
-        { hint: "Such as 100MiB/s. Empty: none.", wrong: wrong() && "a size such as 100MiB/s", class: "short" },
-      ),
+      text("Limit", choice.typed, into(choice, again)("typed", trimmed), {
+        hint: "Such as 100MiB/s. Empty: none.",
+        wrong: wrong() && "a size such as 100MiB/s",
+        class: "short",
+      }),
     then: (_, dialog) => {
       dialog.close();
       notice("The limit is changed");

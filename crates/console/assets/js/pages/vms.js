@@ -5,11 +5,11 @@ import { hostActions, vmActions } from "../actions.js";
 import { lazy } from "../lazy.js";
 import { table } from "../list.js";
 import { openMenu } from "../menu.js";
-import { button, empty, health, icon, loading, problem } from "../parts.js";
+import { button, empty, health, icon, loading, old, problem } from "../parts.js";
 import { address, go } from "../route.js";
 import { use, refresh } from "../store.js";
 import { age, ago, coarse, moment } from "../words.js";
-import { hosts, isDebt, isNaked, peerOf, vmsOf } from "../world.js";
+import { hosts, isDebt, isNaked, listsOf, peerOf, vmsOf } from "../world.js";
 
 const POWER = { running: "Running", paused: "Paused", off: "Off" };
 const WORST_FIRST = { critical: 0, unknown: 1, warning: 2, none: 3, normal: 4 };
@@ -115,13 +115,11 @@ function unseenHost(host) {
 }
 
 function listOf(host, vms, selected) {
-  if (!vms) {
-    const trouble = use(`${host.prefix}vms`).problem ?? use(`${host.prefix}relationships`).problem;
-    return trouble ? problem(trouble, () => refresh()) : loading(6);
-  }
+  const ill = listsOf(host).find((answer) => answer.problem);
+  if (!vms) return ill ? problem(ill.problem, () => refresh()) : loading(6);
   if (vms.length === 0)
     return empty("vm", "No virtual machines here", "VMs appear as soon as libvirt knows them.");
-  return table({
+  const list = table({
     id: `vms of ${host.name}`,
     label: `Virtual machines of ${host.name}`,
     columns: COLUMNS,
@@ -142,6 +140,7 @@ function listOf(host, vms, selected) {
     choose: (vm) => go(address("hosts", host.name, vm.key, tabNow()), { replace: selected !== null }),
     menu: (vm, where) => openMenu(`Actions for ${vm.name}`, vmActions(vm, host), where),
   });
+  return [ill && host.seen && old(ill), list];
 }
 
 const tabNow = () => location.pathname.split("/")[4];

@@ -3,9 +3,10 @@
 import { h } from "../dom.js";
 import { moment } from "../words.js";
 
-const WIDTH = 560;
+/** Units of the drawing across the page; fewer on a narrow screen, or nobody could read it. */
+const width = () => (innerWidth < 760 ? 360 : 560);
 const HEIGHT = 150;
-const SIDE = { top: 10, right: 12, bottom: 22, left: 64 };
+const SIDE = { top: 10, right: 12, bottom: 22, left: 72 };
 /** More columns than this are drawn as their maximum in each place. */
 const COLUMNS_MAX = 160;
 
@@ -35,7 +36,7 @@ export function curve(chart) {
 export function columns(chart) {
   const bars = thinned(chart.bars, chart.from, chart.until);
   const scale = scales(chart, bars);
-  const width = Math.max(1.5, Math.min(10, (WIDTH - SIDE.left - SIDE.right) / Math.max(1, bars.length) - 1));
+  const thick = Math.max(1.5, Math.min(10, (width() - SIDE.left - SIDE.right) / Math.max(1, bars.length) - 1));
   return frame(
     chart,
     scale,
@@ -45,9 +46,9 @@ export function columns(chart) {
         "rect",
         {
           class: chart.limit && value > chart.limit ? "bar over" : "bar",
-          x: scale.x(at) - width / 2,
+          x: scale.x(at) - thick / 2,
           y: scale.y(value),
-          width,
+          width: thick,
           height: Math.max(1, scale.y(0) - scale.y(value)),
           rx: 1,
         },
@@ -59,7 +60,7 @@ export function columns(chart) {
 
 /** A mark for each cycle: fine, failed, missed. */
 export function missedStrip({ title, from, until, cycles }) {
-  const x = (at) => SIDE.left + ((at - from) / (until - from)) * (WIDTH - SIDE.left - SIDE.right);
+  const x = (at) => SIDE.left + ((at - from) / (until - from)) * (width() - SIDE.left - SIDE.right);
   const odd = cycles.filter((cycle) => cycle.outcome !== "acknowledged");
   return h(
     "figure",
@@ -67,8 +68,8 @@ export function missedStrip({ title, from, until, cycles }) {
     h("figcaption", null, title),
     h(
       "svg",
-      { viewBox: `0 0 ${WIDTH} 44`, role: "img", "aria-label": `${title} of ${cycles.length}` },
-      h("line", { class: "axis", x1: SIDE.left, x2: WIDTH - SIDE.right, y1: 16, y2: 16 }),
+      { viewBox: `0 0 ${width()} 44`, role: "img", "aria-label": `${title} of ${cycles.length}` },
+      h("line", { class: "axis", x1: SIDE.left, x2: width() - SIDE.right, y1: 16, y2: 16 }),
       odd.map((cycle) =>
         h(
           "circle",
@@ -93,7 +94,7 @@ function frame(chart, scale, values, ...drawn) {
     h(
       "svg",
       {
-        viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+        viewBox: `0 0 ${width()} ${HEIGHT}`,
         role: "img",
         "aria-label": `${chart.title}: ${words}${chart.limit ? `; ${chart.limitWords} ${chart.unit(chart.limit)}` : ""}`,
       },
@@ -104,7 +105,7 @@ function frame(chart, scale, values, ...drawn) {
           h("line", {
             class: "grid",
             x1: SIDE.left,
-            x2: WIDTH - SIDE.right,
+            x2: width() - SIDE.right,
             y1: scale.y(value),
             y2: scale.y(value),
           }),
@@ -126,17 +127,17 @@ const limitLine = (chart, scale) =>
   h(
     "g",
     { class: "limit" },
-    h("line", { x1: SIDE.left, x2: WIDTH - SIDE.right, y1: scale.y(chart.limit), y2: scale.y(chart.limit) }),
-    h("text", { x: WIDTH - SIDE.right, y: scale.y(chart.limit) - 4, "text-anchor": "end" }, chart.limitWords),
+    h("line", { x1: SIDE.left, x2: width() - SIDE.right, y1: scale.y(chart.limit), y2: scale.y(chart.limit) }),
+    h("text", { x: width() - SIDE.right, y: scale.y(chart.limit) - 4, "text-anchor": "end" }, chart.limitWords),
   );
 
 function timeAxis(from, until, x, y) {
   const days = until - from > 86_400_000;
   const words = new Intl.DateTimeFormat(
     undefined,
-    days ? { weekday: "short", day: "numeric" } : { hour: "2-digit", minute: "2-digit" },
+    days ? { weekday: "short", day: "numeric" } : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
   );
-  return [0, 0.25, 0.5, 0.75, 1].map((part) => {
+  return (width() < 500 ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1]).map((part) => {
     const at = from + part * (until - from);
     return h(
       "text",
@@ -160,7 +161,7 @@ function scales(chart, values) {
     round(
       SIDE.left +
         ((Math.max(at, chart.from) - chart.from) / (chart.until - chart.from)) *
-          (WIDTH - SIDE.left - SIDE.right),
+          (width() - SIDE.left - SIDE.right),
     );
   const y = (value) => round(HEIGHT - SIDE.bottom - (value / top) * (HEIGHT - SIDE.top - SIDE.bottom));
   return { x, y, top, ticks: [0, top / 2, top] };

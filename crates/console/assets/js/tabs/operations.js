@@ -2,8 +2,9 @@
 
 import { h } from "../dom.js";
 import { follow } from "../actions.js";
-import { live, report, stateWords, steps, advice } from "../operation.js";
+import { advice, capital, live, report, stateWords, steps } from "../operation.js";
 import { bar, button, empty, icon, shown } from "../parts.js";
+import { mayDo } from "../session.js";
 import { refresh, use } from "../store.js";
 import { fullMoment, plural, span } from "../words.js";
 import { isEnded } from "../world.js";
@@ -11,7 +12,7 @@ import { isEnded } from "../world.js";
 export function operations(vm, host) {
   if (!vm.side) return empty("planned", "No operations", "They begin with replication.");
   return shown(
-    use(`${vm.mine ? "" : host.prefix}operations`),
+    use(vm.mine ? `operations?vm=${encodeURIComponent(vm.side.id)}` : `${host.prefix}operations`),
     (all) => {
       const own = all.filter((one) => one.relationship === vm.side.id);
       const tests = (vm.mine ? (use("test-failovers").value ?? []) : []).filter((test) => test.vm === vm.name);
@@ -53,7 +54,7 @@ function item(operation, open) {
         h(
           "span",
           { class: "grow" },
-          h("strong", null, operation.kind),
+          h("strong", null, capital(operation.kind)),
           ` ${operation.old_primary} → ${operation.new_primary}`,
           h("small", null, `${fullMoment(operation.begun_at_ms)} by ${operation.requested_by}`),
         ),
@@ -116,6 +117,9 @@ function testItem(test) {
         ),
       ),
       test.report && h("p", { class: "quiet" }, "Report: ", h("code", null, test.report)),
+      test.state !== "ended" &&
+        mayDo("operator") &&
+        button("Stop…", async () => (await import("../dialogs/verbs.js")).stopOne(test), { symbol: "stop" }),
     ),
   );
 }

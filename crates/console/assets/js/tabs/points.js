@@ -6,8 +6,10 @@ import { button, empty, facts, icon, shown } from "../parts.js";
 import { refresh, repaint, use } from "../store.js";
 import { ago, bytes, fullMoment, moment, plural } from "../words.js";
 import { serverNow } from "../api.js";
+import { aside } from "./aside.js";
 
-const WIDTH = 900;
+/** Units of the drawing across the page; fewer on a narrow screen, or nobody could read it. */
+const width = () => (innerWidth < 760 ? 360 : 900);
 const EDGE = 14;
 /** The point under the eye, by its id. */
 let chosen = null;
@@ -44,6 +46,7 @@ function page(vm, host, { points: all, chain }) {
         "No recovery point yet",
         "The first one is there when the initial replication is complete.",
       ),
+      aside(vm.mine),
     ];
   const newest = all.at(-1);
   const point = all.find((one) => one.id === chosen) ?? newest;
@@ -69,9 +72,10 @@ function page(vm, host, { points: all, chain }) {
         ["Read by", point.pinned_by.length ? point.pinned_by.join(", ") : null],
         ["Id", h("code", null, point.id)],
       ]),
-      h("div", { class: "buttons" }, verbs(vm, host, point, point === newest)),
+      verbs(vm, host, point, point === newest),
     ),
     table(all, point),
+    aside(vm.mine),
   ];
 }
 
@@ -83,7 +87,7 @@ function verbs(vm, host, point, isNewest) {
     );
   };
   const remove = actionOf(vm, host, "point") && !isNewest && point.pinned_by.length === 0;
-  return [
+  const found = [
     from("test", "Test Failover from here…"),
     from("failover", "Failover to here…"),
     remove &&
@@ -91,7 +95,8 @@ function verbs(vm, host, point, isNewest) {
         symbol: "remove",
         kind: "danger",
       }),
-  ];
+  ].filter(Boolean);
+  return found.length > 0 && h("div", { class: "buttons" }, found);
 }
 
 const opener = {
@@ -102,7 +107,8 @@ const opener = {
 function timeLine(all, selected) {
   const from = all[0].at_ms;
   const until = Math.max(serverNow(), from + 1);
-  const x = (at) => EDGE + ((at - from) / (until - from)) * (WIDTH - 2 * EDGE);
+  const right = width() - EDGE;
+  const x = (at) => EDGE + ((at - from) / (until - from)) * (right - EDGE);
   const mark = (point) =>
     h(
       "circle",
@@ -125,14 +131,14 @@ function timeLine(all, selected) {
     h(
       "svg",
       {
-        viewBox: `0 0 ${WIDTH} 64`,
+        viewBox: `0 0 ${width()} 64`,
         role: "img",
         "aria-label": `Recovery points from ${fullMoment(from)} until now; the list below has them all`,
       },
-      h("line", { class: "axis", x1: EDGE, x2: WIDTH - EDGE, y1: 26, y2: 26 }),
+      h("line", { class: "axis", x1: EDGE, x2: right, y1: 26, y2: 26 }),
       all.map(mark),
       h("text", { class: "mark", x: EDGE, y: 56 }, moment(from)),
-      h("text", { class: "mark", x: WIDTH - EDGE, y: 56, "text-anchor": "end" }, "now"),
+      h("text", { class: "mark", x: right, y: 56, "text-anchor": "end" }, "now"),
     ),
     h(
       "figcaption",
@@ -162,7 +168,8 @@ const table = (all, selected) =>
       h(
         "tr",
         null,
-        ["Number", "Moment", "Consistency", "Tag", "Size"].map((name) => h("th", { scope: "col" }, name)),
+        ["Number", "Moment", "Consistency", "Tag"].map((name) => h("th", { scope: "col" }, name)),
+        h("th", { scope: "col", class: "number" }, "Size"),
       ),
     ),
     h(
@@ -196,7 +203,7 @@ const table = (all, selected) =>
               point.ordinal,
             ),
           ),
-          h("td", null, fullMoment(point.at_ms)),
+          h("td", { class: "once" }, moment(point.at_ms)),
           h("td", null, point.consistency),
           h(
             "td",

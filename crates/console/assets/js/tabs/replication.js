@@ -3,7 +3,7 @@
 import { h } from "../dom.js";
 import { columns, curve, missedStrip } from "./charts.js";
 import { actionOf, perform } from "../actions.js";
-import { button, card, empty, facts, icon, shown } from "../parts.js";
+import { button, card, chips, empty, facts, icon, shown } from "../parts.js";
 import { refresh, repaint, use } from "../store.js";
 import { bytes, every, moment, plural, span } from "../words.js";
 import { detail, isDebt } from "../world.js";
@@ -32,24 +32,14 @@ export function replication(vm, host) {
         "div",
         { class: "chart-bar" },
         h("h3", null, "Course"),
-        h(
-          "div",
-          { class: "chips", role: "group", "aria-label": "Window" },
-          WINDOWS.map(([name], index) =>
-            h(
-              "button",
-              {
-                type: "button",
-                class: "chip",
-                "aria-pressed": String(index === chosen),
-                onClick: () => {
-                  chosen = index;
-                  repaint();
-                },
-              },
-              name,
-            ),
-          ),
+        chips(
+          "Window",
+          WINDOWS.map(([name]) => [name]),
+          chosen,
+          (index) => {
+            chosen = index;
+            repaint();
+          },
         ),
         h("span", { class: "spring" }),
         h(

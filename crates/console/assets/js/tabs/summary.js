@@ -1,14 +1,16 @@
 // Summary: what it is, where it stands, why it is not as it should be, and the way out.
 
 import { h } from "../dom.js";
-import { actionOf, perform } from "../actions.js";
+import { actionOf, perform, vmActions } from "../actions.js";
 import { live } from "../operation.js";
-import { bar, button, card, cure, empty, facts, health, icon, shown } from "../parts.js";
+import { bar, button, card, command, cure, empty, facts, health, icon, shown } from "../parts.js";
 import { power, replicationState, role } from "../pages/vms.js";
 import { refresh, use } from "../store.js";
 import { ago, bytes, moment, plural, span } from "../words.js";
-import { awaySince, detail } from "../world.js";
+import { awaySince, detail, diskWords } from "../world.js";
 import { serverNow } from "../api.js";
+import { address } from "../route.js";
+import { asideWords, setAside } from "./aside.js";
 
 export function summary(vm, host) {
   if (!vm.side) return [naked(vm, host)];
@@ -21,8 +23,9 @@ export function summary(vm, host) {
     detail(vm.mine),
     (known) => [
       reasons(vm, host, known),
+      carried(known),
       copying(known),
-      h("div", { class: "cards" }, standing(vm, known), machine(vm, known), disks(known)),
+      h("div", { class: "cards" }, standing(vm, host, known), machine(vm, known), disks(vm, known)),
     ],
     () => refresh(),
   );
@@ -30,17 +33,17 @@ export function summary(vm, host) {
 
 function naked(vm, host) {
   const enable = actionOf(vm, host, "enable");
-  const obstacles = vm.machine.obstacles;
+  const wrap = actionOf(vm, host, "wrap");
+  const why = vmActions(vm, host)[0].reason;
   return [
     empty(
       "shield",
       vm.machine.test_failover ? "A copy of a test failover" : "Nobody protects this virtual machine",
-      obstacles.length
-        ? obstacles.join("; ")
-        : "If this host is lost, so is the machine, up to your last backup.",
-      enable && button("Enable Replication…", () => perform(enable), { kind: "primary" }),
+      why ?? "If this host is lost, so is the machine, up to your last backup.",
+      enable && button(enable.label, () => perform(enable), { kind: "primary" }),
+      wrap && button(wrap.label, () => perform(wrap), { symbol: wrap.symbol }),
     ),
-    machine(vm),
+    h("div", { class: "cards" }, machine(vm), ownDisks(vm.machine)),
   ];
 }
 
@@ -69,6 +72,36 @@ function reasons(vm, host, known) {
         h("div", { class: "grow" }, h("p", null, reason.text), cure(reason.cure)),
         index === 0 && way && button(way.label, () => perform(way), { symbol: way.symbol }),
       ),
+    ),
+  );
+}
+
+/** A first copy that goes by hand: where it lies, and what is to be done with it. */
+function carried(known) {
+  const copy = known.carried;
+  if (!copy) return null;
+  return h(
+    "div",
+    { class: "reason info", key: "carried" },
+    icon("info"),
+    h(
+      "div",
+      { class: "grow" },
+      h(
+        "p",
+        null,
+        h("strong", null, "Initial copy by hand: "),
+        copy.is_whole ? "it lies in " : "it is being written to ",
+        h("code", null, copy.directory),
+        ` on ${known.primary_server}.`,
+      ),
+      copy.is_whole &&
+        h(
+          "p",
+          null,
+          `Carry it to ${known.replica_server}. There: Import Initial Copy…, among the actions of the host, or`,
+        ),
+      copy.is_whole && command("virt-replica import DIRECTORY"),
     ),
   );
 }
@@ -110,8 +143,9 @@ function copying(known) {
   );
 }
 
-function standing(vm, known) {
+function standing(vm, host, known) {
   const away = awaySince(vm.mine);
+  const apart = setAside(vm.mine);
   const operation =
     known.operation && (use("operations").value ?? []).find((one) => one.id === known.operation);
   return card(
@@ -136,6 +170,12 @@ function standing(vm, known) {
           : "never",
       ],
       ["Next cycle", known.next_due_at_ms ? moment(known.next_due_at_ms) : "none is due"],
+      [
+        "Set aside",
+        apart?.length
+          ? h("a", { href: address("hosts", host.name, vm.key, "points") }, asideWords(apart))
+          : null,
+      ],
       ["Operation", operation ? `${operation.kind}: ${live(operation).step}` : null],
     ]),
   );
@@ -157,20 +197,40 @@ function machine(vm, known) {
   );
 }
 
-const disks = (known) =>
+const diskList = (disks) =>
   card(
-    plural(known.disks.length, "Disk"),
+    plural(disks.length, "Disk"),
     h(
       "ul",
       { class: "rows" },
-      known.disks.map((disk) =>
+      disks.map(([target, about, kind, state]) =>
         h(
           "li",
-          { key: disk.target },
-          icon("host"),
-          h("span", { class: "grow" }, disk.target, h("small", null, bytes(disk.size_bytes))),
-          h("span", { class: disk.replicated ? "good" : "quiet" }, disk.replicated ? "replicated" : "excluded"),
+          { key: target },
+          icon("disk"),
+          h("span", { class: "grow" }, target, h("small", null, about)),
+          h("span", { class: kind }, state),
         ),
       ),
+    ),
+  );
+
+function disks(vm, known) {
+  const here = new Map((vm.machine?.disks ?? []).map((disk) => [disk.target, disk]));
+  return diskList(
+    known.disks.map(({ target, replicated, size_bytes: size }) => {
+      const about = [bytes(size), here.has(target) && diskWords(here.get(target))].filter(Boolean).join(" · ");
+      return [target, about, replicated ? "good" : "quiet", replicated ? "replicated" : "excluded"];
+    }),
+  );
+}
+
+/** The disks of a VM that nobody protects. */
+const ownDisks = (it) =>
+  diskList(
+    it.disks.map((disk) =>
+      disk.obstacle
+        ? [disk.target, diskWords(disk), "late", "cannot be replicated as it is"]
+        : [disk.target, diskWords(disk), "quiet", "not replicated"],
     ),
   );
