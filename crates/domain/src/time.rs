@@ -55,11 +55,6 @@ mod tests {
         assert!(!due(940_000), "a correction is no reason");
         assert!(due(939_999) && due(0), "it was done at a time that has not come yet");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_clock_that_goes_back_makes_no_time_and_the_end_of_time_is_not_passed() {
