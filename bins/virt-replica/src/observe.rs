@@ -97,7 +97,9 @@ pub async fn wait(session: &Session, args: Wait) -> Ending {
 /// Once, also where there is no bar: a daemon that is down for good must not be waited for without a word.
 pub(crate) fn tell_silence(bar: &ProgressBar, told: &mut bool) {
     if !std::mem::replace(told, true) {
-        bar.suspend(|| eprintln!("The daemon does not answer; waiting for it … (systemctl status virtreplicad)"));
+        bar.suspend(|| {
+            eprintln!("The daemon does not answer; waiting for it … (systemctl status virtreplicad)")
+        });
     }
 }
 

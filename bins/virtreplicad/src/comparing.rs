@@ -44,7 +44,9 @@ impl Daemon {
     ) -> Result<Answer<Importing>, Problem> {
         let vms = self.engine.import(directory.into(), dry_run).await.map_err(problem)?;
         Ok(match dry_run {
-            true => Answer::Planned(Plan::of([format!("The initial copy of {} will be taken.", vms.join(", "))])),
+            true => {
+                Answer::Planned(Plan::of([format!("The initial copy of {} will be taken.", vms.join(", "))]))
+            }
             false => Answer::Done(Importing { vms }),
         })
     }

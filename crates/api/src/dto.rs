@@ -36,8 +36,8 @@ pub use peer::{Invitation, InviteRequest, JoinRequest, Peer};
 pub use plan::{Answer, Check, Done, Importing, Plan};
 pub use point::{ChainView, CreatePointRequest, PointList, PointMade, PointView, consistency};
 pub use relationship::{
-    CarriedCopy, ComparisonView, DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail,
-    RelationshipSummary, StartWord, Statistics,
+    CarriedCopy, ComparisonView, DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView,
+    RelationshipDetail, RelationshipSummary, StartWord, Statistics,
 };
 pub use settings::{
     Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, ImportRequest, NewDisks, RateLimit,

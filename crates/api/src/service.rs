@@ -12,10 +12,10 @@ use crate::caller::Caller;
 use crate::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
-    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing, Invitation,
-    InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer, PlannedFailoverRequest,
-    PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest,
-    SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing,
+    Invitation, InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer,
+    PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
+    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
 use crate::problem::Problem;
 

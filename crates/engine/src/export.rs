@@ -123,10 +123,8 @@ impl Engine {
     /// Where the first copy of a VM is written that is carried by hand, and whether it is whole; none: it goes another way, or the
     /// replica server has it.
     pub fn carried_copy(&self, record: &Record) -> Result<Option<(PathBuf, bool)>> {
-        let first = matches!(
-            record.relationship.phase,
-            Phase::InitialPending { .. } | Phase::InitialReplication
-        );
+        let first =
+            matches!(record.relationship.phase, Phase::InitialPending { .. } | Phase::InitialReplication);
         let export = wanted(self, record.relationship.id)?.filter(|_| first);
         Ok(export.map(|export| (export.directory, export.point.is_some())))
     }

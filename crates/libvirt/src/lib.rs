@@ -74,7 +74,8 @@ impl Hypervisor for Libvirt {
     }
 
     fn names(&self) -> Result<Vec<(VmId, String)>> {
-        let named = |(id, found): (VmId, Domain)| Ok((id, found.name().map_err(|it| of_vm("domname", id, &it))?));
+        let named =
+            |(id, found): (VmId, Domain)| Ok((id, found.name().map_err(|it| of_vm("domname", id, &it))?));
         vm::all(&self.connection.get()?, 0)?.into_iter().map(named).collect()
     }
 

@@ -45,7 +45,8 @@ pub(crate) fn all(connect: &Connect, flags: u32) -> Result<Vec<(VmId, Domain)>> 
 
 /// Those of these VMs that are there, as a list shows them: asking libvirt four times about each of a thousand takes too long.
 pub(crate) fn outlines(connect: &Connect, wanted: &HashSet<VmId>) -> Result<Vec<VmFacts>> {
-    let ids = |flag| -> Result<HashSet<VmId>> { Ok(all(connect, flag)?.into_iter().map(|(id, _)| id).collect()) };
+    let ids =
+        |flag| -> Result<HashSet<VmId>> { Ok(all(connect, flag)?.into_iter().map(|(id, _)| id).collect()) };
     let off = ids(virt_sys::VIR_CONNECT_LIST_DOMAINS_SHUTOFF)?;
     let running = ids(virt_sys::VIR_CONNECT_LIST_DOMAINS_RUNNING)?;
     let transient = ids(virt_sys::VIR_CONNECT_LIST_DOMAINS_TRANSIENT)?;

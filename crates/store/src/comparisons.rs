@@ -39,8 +39,7 @@ impl Store {
 
     /// A resynchronization is wanted.
     pub fn want_resynchronization(&self, id: RelationshipId, why: &str) -> Result<()> {
-        let update =
-            "UPDATE comparison SET resynchronize = ?2, wishes = wishes + 1 WHERE relationship = ?1";
+        let update = "UPDATE comparison SET resynchronize = ?2, wishes = wishes + 1 WHERE relationship = ?1";
         self.compared(id, update, why)
     }
 

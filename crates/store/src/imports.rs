@@ -22,7 +22,8 @@ impl Store {
     /// Those that have not ended.
     pub fn imports(&self) -> Result<Vec<(RelationshipId, PathBuf)>> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT relationship, file FROM import ORDER BY relationship")?;
+        let mut statement =
+            connection.prepare("SELECT relationship, file FROM import ORDER BY relationship")?;
         let found = statement
             .query_map([], |columns| Ok((columns.get::<_, String>(0)?, columns.get::<_, Vec<u8>>(1)?)))?;
         found

@@ -40,9 +40,9 @@ pub(super) fn in_a_seed(world: &mut World, [written, compared]: [Hold; 2]) {
 /// The replica's, when a delta from a file has begun and when it is sealed: the import goes on after the restart, and whoever waits
 /// for it hears how it ends.
 pub(super) fn in_an_import(world: &mut World, directory: &str) {
-    let holds = ["delta.begun", "delta.sealed"].map(|place| Hold::arm(world.lab.host(SECOND), place).unwrap());
-    let mut import =
-        world.product.command(&world.lab, SECOND, &["import", directory, "--yes"]).unwrap();
+    let holds =
+        ["delta.begun", "delta.sealed"].map(|place| Hold::arm(world.lab.host(SECOND), place).unwrap());
+    let mut import = world.product.command(&world.lab, SECOND, &["import", directory, "--yes"]).unwrap();
     let waits = import.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     for hold in holds {
         world.kill_at(hold, SECOND);

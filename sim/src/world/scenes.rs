@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use choreography::{Entry, Mark, Options, OtherHost, Step, StepState, fold};
-use domain::{Compression, Consistency, Frequency, OperationId, Phase, PointId, RecoveryPoint, Settings};
+use domain::{Compression, Frequency, OperationId, Phase, PointId, RecoveryPoint, Settings};
 use engine::{Code, Engine, Home, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
@@ -104,6 +104,18 @@ impl World {
         let oldest = *points.first().context("points")?;
         ensure!(known.iter().all(|known| known.id != oldest), "the store knows {oldest}: {points:?}");
         Ok(points)
+    }
+
+    /// The VM is off at home, and the other host has what it wrote last: the point of it.
+    fn off_and_replicated(&self) -> Result<PointId> {
+        let asked = time::now();
+        self.hosts[HOME].hypervisor.turn_off(self.vm)?;
+        let newest = || {
+            let (engine, there) = self.hosts[AWAY].engine().zip(record(&self.hosts[AWAY]))?;
+            engine.store().points(there.relationship.id).ok()?.pop()
+        };
+        self.until("what it wrote last", |_| newest().is_some_and(|point| point.instant > asked))?;
+        Ok(newest().context("a point")?.id)
     }
 
     fn fail_over(&self, host: usize, point: PointId) -> Result<()> {
@@ -318,20 +330,12 @@ fn a_primary_behind_a_slow_link_is_not_taken_for_silent() -> Result<()> {
 #[test]
 fn a_stale_copy_does_not_start_although_no_cycle_has_failed() -> Result<()> {
     let world = World::new(SEED)?;
+    let newest = world.off_and_replicated()?;
     world.asked(HOME, |engine, record| async move {
         let hour = Frequency::from_seconds(3600).map_err(Refusal::failed)?;
         let settings = Settings { frequency: hour, ..record.relationship.settings.clone() };
         engine.change(&record, settings).await
     })?;
-    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
-    let (engine, there) = (world.hosts[AWAY].engine(), record(&world.hosts[AWAY]));
-    let (engine, there) = engine.zip(there).context("a replica")?;
-    world.until("what it wrote last", |_| {
-        let points = engine.store().points(there.relationship.id).unwrap_or_default();
-        points.last().is_some_and(|point| point.consistency == Consistency::PoweredOff)
-    })?;
-    let newest = engine.store().points(there.relationship.id)?.pop().context("a point")?.id;
-
     world.link.swallows.store(true, Ordering::SeqCst);
     world.fail_over(AWAY, newest)?;
     let home = record(&world.hosts[HOME]).context("a record")?;
@@ -353,11 +357,7 @@ fn a_stale_copy_stays_off_when_its_relationship_is_removed() -> Result<()> {
     let world = World::new(SEED)?;
     let home = &world.hosts[HOME].hypervisor;
     home.set_autostart(world.vm, true)?;
-    let newest = |it: &World| {
-        let (engine, there) = it.hosts[AWAY].engine().zip(record(&it.hosts[AWAY]))?;
-        engine.store().points(there.relationship.id).ok()?.pop()
-    };
-    let point = newest(&world).context("a point")?.id;
+    let point = world.off_and_replicated()?;
     world.fail_over(AWAY, point)?;
     let plan =
         world.asked(AWAY, |engine, record| async move { engine.plan_removal(&record, false).await })?;

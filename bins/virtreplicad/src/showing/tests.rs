@@ -318,8 +318,7 @@ async fn each_peer_is_shown_what_it_has_part_in() {
 async fn a_peer_waits_for_itself_and_for_no_other() {
     let turns = Turns::default();
     let peer = |number| HostId(uuid::Uuid::from_u128(number));
-    let soon =
-        |number| tokio::time::timeout(std::time::Duration::from_millis(50), turns.of(peer(number)));
+    let soon = |number| tokio::time::timeout(std::time::Duration::from_millis(50), turns.of(peer(number)));
     let held = soon(1).await.expect("nobody else asks");
     assert!(soon(1).await.is_err() && soon(2).await.is_ok());
     drop(held);

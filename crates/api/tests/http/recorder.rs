@@ -6,10 +6,11 @@ use std::time::Duration;
 use api::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
-    EndSessionsRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, ImportRequest, Importing,
-    Invitation, InviteRequest, JoinRequest, Mode, OperationQuery, OperationView, Page, Paged, Peer, Plan,
-    PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
-    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    EndSessionsRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, ImportRequest,
+    Importing, Invitation, InviteRequest, JoinRequest, Mode, OperationQuery, OperationView, Page, Paged,
+    Peer, Plan, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary,
+    RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView,
+    What,
 };
 use api::{Asked, Caller, Code, Problem, Reply, Service};
 use futures_util::StreamExt;
