@@ -1,15 +1,18 @@
 //! Hostile bytes for every decoder of outside bytes: valid inputs, damaged at random, again and again.
 //!
 //! ```text
-//! targets (decoder, valid inputs) ─▶ mutate (from a seed) ─▶ run: no panic, bounded memory, bounded time
+//! targets (decoder, valid inputs, corpus) ─▶ mutate (from a seed) ─▶ run: no panic, bounded memory, bounded time
+//!                                        └─▶ libFuzzer (src/led.rs) ─▶ the same, and what reaches further becomes corpus
 //! ```
-//! It runs on the stable compiler and repeats from its seed. NOT led by coverage, so that what hides behind a checksum or a
-//! magic number is reached only through the valid inputs.
+//! Both run on the stable compiler. The first repeats from its seed and is quick to build: it is what continuous integration
+//! runs. The second is led by coverage; what it found to reach far lies in `corpus`, so that the first begins there.
 
 mod mutate;
 mod targets;
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use peak_alloc::PeakAlloc;
@@ -47,28 +50,51 @@ pub struct Found {
 /// Tries a target for so long, from a seed.
 #[must_use]
 pub fn run(target: &Target, seed: u64, time: Duration) -> Outcome {
-    let inputs = (target.inputs)();
+    let inputs: Vec<Vec<u8>> = (target.inputs)().into_iter().chain(corpus(target.name)).collect();
     let mut mutator = Mutator::new(seed);
     let begun = Instant::now();
     let mut executions = 0;
     for input in &inputs {
         executions += 1;
-        if let Some(what) = attempt(target, input) {
+        if let Some(what) = harm(target, input) {
             return Outcome { executions, found: Some(Found { what, input: input.clone() }) };
         }
     }
     while begun.elapsed() < time {
         let input = mutator.damaged(&inputs);
         executions += 1;
-        if let Some(what) = attempt(target, &input) {
+        if let Some(what) = harm(target, &input) {
             return Outcome { executions, found: Some(Found { what, input }) };
         }
     }
     Outcome { executions, found: None }
 }
 
+/// What is kept of a decoder: inputs that did harm once, or that reach far.
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path()).collect();
+    paths.sort();
+    paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
+/// Writes what a decoder begins with into a folder of its name, one file for each input.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_inputs(target: &Target, folder: &Path) -> io::Result<()> {
+    let folder = folder.join(target.name);
+    std::fs::create_dir_all(&folder)?;
+    let inputs = (target.inputs)().into_iter().chain(corpus(target.name));
+    inputs
+        .enumerate()
+        .try_for_each(|(number, input)| std::fs::write(folder.join(format!("input-{number}")), input))
+}
+
 /// What harm an input does; none: none.
-fn attempt(target: &Target, input: &[u8]) -> Option<String> {
+#[must_use]
+pub fn harm(target: &Target, input: &[u8]) -> Option<String> {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     let begun = Instant::now();

@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: one line of result for each decoder, and the input that did harm in a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,6 +20,9 @@ struct Options {
     /// Where chance begins: the same seed damages in the same order
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Try nothing: write what each decoder begins with into a folder of its name, in this one
+    #[arg(long, value_name = "FOLDER")]
+    inputs_to: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -28,6 +31,9 @@ fn main() -> Result<()> {
     let (chosen, others): (Vec<Target>, Vec<Target>) = fuzz::targets().into_iter().partition(wanted);
     let names: Vec<_> = others.iter().map(|one| one.name).collect();
     ensure!(!chosen.is_empty(), "no such target; there are {}", names.join(", "));
+    if let Some(folder) = &options.inputs_to {
+        return chosen.iter().try_for_each(|one| fuzz::write_inputs(one, folder)).context("the inputs");
+    }
     // A panic is told in the line of result.
     std::panic::set_hook(Box::new(|_| {}));
     let harmed = chosen.iter().map(|one| is_harmed(one, &options)).collect::<Result<Vec<_>>>()?;

@@ -83,7 +83,8 @@ fn it_starts_while_a_cycle_asks(world: &mut Protected) {
 /// No guest boots within a second here.
 fn it_does_not_boot(world: &mut Protected) {
     lose_the_primary(world);
-    world.say(SECOND, &["failover", VM, "--roll-back-unless-boots", "1s", "--yes"]);
+    let (code, said) = world.attempt(SECOND, &["failover", VM, "--roll-back-unless-boots", "1s", "--yes"]);
+    assert!(code == Some(1) && said.contains("given up"), "{code:?} {said}");
     is_taken_back(world);
     let listed = world.product.json(&world.lab, SECOND, &["diverged", "list", VM]).unwrap();
     assert_eq!(

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
-use lab::{Api, GuestOptions, HOSTS, protected};
+use lab::{Api, GuestOptions, HOSTS, Protected, protected};
 use serde_json::Value;
 
 fn list(api: &Api, path: &str) -> Vec<Value> {
@@ -42,6 +42,8 @@ fn both_hosts_are_shown_what_is_not_shared_is_not_and_silence_is_unknown() {
     pages_and_tables(&first);
     a_listener_hears_of_a_change_that_is_made_and_recorded(&first);
 
+    a_guard_that_libvirt_does_not_ask_is_found_out(&mut world);
+
     world.product.kill(HOSTS[1]).unwrap();
     let begun = Instant::now();
     let silent = first.ask("GET /peers/hvhost02/relationships", &[], "").unwrap();
@@ -52,6 +54,26 @@ fn both_hosts_are_shown_what_is_not_shared_is_not_and_silence_is_unknown() {
     );
     assert!(silent.body.contains("unknown") && begun.elapsed() < Duration::from_secs(12), "{silent:?}");
     world.lab.down().unwrap();
+}
+
+/// The guard is installed when libvirt runs already, which looks for hooks when it starts.
+fn a_guard_that_libvirt_does_not_ask_is_found_out(world: &mut Protected) {
+    world.product.kill(HOSTS[0]).unwrap();
+    world.lab.host(HOSTS[0]).sh("rm /etc/libvirt/hooks/qemu.d/virt-replica").unwrap();
+    world.lab.host_mut(HOSTS[0]).restart_libvirtd().unwrap();
+    world.product.start(world.lab.host(HOSTS[0])).unwrap();
+    let (code, said) = world.attempt(HOSTS[0], &["host", "check"]);
+    assert!(code == Some(3) && said.contains("does not ask") && said.contains("restart libvirtd"), "{said}");
+    let begun = Instant::now();
+    let shown = world.wait(HOSTS[0], |shown| shown["reasons"].to_string().contains("does not ask"));
+    assert_eq!(shown["health"], "warning", "{shown:#}");
+    let left = world.lab.host(HOSTS[0]).virsh(["list", "--all", "--name"]).unwrap();
+    assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["testVM01"], "the VM that is nothing is gone");
+    world.lab.host_mut(HOSTS[0]).restart_libvirtd().unwrap();
+    while world.attempt(HOSTS[0], &["host", "check"]).0 != Some(0) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "libvirt asks again");
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }
 
 fn pages_and_tables(api: &Api) {

@@ -1,13 +1,15 @@
-//! The hosts fail where it hurts: the replica's disk is full, the scratch directory is, the storage is not mounted, and two
+//! The hosts fail where it hurts: the replica's disk is slow, or full, the scratch directory is, the storage is not mounted, and two
 //! persons with ten hands press the same button.
 //!
 //! Property: the guest never sees an error, the newest recovery point stays what it was, health says what is wrong and how it is
 //! cured, and when the cause is gone replication goes on by itself, with both sides equal in the end.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{GuestOptions, HOSTS, Hold, Lab, LabOptions, Product, Protected, disks_are_equal, is_normal};
+use lab::{
+    GuestOptions, HOSTS, Hold, Judge, Lab, LabOptions, Product, Protected, disks_are_equal, is_normal,
+};
 use serde_json::Value;
 
 const FIRST: &str = HOSTS[0];
@@ -16,6 +18,11 @@ const VM: &str = "testVM01";
 const LIMIT: Duration = Duration::from_secs(120);
 const STORAGE: &str = "/var/lib/virt-replica/replicas";
 const SCRATCH: &str = "/var/lib/virt-replica/scratch";
+/// What the slow disk is given, and how long it takes at least: a write of a MiB or less waits a fifth of a second.
+const SLOW_MIB: u64 = 64;
+const SLOW_MIN: Duration = Duration::from_secs(10);
+/// Longest wait of the guest for one write while its delta waits for the replica: what it takes beside it on a busy machine.
+const STALL_MAX: Duration = Duration::from_secs(5);
 /// What happens.
 type Scene = fn(&mut Protected);
 
@@ -46,9 +53,11 @@ fn a_host_that_fails_harms_neither_guest_nor_replica_and_recovers_by_itself() {
     product.run(&lab, FIRST, &["set", VM, "--missed-cycles-max", "100", "--yes"]).unwrap();
     let mut world = Protected { lab, product, guest };
     world.wait(FIRST, |shown| is_normal(shown, 1));
-    let scenes: [(&str, Scene); 4] = [
+    let scenes: [(&str, Scene); 6] = [
+        ("the replica's disk is slow", the_replicas_disk_is_slow),
         ("the replica's disk is full", the_replicas_disk_is_full),
         ("the scratch directory fills up", the_scratch_directory_fills_up),
+        ("the storage became read-only", the_storage_became_read_only),
         ("the storage is not mounted", the_storage_is_not_mounted),
         ("ten hands", ten_hands),
     ];
@@ -81,6 +90,48 @@ fn both_sides_are_equal(world: &Protected, primary: &str) {
     disks_are_equal(&world.lab, primary, VM).unwrap();
     world.lab.host(primary).virsh(["start", VM]).unwrap();
     world.wait_agent(primary);
+}
+
+/// Each write and sync of the replica's daemon takes a fifth of a second longer: the delta waits for the disk, and the guest for
+/// nothing.
+fn the_replicas_disk_is_slow(world: &mut Protected) {
+    world.guest.wait_workload(&world.lab, LIMIT).unwrap();
+    world.say(FIRST, &["pause", VM, "--yes"]);
+    world.guest.ask(&world.lab, |client| client.fill("slow", SLOW_MIB)).unwrap();
+    let daemon = world.product.daemon(SECOND).unwrap().pid().to_string();
+    let late = "inject=pwrite64,fdatasync,fsync:delay_enter=200000";
+    // From outside: the process id is that of the machine.
+    let mut strace = Command::new("strace")
+        .args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=pwrite64,fdatasync,fsync",
+            "-e",
+            late,
+            "-p",
+            &daemon,
+        ])
+        .spawn()
+        .unwrap();
+    let judge = Judge::start(&world.lab, &world.guest, 1).unwrap();
+    judge.wait_more(1, LIMIT).unwrap();
+    let begun = Instant::now();
+    world.say(FIRST, &["resume", VM, "--yes"]);
+    world.more_cycles(FIRST, 1);
+    let (took, waited) = (begun.elapsed(), judge.downtime_between(begun, Instant::now()));
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    println!("the delta took {took:.1?}, the guest's longest wait for a write was {waited:.1?}");
+    assert!(took > SLOW_MIN, "the disk was not slow: {took:?}");
+    assert!(waited < STALL_MAX, "the guest waited {waited:?}");
+    world.more_cycles(FIRST, 1);
+    the_guest_is_well(world, FIRST);
+    let verdict = judge.finish(&world.lab).unwrap();
+    assert!(verdict.clean() && verdict.acknowledged > 0, "{verdict:?}");
+    both_sides_are_equal(world, FIRST);
 }
 
 fn the_replicas_disk_is_full(world: &mut Protected) {
@@ -116,6 +167,25 @@ fn the_scratch_directory_fills_up(world: &mut Protected) {
     assert!(reasons(&shown).contains("scratch in /etc/virt-replica/virtreplicad.toml"), "{shown:#}");
     world.wait(FIRST, |shown| is_normal(shown, 1));
     the_guest_is_well(world, FIRST);
+    both_sides_are_equal(world, FIRST);
+}
+
+/// As a kernel does that finds its file system damaged.
+fn the_storage_became_read_only(world: &mut Protected) {
+    let second = world.lab.host(SECOND);
+    let begun = Instant::now();
+    while second.sh(&format!("mount -o remount,ro {STORAGE}")).is_err() {
+        assert!(begun.elapsed() < LIMIT, "it stays busy");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let points = world.points(SECOND);
+    world.mark(FIRST, "read-only");
+    world.wait(FIRST, |shown| reasons(shown).contains("Read-only file system"));
+    assert_eq!(world.points(SECOND), points);
+    the_guest_is_well(world, FIRST);
+    second.sh(&format!("mount -o remount,rw {STORAGE}")).unwrap();
+    world.wait(FIRST, |shown| is_normal(shown, 1));
+    world.more_cycles(FIRST, 1);
     both_sides_are_equal(world, FIRST);
 }
 

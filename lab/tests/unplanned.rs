@@ -110,6 +110,7 @@ fn a_hasty_hand(world: &mut Protected) {
     world.refused(SECOND, &["failover", VM, "--yes"], &["runs there", "--force", "planned-failover"]);
     world.refused(SECOND, &["cancel-failover", VM, "--yes"], &["no failover"]);
     world.refused(SECOND, &["complete-failover", VM, "--yes"], &["no failover"]);
+    a_person_who_vouches(world);
 
     world.lab.cut_link().unwrap();
     world.mark(FIRST, "hasty-first");
@@ -148,6 +149,24 @@ fn a_hasty_hand(world: &mut Protected) {
     both_sides_are_equal(world, FIRST);
 }
 
+/// A person says that it must be, although the VM runs there: it starts, both hosts say so, and it is taken back.
+fn a_person_who_vouches(world: &mut Protected) {
+    let plan = world.say(SECOND, &["failover", VM, "--force", "--dry-run"]);
+    assert!(plan.contains("the VM RUNS there"), "{plan}");
+    world.say(SECOND, &["failover", VM, "--force", "--yes"]);
+    for host in HOSTS {
+        world.wait(host, |shown| reasons(shown).contains("split brain"));
+        assert!(state(world, host).starts_with("running"), "nothing is destroyed: {}", state(world, host));
+    }
+    let told = world.say(SECOND, &["events"]);
+    assert!(told.contains("although hvhost01 answers"), "{told}");
+    world.say(SECOND, &["cancel-failover", VM, "--turn-off", "--shutdown-timeout", "1s", "--yes"]);
+    world.wait(FIRST, |shown| is_normal(shown, 1));
+    world.wait(SECOND, |shown| shown["health"] == "normal" && shown["state"] == "Receiving");
+    let kept = diverged(world, SECOND);
+    world.say(SECOND, &["diverged", "remove", VM, kept[0]["id"].as_str().unwrap(), "--yes"]);
+}
+
 /// Behind a cut link the VM is shut down; its host knows what it wrote last, and only that and what came after travels.
 fn a_clean_end(world: &mut Protected) {
     world.more_cycles(FIRST, 1);
@@ -162,9 +181,10 @@ fn a_clean_end(world: &mut Protected) {
     assert_eq!(world.show(SECOND)["state"], "Failed over, not complete", "{said}");
 
     world.lab.heal_link().unwrap();
+    // At once: nobody has told that host yet.
+    assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
     world.wait(FIRST, |shown| reasons(shown).contains("virt-replica reverse"));
     world.wait(SECOND, |shown| reasons(shown).contains("is back"));
-    assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "a stale copy does not start");
     reverse_moves_little(world, SECOND);
     let shown = world.wait(FIRST, |shown| shown["mode"] == "replica" && shown["health"] == "normal");
     assert_eq!(shown["epoch"], world.show(SECOND)["epoch"]);
@@ -263,7 +283,11 @@ fn a_survivor_that_ended_it(world: &mut Protected) {
         let told = reasons(shown);
         told.contains("ended the relationship") && told.contains(&format!("virt-replica remove {VM}"))
     });
-    world.say(FIRST, &["remove", VM, "--yes"]);
+    world.lab.host(FIRST).virsh(["autostart", VM]).unwrap();
+    let plan = world.say(FIRST, &["remove", VM, "--yes"]);
+    assert!(plan.contains("on hvhost01 is STALE"), "{plan}");
+    assert!(world.lab.host(FIRST).virsh(["start", VM]).is_err(), "nor is it left to start there afterwards");
+    assert!(world.lab.host(FIRST).virsh(["dominfo", VM]).unwrap().contains("Autostart:      disable"));
     world.lab.host(FIRST).virsh(["undefine", VM, "--checkpoints-metadata"]).unwrap();
     world.say(SECOND, &["enable", VM, "--peer", FIRST, "--frequency", "5s", "--yes"]);
     world.wait(SECOND, |shown| is_normal(shown, 1));

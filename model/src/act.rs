@@ -1,7 +1,7 @@
 //! What may happen next in a world, and what comes of it.
 
 use choreography::next::may_cancel;
-use choreography::other_host::{OtherHost, Word};
+use choreography::other_host::{OtherHost, Said, Word};
 use choreography::{
     FORCED, Mark, Next, Operation, Options, Outcome, Procedure, Side, Step, StepState, fold, next,
 };
@@ -45,13 +45,15 @@ pub enum Command {
     Reverse,
     /// `remove --this-host-only`; whether the other host answers is not asked, so that more is tried than the program allows.
     RemoveAlone,
+    /// `remove`, which ends it on both hosts.
+    Remove,
     /// `virsh start`.
     Start,
     /// `virsh shutdown`.
     ShutDown,
 }
 
-const COMMANDS: [Command; 10] = [
+const COMMANDS: [Command; 11] = [
     Command::PlannedFailover,
     Command::Cancel,
     Command::ForceCancel,
@@ -60,6 +62,7 @@ const COMMANDS: [Command; 10] = [
     Command::CompleteFailover,
     Command::Reverse,
     Command::RemoveAlone,
+    Command::Remove,
     Command::Start,
     Command::ShutDown,
 ];
@@ -257,16 +260,16 @@ pub(crate) fn believe(model: &Replication, world: &mut World, at: usize, fate: F
         // It answers, and holds nothing to tell.
         Some(_) => {
             world.hosts[at].confirmed = true;
-            return OtherHost::Forgot;
+            return OtherHost::of(Said::KnowsNothing);
         }
-        None => return OtherHost::of(None),
+        None => return OtherHost::of(Said::Nothing),
     };
     world.hosts[at].hear(model, is_primary, epoch.number());
     world.hosts[at].confirmed = true;
     if ended && model.sabotage == Some(Sabotage::EndedIsOff) {
         return OtherHost::Off;
     }
-    OtherHost::of(Some(Word { is_primary, runs: Some(runs), ended }))
+    OtherHost::of(Said::Word(Word { is_primary, runs: Some(runs), ended }))
 }
 
 fn give_up(world: &mut World, at: usize) {
@@ -356,18 +359,22 @@ pub(crate) fn number_of(operation: &Operation) -> u8 {
     operation.id.0.as_u128().to_le_bytes()[0]
 }
 
-/// Starts the VM, if the guard of this host lets it; false: the other host must speak first, for the power failed here, and it
-/// is silent.
+/// Starts the VM, if the guard of this host lets it; false: the other host must speak first, and is silent. A site that prefers the
+/// start is [`Sabotage::SilenceAllows`].
 pub(crate) fn start(model: &Replication, world: &mut World, at: usize, fate: Fate) -> bool {
-    if world.hosts[at].ended {
-        // Nothing guards it any more. What was a replica has no files to start from.
-        world.hosts[at].runs |= world.hosts[at].role() == Role::Primary;
+    let host = &world.hosts[at];
+    if host.ended {
+        // Nothing guards it any more but what was kept of a stale copy. What was a replica has no files to start from.
+        let starts = host.role() == Role::Primary && !host.kept_off;
+        world.hosts[at].runs |= starts;
         return true;
     }
-    let must_ask = !world.hosts[at].confirmed && world.hosts[at].role() == Role::Primary;
-    if must_ask && model.sabotage != Some(Sabotage::SilenceAllows) {
-        believe(model, world, at, fate);
-        if !world.hosts[at].confirmed {
+    let unasked = host.confirmed && model.is(Sabotage::StartUnasked);
+    if host.role() == Role::Primary && !unasked {
+        let said = believe(model, world, at, fate);
+        // The other side of a failover is an old primary: it takes nothing over before it has stepped down.
+        let waits = !matches!(world.hosts[at].authority.phase, Phase::FailedOver { .. });
+        if said == OtherHost::Silent && waits && !model.is(Sabotage::SilenceAllows) {
             return false;
         }
     }
@@ -426,16 +433,31 @@ fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, 
                 world.hosts[at].ended = true;
             }
         }
+        Command::Remove => remove(model, world, at),
         Command::Start => start_by_hand(model, world, at, fate),
         Command::ShutDown => world.hosts[at].runs = false,
     }
 }
 
-/// Nobody knows whether the VM runs on the other host; a person says that it does not. Where that host has no power it is true, and
-/// it must stay true when the power comes back: where the relationship was ended, nothing sees to that.
+/// Nobody knows whether the VM runs on the other host; a person says that it does not. Where that is true it must stay true when the
+/// link or the power comes back: where the relationship was ended, nothing sees to that.
 pub(crate) fn vouch(world: &mut World, at: usize) {
     let other = &world.hosts[1 - at];
-    world.risked |= other.runs || other.confirmed || other.ended;
+    world.risked |= other.runs || other.ended;
+}
+
+/// Ends the relationship on both hosts. Each is told first who the other is, so that a stale copy knows what it is when it forgets.
+fn remove(model: &Replication, world: &mut World, at: usize) {
+    if believe(model, world, at, Fate::Heard) == OtherHost::Silent {
+        return;
+    }
+    if world.hosts.iter().any(|host| !host.ended && host.authority().forget().is_err()) {
+        return;
+    }
+    for host in world.hosts.iter_mut().filter(|host| !host.ended) {
+        host.kept_off = host.authority.is_superseded() && !model.is(Sabotage::RemoveUnlocks);
+        host.ended = true;
+    }
 }
 
 fn cancel(world: &mut World, at: usize, force: bool) {

@@ -25,6 +25,8 @@ pub struct Host {
     pub runs: bool,
     /// The relationship was ended here, by a command for this host alone: nothing but the last epoch and role are kept.
     pub ended: bool,
+    /// The VM here was a stale copy when that ended: the guard refuses it for good.
+    pub kept_off: bool,
     /// It has no power: it does nothing, and answers nothing.
     pub dark: bool,
     /// Whether the other host was heard since the power came back.

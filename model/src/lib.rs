@@ -48,8 +48,10 @@ pub enum Sabotage {
     NoPromise,
     /// A delta is taken that does not stand on the newest recovery point.
     AnyOrder,
-    /// A host whose power failed starts the VM without asking the other.
+    /// A host that does not hear the other starts the VM.
     SilenceAllows,
+    /// A host that has heard the other since its power came back starts the VM without asking again.
+    StartUnasked,
     /// A host that hears of a higher epoch goes on as it was.
     EpochUnheeded,
     /// The old primary becomes the replica before the other has taken over.
@@ -58,6 +60,8 @@ pub enum Sabotage {
     EndedIsOff,
     /// Nothing is kept of a relationship that ended, and a host that hears so starts the VM.
     NothingStays,
+    /// A stale copy on whose host the relationship ends may start from then on.
+    RemoveUnlocks,
 }
 
 /// All there is.
@@ -123,6 +127,7 @@ impl Model for Replication {
             promised: Vec::new(),
             runs,
             ended: false,
+            kept_off: false,
             dark: false,
             confirmed: true,
             disk: 0,

@@ -193,7 +193,7 @@ fn may_start(state: &Path, engine: &Engine, handle: &Handle, vm: VmId) -> Result
     match verdict.map_err(|error| error.to_string())? {
         None | Some(GuardVerdict::NotProtected) => return Ok(()),
         Some(GuardVerdict::Refused(why)) => return Err(why),
-        Some(GuardVerdict::Allowed | GuardVerdict::Unconfirmed { .. }) => {}
+        Some(GuardVerdict::Primary { .. }) => {}
     }
     let asked = engine.clone();
     let word = within(handle, async move {

@@ -1,32 +1,24 @@
 //! The hypervisor of a simulated host: one disk for each VM, in memory while the VM runs and in a real qcow2 file, with its
-//! bitmaps, while it is off. Definitions are a few lines of JSON.
+//! bitmaps, while it is off. Definitions are in [`crate::form`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::{DiskTarget, VmId};
 use hypervisor::{
-    BackupRequest, CHECKPOINT_PREFIX, DiskFacts, DiskWrapper, Firmware, GuestAddress, Happening, HostFacts,
-    Hypervisor, HypervisorError, Identity, ImageSize, OpenBackup, OpenDisk, Placement, Result, ShutoffReason,
-    VmFacts, VmState,
+    BackupRequest, CHECKPOINT_PREFIX, DiskWrapper, GuestAddress, Happening, HostFacts, Hypervisor,
+    HypervisorError, Identity, ImageSize, OpenBackup, OpenDisk, Placement, Result, ShutoffReason, VmFacts,
+    VmState,
 };
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::export::{Export, Server};
+use crate::form::{Form, disk, facts_of, read_form};
 use crate::image::{self, CLUSTER, CLUSTERS, Content};
 use crate::time;
 use crate::witness::Witness;
-
-/// What libvirt would call domain XML.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub(crate) struct Form {
-    pub(crate) id: Uuid,
-    pub(crate) name: String,
-    pub(crate) disk: PathBuf,
-}
 
 struct Checkpoint {
     name: String,
@@ -45,6 +37,9 @@ struct Vm {
     touched: BTreeSet<usize>,
     checkpoints: Vec<Checkpoint>,
     job: Option<(Server, OpenBackup)>,
+    /// A merge of its files is under way.
+    merges: bool,
+    autostart: bool,
 }
 
 /// May this VM start here? The start hook's answer.
@@ -66,6 +61,10 @@ struct Inner {
     hook: Mutex<Option<Hook>>,
     /// Of a hundred verbs, how many fail.
     fails: Mutex<(u8, fastrand::Rng)>,
+    /// A merge that has begun stands still.
+    merges_stall: AtomicBool,
+    /// A start that has begun hangs.
+    starts_hang: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,10 +73,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn failed(verb: &'static str, detail: impl ToString) -> HypervisorError {
     HypervisorError::Failed { verb, detail: detail.to_string() }
-}
-
-fn disk() -> DiskTarget {
-    DiskTarget::new("vda").unwrap_or_else(|_| unreachable!("a target"))
 }
 
 impl Clone for SimHypervisor {
@@ -96,6 +91,8 @@ impl SimHypervisor {
             bells: Mutex::default(),
             hook: Mutex::default(),
             fails: Mutex::new((0, fastrand::Rng::with_seed(seed))),
+            merges_stall: AtomicBool::new(false),
+            starts_hang: AtomicBool::new(false),
         }))
     }
 
@@ -106,6 +103,24 @@ impl SimHypervisor {
     /// From now on so many of a hundred verbs fail.
     pub(crate) fn fail(&self, percent: u8) {
         locked(&self.0.fails).0 = percent;
+    }
+
+    /// From now on merges stand still until they are ended, or end at once.
+    #[cfg(test)]
+    pub(crate) fn stall_merges(&self, stall: bool) {
+        self.0.merges_stall.store(stall, Ordering::SeqCst);
+    }
+
+    /// From now on starts hang until they do not any more.
+    #[cfg(test)]
+    pub(crate) fn hang_starts(&self, hang: bool) {
+        self.0.starts_hang.store(hang, Ordering::SeqCst);
+    }
+
+    /// Whether a merge is under way.
+    #[cfg(test)]
+    pub(crate) fn merges(&self) -> bool {
+        locked(&self.0.vms).values().any(|vm| vm.merges)
     }
 
     /// The daemon that listened is gone.
@@ -162,7 +177,7 @@ impl Inner {
 
     /// Brings what the VM wrote into its file, with the bitmaps.
     fn stop(&self, vm: &mut Vm, reason: ShutoffReason) -> anyhow::Result<()> {
-        vm.job = None;
+        (vm.job, vm.merges) = (None, false);
         let file = &vm.form.disk;
         let bitmaps: Vec<image::Bitmap> = vm
             .checkpoints
@@ -183,43 +198,8 @@ impl Inner {
     }
 
     fn facts(&self, vm: &Vm) -> VmFacts {
-        VmFacts { state: vm.state, ..facts_of(&vm.form) }
+        VmFacts { state: vm.state, autostart: vm.autostart, ..facts_of(&vm.form) }
     }
-}
-
-fn facts_of(form: &Form) -> VmFacts {
-    let disks = vec![DiskFacts {
-        target: disk(),
-        source: form.disk.clone(),
-        format: "qcow2".into(),
-        bus: "virtio".into(),
-    }];
-    VmFacts {
-        id: form.id.into(),
-        name: form.name.clone(),
-        state: VmState::ShutOff(ShutoffReason::Unknown),
-        memory_bytes: 1 << 20,
-        vcpus: 1,
-        kind: "qemu".into(),
-        arch: "x86_64".into(),
-        machine: "pc-q35-10.0".into(),
-        cpu_xml: None,
-        firmware: Firmware::Bios,
-        boot_files: Vec::new(),
-        configured: disks.clone(),
-        disks,
-        nics: Vec::new(),
-        obstacles: Vec::new(),
-        has_agent: false,
-        tpm_state: None,
-        autostart: false,
-        definition: serde_json::to_string(form).unwrap_or_default(),
-    }
-}
-
-fn read_form(definition: &str) -> Result<Form> {
-    serde_json::from_str(definition)
-        .map_err(|error| HypervisorError::Definition { reason: error.to_string() })
 }
 
 fn need<'a>(vms: &'a mut MutexGuard<'_, BTreeMap<VmId, Vm>>, id: VmId) -> Result<&'a mut Vm> {
@@ -277,6 +257,9 @@ impl Hypervisor for SimHypervisor {
         if let Some(hook) = hook {
             hook(id).map_err(|why| failed("start", why))?;
         }
+        while self.0.starts_hang.load(Ordering::SeqCst) {
+            time::pass(Duration::from_secs(1));
+        }
         let mut vms = locked(&self.0.vms);
         let vm = need(&mut vms, id)?;
         if vm.state.is_active() {
@@ -315,6 +298,8 @@ impl Hypervisor for SimHypervisor {
                     touched: BTreeSet::new(),
                     checkpoints: Vec::new(),
                     job: None,
+                    merges: false,
+                    autostart: false,
                 };
                 vms.insert(id, vm);
             }
@@ -447,8 +432,12 @@ impl Hypervisor for SimHypervisor {
         }))
     }
 
-    fn set_autostart(&self, id: VmId, _autostart: bool) -> Result<()> {
-        need(&mut self.0.verb("autostart")?, id).map(drop)
+    fn set_autostart(&self, id: VmId, autostart: bool) -> Result<()> {
+        need(&mut self.0.verb("autostart")?, id).map(|vm| vm.autostart = autostart)
+    }
+
+    fn asks_guard(&self) -> Result<Option<bool>> {
+        Ok(Some(true))
     }
 
     fn freeze(&self, _id: VmId, _deadline: Duration) -> Result<u32> {
@@ -524,13 +513,20 @@ impl Hypervisor for SimHypervisor {
         Ok(())
     }
 
-    /// Begins, and ends at once with nothing merged: as QEMU's job does without room.
+    /// Begins, and ends at once with nothing merged, as QEMU's job does without room; or stands still, as it does when the disk does.
     fn begin_merge(&self, id: VmId, _disk: &DiskTarget, _top: &Path, _base: &Path) -> Result<()> {
-        need(&mut self.0.verb("merge")?, id).map(drop)
+        need(&mut self.0.verb("merge")?, id)?.merges = self.0.merges_stall.load(Ordering::SeqCst);
+        Ok(())
     }
 
-    fn merging(&self, _id: VmId, _disk: &DiskTarget) -> Result<Option<(u64, u64)>> {
-        Ok(None)
+    fn merging(&self, id: VmId, _disk: &DiskTarget) -> Result<Option<(u64, u64)>> {
+        let merges = need(&mut self.0.verb("merging")?, id)?.merges;
+        Ok(merges.then_some((0, CLUSTER as u64)))
+    }
+
+    fn end_merge(&self, id: VmId, _disk: &DiskTarget) -> Result<()> {
+        need(&mut self.0.verb("end merge")?, id)?.merges = false;
+        Ok(())
     }
 
     fn discard(&self, _id: VmId) -> Result<()> {

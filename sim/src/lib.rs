@@ -9,6 +9,7 @@
 //! cuts that lose written bytes (see `layer`'s tests).
 
 mod export;
+mod form;
 mod host;
 mod hypervisor;
 mod image;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::time;
+
 /// How often a road that swallows is looked at again.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -16,6 +18,10 @@ const LOOK: Duration = Duration::from_millis(2);
 pub(crate) struct Link {
     /// Nothing arrives, and nobody is told.
     pub(crate) swallows: AtomicBool,
+    /// Whom nobody reaches who begins to speak; what that host asks itself is answered.
+    pub(crate) unreachable: [AtomicBool; 2],
+    /// How long what is sent is under way, milliseconds of simulated time.
+    pub(crate) delay_ms: AtomicU64,
     /// Raised when all connections break.
     breaks: AtomicU64,
     /// Bytes after which the next connection breaks; 0: none does.
@@ -33,6 +39,10 @@ impl Link {
         self.breaks_after.store(bytes.max(1), Ordering::SeqCst);
     }
 
+    fn swallows(&self, to: usize) -> bool {
+        self.swallows.load(Ordering::SeqCst) || self.unreachable[to].load(Ordering::SeqCst)
+    }
+
     /// Whether so many bytes more are too many; once.
     fn is_broken_by(&self, bytes: u64) -> bool {
         let left = self.breaks_after.load(Ordering::SeqCst);
@@ -43,34 +53,34 @@ impl Link {
     }
 }
 
-/// A road to a host; gives the port at which it begins. It ends with the process.
-pub(crate) fn road(link: &Arc<Link>, to: &Arc<AtomicU16>) -> Result<u16> {
+/// A road to a host, of which this is the index and the port; gives the port at which it begins. It ends with the process.
+pub(crate) fn road(link: &Arc<Link>, index: usize, to: &Arc<AtomicU16>) -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let (link, to) = (Arc::clone(link), Arc::clone(to));
     std::thread::spawn(move || {
         while let Ok((near, _)) = listener.accept() {
             let (link, to) = (Arc::clone(&link), Arc::clone(&to));
-            std::thread::spawn(move || drop(connect(&near, &link, &to)));
+            std::thread::spawn(move || drop(connect(&near, &link, index, &to)));
         }
     });
     Ok(port)
 }
 
-fn connect(near: &TcpStream, link: &Arc<Link>, to: &AtomicU16) -> Result<()> {
+fn connect(near: &TcpStream, link: &Arc<Link>, index: usize, to: &AtomicU16) -> Result<()> {
     let begun = link.breaks.load(Ordering::SeqCst);
-    while link.swallows.load(Ordering::SeqCst) {
+    while link.swallows(index) {
         std::thread::sleep(LOOK);
     }
     // A daemon that is not there refuses, as its host would.
     let far = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst)))?;
     let (near_again, far_again, other) = (near.try_clone()?, far.try_clone()?, Arc::clone(link));
-    std::thread::spawn(move || carry(far_again, near_again, &other, begun));
-    carry(near.try_clone()?, far, link, begun);
+    std::thread::spawn(move || carry(far_again, near_again, &other, index, begun));
+    carry(near.try_clone()?, far, link, index, begun);
     Ok(())
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, link: &Link, begun: u64) {
+fn carry(mut from: TcpStream, mut to: TcpStream, link: &Link, index: usize, begun: u64) {
     let mut buffer = [0; 16 * 1024];
     let _ = from.set_read_timeout(Some(LOOK));
     let is_broken = || link.breaks.load(Ordering::SeqCst) != begun;
@@ -78,7 +88,8 @@ fn carry(mut from: TcpStream, mut to: TcpStream, link: &Link, begun: u64) {
         match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                while link.swallows.load(Ordering::SeqCst) && !is_broken() {
+                time::pass(Duration::from_millis(link.delay_ms.load(Ordering::SeqCst)));
+                while link.swallows(index) && !is_broken() {
                     std::thread::sleep(LOOK);
                 }
                 if link.is_broken_by(count as u64) || to.write_all(&buffer[..count]).is_err() {

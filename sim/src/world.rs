@@ -13,8 +13,9 @@ use layer::ReplicaDirectory;
 use store::Record;
 use uuid::Uuid;
 
+use crate::form::Form;
 use crate::host::Host;
-use crate::hypervisor::{Form, SimHypervisor, checkpoint_of};
+use crate::hypervisor::{SimHypervisor, checkpoint_of};
 use crate::image;
 use crate::link::{Link, road};
 use crate::plan::{Event, Round};
@@ -65,14 +66,14 @@ impl World {
             Host::new(index, root.path(), hypervisor)
         };
         let mut hosts = [host(0)?, host(1)?];
-        let (to_first, to_second) = (road(&link, &hosts[0].port)?, road(&link, &hosts[1].port)?);
+        let (to_first, to_second) = (road(&link, 0, &hosts[0].port)?, road(&link, 1, &hosts[1].port)?);
         hosts[0].pair(&hosts[1], to_second)?;
         hosts[1].pair(&hosts[0], to_first)?;
         hosts.iter_mut().try_for_each(Host::start)?;
         let vm = Uuid::from_u128(u128::from(seed) + 1);
         let disk = hosts[0].disk("vm.qcow2");
         image::create(&disk)?;
-        let form = Form { id: vm, name: "simVM01".into(), disk };
+        let form = Form { id: vm, name: "simVM01".into(), disk, agent: false, bridge: None };
         hosts[0].hypervisor.define(&serde_json::to_string(&form)?)?;
         hosts[0].hypervisor.start(vm.into(), false)?;
         let mut world =

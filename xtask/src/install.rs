@@ -45,6 +45,9 @@ const RIVALS: [(&str, &str); 2] = [
     ("rsync", "which the benchmark compares resynchronizations with"),
 ];
 
+/// What fuzzing that is led by coverage is built with.
+const CXX: [(&str, &str); 1] = [("g++", "compiles libFuzzer")];
+
 /// Packages that Debian 12 has too old a version of, so that they come from its backports.
 const NEWER: [&str; 6] = [
     "libvirt-dev",
@@ -77,6 +80,12 @@ pub(crate) fn packages() -> Result<()> {
 pub(crate) fn packages_and_rivals() -> Result<()> {
     packages()?;
     ensure_installed(&RIVALS)
+}
+
+/// The same, with a C++ compiler.
+pub(crate) fn packages_and_cxx() -> Result<()> {
+    packages()?;
+    ensure_installed(&CXX)
 }
 
 fn ensure_installed(packages: &[(&str, &str)]) -> Result<()> {

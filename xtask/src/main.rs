@@ -6,9 +6,11 @@ mod bench;
 mod console;
 mod demo;
 mod deny;
+mod fuzz;
 mod install;
 mod lab_commands;
 mod model;
+mod mutants;
 mod program;
 mod sim;
 mod soak;
@@ -59,13 +61,14 @@ enum Command {
         #[arg(long)]
         long: bool,
     },
-    /// Feeds damaged bytes to every decoder of outside bytes
-    #[command(disable_help_flag = true)]
-    Fuzz {
-        /// --seconds N, --target NAME, --seed N
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
+    /// Changes the pure crates in hundreds of small ways, one at a time: each time a test must fail
+    Mutants {
+        /// Only this crate
+        #[arg(long = "crate", value_name = "CRATE")]
+        only: Option<String>,
     },
+    /// Feeds damaged bytes to every decoder of outside bytes
+    Fuzz(fuzz::Options),
     /// Two real engines over a simulated hypervisor, link and clock
     Sim {
         /// How many seeds
@@ -114,11 +117,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench { quick, copies_only } => bench::run(quick, copies_only)?,
         Command::Demo { keep } => demo::run(keep)?,
         Command::Deny => deny::run()?,
-        Command::Fuzz { options } => {
-            let words: Vec<&str> = options.iter().map(String::as_str).collect();
-            program::run(&[&["cargo", "run", "--quiet", "-p", "fuzz", "--"], &words[..]].concat())?;
-        }
+        Command::Fuzz(options) => fuzz::run(&options)?,
         Command::Model { long } => model::run(long)?,
+        Command::Mutants { only } => mutants::run(only.as_deref())?,
         Command::Sim { seeds, first } => sim::run(seeds, first)?,
         Command::Soak { minutes, seed } => soak::run(minutes, seed)?,
         Command::Lab(command) => return lab_commands::run(command),

@@ -3,17 +3,16 @@
 //! `virt-replica-hook OBJECT OPERATION SUBOPERATION EXTRA`, the definition of the VM on standard input. Exit code 0: it may;
 //! 1: it may not, and one line on standard error, which libvirt shows to the person who tried, says why and what to do.
 //!
-//! It is *not* a client of libvirt, which waits for it. The daemon may be down: its word counts only when the host has come
-//! back from a crash, for the other host may have taken the VM over meanwhile. It prints nothing on standard output, which
-//! libvirt would take for a new definition.
+//! It is *not* a client of libvirt, which waits for it. It prints nothing on standard output, which libvirt would take for a new
+//! definition. The daemon asks the other host at each start, for that may have taken the VM over meanwhile, between two cycles too;
+//! it may be down.
 //!
 //! | what it finds | answer |
 //! |---|---|
 //! | an operation that starts nothing (`reconnect`, `release`, …) | yes, before anything is looked at |
 //! | no database | yes, and a line says so: nothing is protected on this host |
 //! | a database without this VM | yes |
-//! | with it as primary | yes; the daemon is told, for it may be reading the disks of the VM |
-//! | as primary, and the host was booted since both sides spoke | what the peer says, through the daemon; if either is silent, the setting `start_when_peer_silent` |
+//! | with it as primary | what the peer says, through the daemon, which lets go of the VM's disks; if either is silent, the setting `start_when_peer_silent` |
 //! | a VM that belongs to the other host or is being handed over | no |
 //! | a database that cannot be read, or not in time | no: two writers are worse than a VM that starts later |
 
@@ -54,17 +53,14 @@ fn main() -> ExitCode {
         within(left(begun).saturating_sub(LAST_WORDS), move || daemon::about_to_start(&vm)).flatten()
     };
     let answer = match within(left(begun), move || ask(&asked, vm, &name)) {
-        Some(Ok(Known::AskPeer(peer))) => {
+        Some(Ok(Known::Primary(peer))) => {
             let silence = format!(
-                "whether VM {} was moved to {peer} while this host was down is not known",
+                "whether VM {} was moved to {peer} is not known: the daemon of this host does not answer (systemctl status \
+                 virtreplicad)",
                 question.name
             );
             judge(daemon_says(), silence.replace(char::is_control, " "))
         }
-        Some(Ok(Known::Primary)) => match daemon_says() {
-            Some(StartWord::Refused { reason }) => Answer::No(reason),
-            _ => Answer::Yes,
-        },
         Some(Ok(Known::Answer(answer))) => answer,
         Some(Err(error)) => Answer::No(cannot_tell(&question.name, &error.to_string())),
         None => {
@@ -94,10 +90,8 @@ enum Answer {
 /// What the database says.
 enum Known {
     Answer(Answer),
-    /// It may start, and the daemon is told.
-    Primary,
-    /// The other host must be asked; its name.
-    AskPeer(String),
+    /// It may start as far as this host knows, and the other host is asked; its name.
+    Primary(String),
 }
 
 fn left(begun: Instant) -> Duration {
@@ -133,9 +127,8 @@ fn ask(state: &Path, vm: Option<domain::VmId>, name: &str) -> Result<Known, Stor
     };
     Ok(match verdict {
         GuardVerdict::NotProtected => Known::Answer(Answer::Yes),
-        GuardVerdict::Allowed => Known::Primary,
+        GuardVerdict::Primary { peer } => Known::Primary(peer),
         GuardVerdict::Refused(reason) => Known::Answer(Answer::No(reason)),
-        GuardVerdict::Unconfirmed { peer } => Known::AskPeer(peer),
     })
 }
 

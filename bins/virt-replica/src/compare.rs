@@ -1,7 +1,7 @@
 //! `resynchronize`, `verify` and `import`: work that the daemon begins at once, and whose end an event tells.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::dto::{Answer, ComparisonView, Done, Event, EventQuery, ImportRequest, RelationshipDetail};
 use api::{Code, Problem, units};
@@ -9,6 +9,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use crate::change::{Consent, Outcome, carry_out, finish};
+use crate::follow::SILENCE_MAX;
 use crate::parse::absolute;
 use crate::screen::printable;
 use crate::session::{Ending, Session};
@@ -79,16 +80,25 @@ pub async fn import(session: &Session, args: Import) -> Ending {
     let request = ImportRequest { directory: absolute(&args.directory) };
     let before = newest(session, None).await?;
     let call = async |dry| session.client.import(&request, dry).await;
-    match carry_out(session, args.consent, "Take it?", call).await? {
-        Outcome::Done(_) if !args.no_wait => {
-            let end = end(session, None, before, &[IMPORTED, NOT_IMPORTED]).await?;
-            match end.number {
-                NOT_IMPORTED => Err(Problem::new(Code::Failed, "Not imported", end.text)),
-                _ => finish(session, Outcome::Done(Done::saying(end.text)), render::done),
-            }
-        }
-        outcome => finish(session, outcome, render::done),
+    let begun = match carry_out(session, args.consent, "Take it?", call).await? {
+        Outcome::Done(begun) => begun,
+        Outcome::Not(exit) => return Ok(exit),
+    };
+    let vms = begun.vms.join(", ");
+    if args.no_wait {
+        let said = Done::saying(format!("the initial copy of {vms} is being taken"));
+        return finish(session, Outcome::Done(said), render::done);
     }
+    let (mut imported, mut failed) = (Vec::new(), Vec::new());
+    for vm in &begun.vms {
+        let end = end(session, vm, before, &[IMPORTED, NOT_IMPORTED]).await?;
+        let ended = if end.number == IMPORTED { &mut imported } else { &mut failed };
+        ended.push(end.text);
+    }
+    if failed.is_empty() {
+        return finish(session, Outcome::Done(Done::saying(imported.join("\n"))), render::done);
+    }
+    Err(Problem::new(Code::Failed, "Not imported", [failed, imported].concat().join("; ")))
 }
 
 async fn run(
@@ -100,7 +110,7 @@ async fn run(
     let before = newest(session, Some(&args.vm)).await?;
     match carry_out(session, args.consent, question, call).await? {
         Outcome::Done(_) if !args.no_wait => {
-            let end = end(session, Some(&args.vm), before, &ENDS).await?;
+            let end = end(session, &args.vm, before, &ENDS).await?;
             match end.number {
                 MISMATCH | NOT_VERIFIED => {
                     let problem =
@@ -122,20 +132,40 @@ async fn newest(session: &Session, vm: Option<&str>) -> Result<u64, Problem> {
     Ok(events(session, vm, None).await?.last().map_or(0, |event| event.sequence))
 }
 
-/// Waits for the event that tells how it ended, with a bar while blocks are compared.
-async fn end(session: &Session, vm: Option<&str>, since: u64, ends: &[u32]) -> Result<Event, Problem> {
+/// Waits for the event that tells how it ended, with a bar while blocks are compared. What was begun goes on when the daemon is
+/// restarted meanwhile, and so does the waiting.
+async fn end(session: &Session, vm: &str, since: u64, ends: &[u32]) -> Result<Event, Problem> {
     let bar = observe::bar(session);
+    let (mut heard, mut told) = (Instant::now(), false);
     loop {
-        let happened = events(session, vm, Some(since)).await?;
-        if let Some(end) = happened.into_iter().find(|event| ends.contains(&event.number)) {
-            bar.finish_and_clear();
-            return Ok(end);
-        }
-        if let Some(vm) = vm {
-            show(&bar, &session.client.relationship(vm).await?);
+        match look(session, vm, since, ends, &bar).await {
+            Ok(Some(end)) => {
+                bar.finish_and_clear();
+                return Ok(end);
+            }
+            Ok(None) => heard = Instant::now(),
+            Err(problem) if problem.code == Code::Unreachable && heard.elapsed() < SILENCE_MAX => {
+                observe::tell_silence(&bar, &mut told);
+            }
+            Err(problem) => return Err(problem),
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+async fn look(
+    session: &Session,
+    vm: &str,
+    since: u64,
+    ends: &[u32],
+    bar: &ProgressBar,
+) -> Result<Option<Event>, Problem> {
+    let happened = events(session, Some(vm), Some(since)).await?;
+    let end = happened.into_iter().find(|event| ends.contains(&event.number));
+    if end.is_none() {
+        show(bar, &session.client.relationship(vm).await?);
+    }
+    Ok(end)
 }
 
 fn show(bar: &ProgressBar, detail: &RelationshipDetail) {

@@ -16,7 +16,7 @@ use crate::session::{Ending, Session, print_text};
 /// Often enough that a step seems to tick at once; one cheap request each.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// A daemon that is restarted (an upgrade, a crash) is back within seconds; after this somebody should look.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// Shows the steps until the operation ended or rests, then its report; none when the operator stopped watching.
 /// Ctrl-C ends the watching, not the operation.

@@ -71,6 +71,7 @@ pub struct Wait {
 pub async fn wait(session: &Session, args: Wait) -> Ending {
     let began = Instant::now();
     let bar = bar(session);
+    let mut told = false;
     loop {
         let answer = session.client.relationship(&args.vm).await;
         let late = began.elapsed() >= Duration::from_secs(args.timeout);
@@ -86,12 +87,19 @@ pub async fn wait(session: &Session, args: Wait) -> Ending {
             }
             Ok(detail) => show_copy(&bar, &detail),
             // A daemon that restarts comes back within the time that the operator gave.
-            Err(problem) if problem.code == Code::Unreachable && !late => {
-                bar.set_message("the daemon does not answer; waiting for it");
-            }
+            Err(problem) if problem.code == Code::Unreachable && !late => tell_silence(&bar, &mut told),
             Err(problem) => return Err(problem),
         }
         tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Once, also where there is no bar: a daemon that is down for good must not be waited for without a word.
+pub(crate) fn tell_silence(bar: &ProgressBar, told: &mut bool) {
+    if !std::mem::replace(told, true) {
+        bar.suspend(|| {
+            eprintln!("The daemon does not answer; waiting for it … (systemctl status virtreplicad)")
+        });
     }
 }
 

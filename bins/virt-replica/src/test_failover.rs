@@ -26,7 +26,7 @@ pub struct TestFailover {
     /// The VM's name, its UUID, or the relationship's id
     #[arg(required = true)]
     vm: Option<String>,
-    /// From this recovery point, by its id [default: latest]
+    /// From this recovery point, by its id or its number in `point list` [default: latest]
     #[arg(long, value_name = "POINT")]
     point: Option<String>,
     /// Plug the copy into this bridge or network of the replica server [default: isolated, a network of its own]

@@ -15,7 +15,7 @@ use crate::session::{Ending, Session};
 pub struct Failover {
     /// The VM's name, its UUID, or the relationship's id
     vm: String,
-    /// From this recovery point, by its id [default: latest]
+    /// From this recovery point, by its id or its number in `point list` [default: latest]
     #[arg(long, value_name = "POINT")]
     point: Option<String>,
     /// Also when the other host does not answer with a clear "off", or the recovery point is doubted: you vouch for both

@@ -46,7 +46,16 @@ impl Daemon {
         {
             let (from, of) =
                 (from.as_deref().unwrap_or("this host"), target.as_deref().unwrap_or("this host"));
-            tracing::info!(who, from, verb, of, with, result = result.words(), detail, "a change was asked for");
+            tracing::info!(
+                who,
+                from,
+                verb,
+                of,
+                with,
+                result = result.words(),
+                detail,
+                "a change was asked for"
+            );
         }
         Ok(())
     }

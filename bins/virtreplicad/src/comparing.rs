@@ -1,7 +1,7 @@
 //! Comparing both sides, and first copies that were carried here, as the command line asks for them.
 
 use api::Problem;
-use api::dto::{Answer, Done, Plan};
+use api::dto::{Answer, Done, Importing, Plan};
 
 use crate::problems::problem;
 use crate::service::Daemon;
@@ -41,12 +41,13 @@ impl Daemon {
         &self,
         directory: String,
         dry_run: bool,
-    ) -> Result<Answer<Done>, Problem> {
-        let names = self.engine.import(directory.into(), dry_run).await.map_err(problem)?;
-        let names = names.join(", ");
+    ) -> Result<Answer<Importing>, Problem> {
+        let vms = self.engine.import(directory.into(), dry_run).await.map_err(problem)?;
         Ok(match dry_run {
-            true => Answer::Planned(Plan::of([format!("The initial copy of {names} will be taken.")])),
-            false => Answer::Done(Done::saying(format!("the initial copy of {names} is being taken"))),
+            true => {
+                Answer::Planned(Plan::of([format!("The initial copy of {} will be taken.", vms.join(", "))]))
+            }
+            false => Answer::Done(Importing { vms }),
         })
     }
 }

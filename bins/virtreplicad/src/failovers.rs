@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use api::dto::{self, Answer, Done};
 use api::{Caller, Problem, units};
-use choreography::{Options, OtherHost};
-use domain::{OperationId, Phase, Settlement, Timestamp};
-use engine::FailoverPlan;
+use choreography::{Operation, Options, OtherHost};
+use domain::{OperationId, Phase, PointId, Settlement, Timestamp};
+use engine::{Code, FailoverPlan, Refusal};
 
 use crate::problems::{checks_hold, failed, invalid, problem, shown};
 use crate::service::Daemon;
@@ -21,9 +21,7 @@ impl Daemon {
         dry_run: bool,
     ) -> Result<Answer<dto::OperationView>, Problem> {
         let record = self.find(&vm)?;
-        let point = request.point.as_deref().filter(|point| *point != "latest");
-        let point = point.map(str::parse).transpose();
-        let point = point.map_err(|_| invalid("a recovery point is named by its id, or latest"))?;
+        let point = self.point_wanted(&record, request.point.as_deref()).await?;
         let after = |what, seconds: Option<u64>| seconds.map(|it| (what, Duration::from_secs(it)));
         let options = Options {
             point,
@@ -36,6 +34,7 @@ impl Daemon {
         let open = self.engine.store().open_operation(record.relationship.id).map_err(failed)?;
         if let Some((open, _)) = open.filter(|(open, _)| open.procedure == choreography::Procedure::Failover)
         {
+            expect_the_same_point(&vm, &open, point).map_err(problem)?;
             return self.operation_view(&open.id.to_string()).map(Answer::Done);
         }
         let plan = self.engine.plan_failover_alone(&record, &options).await.map_err(problem)?;
@@ -157,6 +156,22 @@ impl Daemon {
     }
 }
 
+/// Who asks for a point, and finds a failover under way, must not be left to believe that the VM starts from that point.
+fn expect_the_same_point(vm: &str, open: &Operation, asked: Option<PointId>) -> Result<(), Refusal> {
+    let (Some(asked), Some(point)) = (asked, open.options.point) else { return Ok(()) };
+    if asked == point {
+        return Ok(());
+    }
+    let found =
+        format!("failover {} is under way, from recovery point {point} and not from {asked}", open.id);
+    let vm = domain::vm_argument(vm);
+    Err(Refusal::new(
+        Code::Busy,
+        found,
+        format!("to start from the other: virt-replica cancel-failover {vm}, then again"),
+    ))
+}
+
 fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Vec<String> {
     let at = units::instant_utc(plan.point.instant.millis());
     let lost = domain::words::duration(plan.lost);
@@ -177,10 +192,15 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
             "DOUBTED: this recovery point, or one after it, differed from the VM's disks: {doubted}"
         ));
     }
+    for check in &plan.unfit {
+        if let domain::Verdict::Fail { found, cure } = &check.verdict {
+            lines.push(format!("WARNING: {}: no. {found}. {cure}", check.name.words()));
+        }
+    }
     if plan.newer > 0 {
         lines.push(format!("{} newer recovery points stay until the failover is complete.", plan.newer));
     }
-    lines.push(match plan.other {
+    lines.push(match &plan.other {
         OtherHost::Silent => format!(
             "{peer} does not answer: it is NOT KNOWN whether the VM runs there. Make sure by other means; two running copies \
              cannot be united again."
@@ -190,8 +210,8 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         OtherHost::Forgot => format!(
             "{peer} answers, and knows the relationship NO MORE: the VM may run there, and nothing keeps it from being started."
         ),
-        OtherHost::Unsure => {
-            format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: its libvirt does not say.")
+        OtherHost::Unsure(why) => {
+            format!("{peer} answers, and it is NOT KNOWN whether the VM runs there: {why}.")
         }
     });
     lines.push(match options.commit_timer {
@@ -221,5 +241,38 @@ fn file_system(found: engine::GuestFiles) -> dto::DivergedFileSystem {
         place: found.place,
         files: found.files.into_iter().map(file).collect(),
         incomplete: found.incomplete,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use choreography::{Procedure, Side};
+    use domain::{Epoch, HostId, RelationshipId};
+
+    use super::*;
+
+    #[test]
+    fn whoever_asks_for_another_point_than_the_one_under_way_is_told() {
+        let [one, other] = [1_u128, 2].map(|id| PointId(uuid::Uuid::from_u128(id)));
+        let open = Operation {
+            id: OperationId(uuid::Uuid::from_u128(7)),
+            procedure: Procedure::Failover,
+            relationship: RelationshipId(uuid::Uuid::from_u128(1)),
+            old_primary: HostId(uuid::Uuid::from_u128(2)),
+            side: Side::NewPrimary,
+            proposed_epoch: Epoch::FIRST.next(),
+            options: Options { point: Some(one), ..Options::default() },
+            requested_by: "root".into(),
+            begun: Timestamp(0),
+        };
+        for same in [None, Some(one)] {
+            assert_eq!(
+                expect_the_same_point("vm", &open, same),
+                Ok(()),
+                "a command that is repeated attaches"
+            );
+        }
+        let told = expect_the_same_point("vm", &open, Some(other)).expect_err("told").to_string();
+        assert!(told.contains(&one.to_string()) && told.contains("cancel-failover vm"), "{told}");
     }
 }

@@ -135,6 +135,17 @@ impl Daemon {
     ) -> Result<Answer<dto::OperationView>, Problem> {
         let view = self.operation_view(&id)?;
         if dry_run {
+            let id = view.id.parse().map_err(invalid)?;
+            let found = self.engine.store().operation(id).map_err(failed)?;
+            let leaves_out = found.is_some_and(|(operation, entries)| {
+                choreography::may_leave_out(operation.procedure, &choreography::fold(&entries)).is_some()
+            });
+            if request.force && leaves_out {
+                return Ok(Answer::Planned(dto::Plan::of([
+                    "The merge is left out: QEMU is told to end it where it is, and the operation ends.",
+                    "The VM runs on, on its chain of files as it is now, and is unprotected until `virt-replica reverse`.",
+                ])));
+            }
             return Ok(Answer::Planned(match (request.force, view.state) {
                 (true, dto::OperationState::InDoubt) => dto::Plan::of([
                     format!("{} is taken not to have taken over, on your word alone.", view.new_primary),

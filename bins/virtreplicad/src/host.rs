@@ -9,8 +9,7 @@ use crate::service::Daemon;
 impl Daemon {
     pub(crate) async fn show_host(&self) -> Result<dto::HostView, Problem> {
         let facts = self.engine.hypervisor(|it| it.host_facts()).await.ok();
-        let hypervisor =
-            facts.map(|it| format!("libvirt {}, QEMU {}", it.libvirt_version, it.qemu_version));
+        let hypervisor = facts.map(|it| format!("libvirt {}, QEMU {}", it.libvirt_version, it.qemu_version));
         Ok(dto::HostView { hypervisor, ..self.host_view()? })
     }
 

@@ -108,7 +108,8 @@ fn the_one_called(named: &str, peers: Vec<Peer>) -> Result<Peer, Problem> {
     match (meant.next(), meant.next()) {
         (Some(one), None) => Ok(one),
         (Some(one), Some(other)) => {
-            let why = format!("{named:?} is the name of {} and of {}; nothing was changed", one.host, other.host);
+            let why =
+                format!("{named:?} is the name of {} and of {}; nothing was changed", one.host, other.host);
             Err(Problem::new(Code::Invalid, "Two peers have this name", why)
                 .with_cure("name it by its id; to tell them apart for good, set host_name in virtreplicad.toml of one of them"))
         }

@@ -23,6 +23,7 @@ pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) ->
     let state = match (resting_state(operation, &progress), progress.outcome) {
         (_, Some(Outcome::Completed)) => dto::OperationState::Completed,
         (_, Some(Outcome::Undone)) => dto::OperationState::Undone,
+        (_, Some(Outcome::GivenUp)) => dto::OperationState::GivenUp,
         (RestingState::InDoubt, None) => dto::OperationState::InDoubt,
         (RestingState::Undoing, None) => dto::OperationState::Undoing,
         (RestingState::Forward, None) => dto::OperationState::Finishing,
@@ -70,7 +71,7 @@ pub(crate) fn view(engine: &Engine, operation: &Operation, entries: &[Entry]) ->
 fn advise(operation: &Operation, progress: &Progress, new_primary: &str) -> (String, Option<String>) {
     let id = operation.id;
     match choreography::advice(operation, progress, engine::clock::now()) {
-        None => (progress.cancelled.clone().unwrap_or_default(), None),
+        None => (progress.cancelled.clone().or(progress.given_up.clone()).unwrap_or_default(), None),
         Some(Advice::MendAndResume) => {
             let reason = progress.steps.values().find_map(|state| match state {
                 StepState::Failed { reason, .. } => Some(reason.clone()),

@@ -68,10 +68,9 @@ impl Daemon {
     pub(crate) async fn distrust(&self, peer: String, dry_run: bool) -> Result<Answer<Done>, Problem> {
         let peer = self.peer(&peer)?;
         if dry_run {
-            return Ok(Answer::Planned(dto::Plan::of([format!(
-                "{} will not be trusted any more.",
-                peer.name
-            )])));
+            let mut lines = vec![format!("{} will not be trusted any more.", peer.name)];
+            lines.extend(self.engine.plan_distrust(peer.host).map_err(problem)?);
+            return Ok(Answer::Planned(dto::Plan::of(lines)));
         }
         self.engine.store().remove_peer(peer.host).map_err(|error| {
             Problem::new(Code::Refused, "The peer is in use", error.to_string())

@@ -17,7 +17,8 @@ impl Daemon {
         let chain = chain(&facts);
         let behind: Option<u64> =
             page.after.as_ref().map(|after| after.parse().map_err(|_| no_cursor())).transpose()?;
-        let left = facts.points.into_iter().filter(|point| behind.is_none_or(|behind| point.ordinal > behind));
+        let left =
+            facts.points.into_iter().filter(|point| behind.is_none_or(|behind| point.ordinal > behind));
         let points = Paged::of(left, limit, |point| point.ordinal.to_string());
         Ok(points.map(|points| dto::PointList { chain, points: points.into_iter().map(view).collect() }))
     }
@@ -74,6 +75,18 @@ impl Daemon {
                  shut down, and are gone then. Those of the other host stay."
             )
         })
+    }
+
+    /// The point that a failover is to take: none for the newest.
+    pub(crate) async fn point_wanted(
+        &self,
+        record: &store::Record,
+        named: Option<&str>,
+    ) -> Result<Option<PointId>, Problem> {
+        match named {
+            None | Some("latest") => Ok(None),
+            Some(named) => self.point_named(record, named).await.map(Some),
+        }
     }
 
     /// A point by its id, or by its number in the list.

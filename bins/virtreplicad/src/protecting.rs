@@ -1,7 +1,8 @@
 //! Protecting a VM, its settings, and the end of it, as they are asked for.
 
-use api::Problem;
 use api::dto::{self, Answer, Done};
+use api::{Caller, Problem};
+use store::StaleCopy;
 
 use crate::choices::changed;
 use crate::problems::{checks_hold, problem, shown};
@@ -83,18 +84,23 @@ impl Daemon {
 
     pub(crate) async fn end(
         &self,
+        who: Caller,
         vm: String,
         request: dto::RemoveRequest,
         dry_run: bool,
     ) -> Result<Answer<Done>, Problem> {
+        if let Some(copy) = self.left_over(&vm, &request)? {
+            return self.free(who, &copy, dry_run);
+        }
         let record = self.find_idle(&vm)?;
         let delete = request.replica == dto::ReplicaFate::Delete;
         let hosts = if request.this_host_only { "this host only" } else { "both hosts" };
         if dry_run {
             self.engine.expect_removable(&record, request.this_host_only).await.map_err(problem)?;
-            let fate = if delete { "the replica's files are deleted" } else { "the replica's files stay" };
-            let text = format!("The relationship ends on {hosts}; {fate}.");
-            return Ok(Answer::Planned(dto::Plan::of([text])));
+            let mut said = vec![format!("The relationship ends on {hosts}.")];
+            said.extend(self.engine.fate_of_files(&record, delete));
+            said.extend(self.engine.plan_removal(&record, request.this_host_only).await.map_err(problem)?);
+            return Ok(Answer::Planned(dto::Plan::of(said)));
         }
         let removed = match request.this_host_only {
             true => self.engine.remove_alone(&record, delete).await,
@@ -102,5 +108,26 @@ impl Daemon {
         };
         removed.map_err(problem)?;
         Ok(Answer::Done(Done::saying(format!("the relationship has ended on {hosts}"))))
+    }
+    /// A stale copy whose relationship has ended here before.
+    fn left_over(&self, vm: &str, request: &dto::RemoveRequest) -> Result<Option<StaleCopy>, Problem> {
+        match request.this_host_only && self.find(vm).is_err() {
+            true => self.engine.stale_copy(vm).map_err(problem),
+            false => Ok(None),
+        }
+    }
+
+    fn free(&self, who: Caller, copy: &StaleCopy, dry_run: bool) -> Result<Answer<Done>, Problem> {
+        let (name, peer) = (&copy.vm_name, &copy.peer);
+        if dry_run {
+            return Ok(Answer::Planned(dto::Plan::of([
+                format!("What is here of {name} is an old copy: {peer} took the VM over."),
+                "From then on NOTHING keeps it from starting; when the VM still runs there, there will be two writers."
+                    .to_owned(),
+            ])));
+        }
+        let asker = format!("{who} on {}", self.own.name);
+        self.engine.free_stale_copy(copy, &asker).map_err(problem)?;
+        Ok(Answer::Done(Done::saying(format!("{name} may start on this host"))))
     }
 }

@@ -35,7 +35,7 @@ impl Service for Daemon {
     }
 
     fn host_check(&self) -> Reply<'_, Vec<dto::Check>> {
-        Box::pin(async move { Ok(self.engine.check_host().iter().map(Into::into).collect()) })
+        Box::pin(async move { Ok(self.engine.check_host().await.iter().map(Into::into).collect()) })
     }
 
     fn peers(&self) -> Reply<'_, Vec<dto::Peer>> {
@@ -221,7 +221,12 @@ impl Service for Daemon {
         Box::pin(self.move_raw_disks(vm, false, dry_run))
     }
 
-    fn import(&self, _: Caller, request: dto::ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>> {
+    fn import(
+        &self,
+        _: Caller,
+        request: dto::ImportRequest,
+        dry_run: bool,
+    ) -> Reply<'_, Answer<dto::Importing>> {
         Box::pin(self.begin_import(request.directory, dry_run))
     }
 
@@ -231,12 +236,12 @@ impl Service for Daemon {
 
     fn remove(
         &self,
-        _: Caller,
+        who: Caller,
         vm: String,
         request: dto::RemoveRequest,
         dry_run: bool,
     ) -> Reply<'_, Answer<Done>> {
-        Box::pin(self.end(vm, request, dry_run))
+        Box::pin(self.end(who, vm, request, dry_run))
     }
 
     fn planned_failover(

@@ -117,8 +117,9 @@ impl Daemon {
         let shown: Paged<Vec<T>> = self.ask_to_show(peer, asked).await?;
         let Some(why) = unbelievable(limit, after, &shown) else { return Ok(shown) };
         let why = format!("{peer} answered with {why}");
-        Err(Problem::new(Code::PeerSilent, "The peer's answer is not believed", why)
-            .with_cure("install the same version on both hosts; if it is that already, look who runs the other one"))
+        Err(Problem::new(Code::PeerSilent, "The peer's answer is not believed", why).with_cure(
+            "install the same version on both hosts; if it is that already, look who runs the other one",
+        ))
     }
 
     async fn ask_to_show<T: DeserializeOwned>(&self, named: &str, asked: View) -> Result<Paged<T>, Problem> {
@@ -145,7 +146,9 @@ fn unbelievable<T>(limit: u32, after: Option<String>, page: &Paged<Vec<T>>) -> O
     let count = page.shown.len();
     match (count.cmp(&(limit as usize)), &page.next) {
         (Ordering::Greater, _) => Some(format!("{count} entries where {limit} were asked for")),
-        (Ordering::Less, Some(_)) => Some("a page that is not full, and says that another follows".to_owned()),
+        (Ordering::Less, Some(_)) => {
+            Some("a page that is not full, and says that another follows".to_owned())
+        }
         (Ordering::Equal, next @ Some(_)) if *next == after => {
             Some("a page that says that it follows itself".to_owned())
         }
@@ -167,28 +170,4 @@ fn refusal(problem: Problem) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_peer_waits_for_itself_and_for_no_other() {
-        let turns = Turns::default();
-        let peer = |number| HostId(uuid::Uuid::from_u128(number));
-        let soon = |number| tokio::time::timeout(std::time::Duration::from_millis(50), turns.of(peer(number)));
-        let held = soon(1).await.expect("nobody else asks");
-        assert!(soon(1).await.is_err() && soon(2).await.is_ok());
-        drop(held);
-        assert!(soon(1).await.is_ok());
-    }
-
-    #[test]
-    fn a_peers_list_has_an_end() {
-        let page = |count: u8, next: Option<&str>| Paged { shown: vec![(); count.into()], next: next.map(str::to_owned) };
-        for good in [page(0, None), page(1, None), page(2, None), page(2, Some("b"))] {
-            assert_eq!(unbelievable(2, Some("a".to_owned()), &good), None, "{good:?}");
-        }
-        for bad in [page(3, None), page(0, Some("b")), page(1, Some("b")), page(2, Some("a"))] {
-            assert!(unbelievable(2, Some("a".to_owned()), &bad).is_some(), "{bad:?}");
-        }
-    }
-}
+mod tests;

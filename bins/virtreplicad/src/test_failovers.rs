@@ -7,7 +7,7 @@ use engine::{TestOptions, TestView};
 use store::TestState;
 
 use crate::lists::{limit, no_cursor};
-use crate::problems::{checks_hold, invalid, problem, shown};
+use crate::problems::{checks_hold, problem, shown};
 use crate::service::Daemon;
 
 impl Daemon {
@@ -15,7 +15,8 @@ impl Daemon {
         let (tests, limit) = (self.engine.tests().map_err(problem)?, limit(page, LIMIT_MAX)?);
         let behind = page.after.as_ref().map(|after| place_of(after).ok_or_else(no_cursor)).transpose()?;
         let place = |test: &TestView| (test.begun.millis(), test.id.to_string());
-        let left = tests.into_iter().filter(|test| behind.as_ref().is_none_or(|behind| place(test) < *behind));
+        let left =
+            tests.into_iter().filter(|test| behind.as_ref().is_none_or(|behind| place(test) < *behind));
         let page = Paged::of(left, limit, |test| format!("{} {}", test.begun.millis(), test.id));
         Ok(page.map(|tests| tests.into_iter().map(|test| self.shown_test(test)).collect()))
     }
@@ -34,12 +35,8 @@ impl Daemon {
         dry_run: bool,
     ) -> Result<Answer<dto::TestFailoverView>, Problem> {
         let record = self.find_idle(&vm)?;
-        let point = request.point.as_deref().filter(|point| *point != "latest");
         let options = TestOptions {
-            point: point
-                .map(str::parse)
-                .transpose()
-                .map_err(|_| invalid("a recovery point is named by its id, or latest"))?,
+            point: self.point_wanted(&record, request.point.as_deref()).await?,
             network: request.network.filter(|network| network != "isolated"),
             probe: request.probe,
             probe_port: request.probe_port,

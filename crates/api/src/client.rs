@@ -14,10 +14,10 @@ use tokio::net::UnixStream;
 use crate::dto::{
     Answer, AuditRecord, CancelFailoverRequest, CancelRequest, Check, ConsoleLink, ConsoleLinkRequest,
     ConsoleSession, CreatePointRequest, DivergedView, Done, EnableRequest, EndSessionsRequest, Event,
-    EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation, InviteRequest, JoinRequest,
-    LIMIT_MAX, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail,
-    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
-    TestFailoverView,
+    EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing, Invitation, InviteRequest,
+    JoinRequest, LIMIT_MAX, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade,
+    RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
+    TestFailoverRequest, TestFailoverView,
 };
 use crate::problem::{Code, Problem};
 
@@ -292,7 +292,7 @@ impl Client {
     }
 
     /// `import`
-    pub async fn import(&self, request: &ImportRequest, dry_run: bool) -> Result<Answer<Done>> {
+    pub async fn import(&self, request: &ImportRequest, dry_run: bool) -> Result<Answer<Importing>> {
         self.write("import", request, dry_run).await
     }
 

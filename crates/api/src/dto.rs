@@ -28,16 +28,16 @@ pub use failover::{
 pub use host::{HostChange, HostView};
 pub use live::{Changed, What};
 pub use operation::{
-    CancelRequest, OperationQuery, OperationState, OperationView, PlannedFailoverRequest, Report, StepState, StepView,
-    Transfer,
+    CancelRequest, OperationQuery, OperationState, OperationView, PlannedFailoverRequest, Report, StepState,
+    StepView, Transfer,
 };
 pub use page::{LIMIT_MAX, Page, Paged};
 pub use peer::{Invitation, InviteRequest, JoinRequest, Peer};
-pub use plan::{Answer, Check, Done, Plan};
+pub use plan::{Answer, Check, Done, Importing, Plan};
 pub use point::{ChainView, CreatePointRequest, PointList, PointMade, PointView, consistency};
 pub use relationship::{
-    CarriedCopy, ComparisonView, DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView, RelationshipDetail,
-    RelationshipSummary, StartWord, Statistics,
+    CarriedCopy, ComparisonView, DiskView, Health, InitialCopy, Mode, Reason, RecoveryPointView,
+    RelationshipDetail, RelationshipSummary, StartWord, Statistics,
 };
 pub use settings::{
     Compression, DiskSelection, Drills, EnableRequest, FreezeEvery, ImportRequest, NewDisks, RateLimit,

@@ -12,10 +12,10 @@ use crate::caller::Caller;
 use crate::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
-    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Invitation,
-    InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer, PlannedFailoverRequest, PointList,
-    PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange,
-    StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing,
+    Invitation, InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer,
+    PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
+    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
 };
 use crate::problem::Problem;
 
@@ -79,8 +79,7 @@ pub trait Service: Send + Sync + 'static {
     fn peer_host(&self, peer: String) -> Reply<'_, HostView>;
     fn peer_vms(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<VmView>>>;
     fn peer_relationships(&self, peer: String, page: Page) -> Reply<'_, Paged<Vec<RelationshipSummary>>>;
-    fn peer_operations(&self, peer: String, query: OperationQuery)
-    -> Reply<'_, Paged<Vec<OperationView>>>;
+    fn peer_operations(&self, peer: String, query: OperationQuery) -> Reply<'_, Paged<Vec<OperationView>>>;
     fn peer_events(&self, peer: String, query: EventQuery) -> Reply<'_, Paged<Vec<Event>>>;
 
     // ── the audit ──
@@ -229,7 +228,7 @@ pub trait Service: Send + Sync + 'static {
     /// `resynchronize`
     fn resynchronize(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
     /// `import`: answers when it has begun; events tell how it ends.
-    fn import(&self, who: Caller, request: ImportRequest, dry_run: bool) -> Reply<'_, Answer<Done>>;
+    fn import(&self, who: Caller, request: ImportRequest, dry_run: bool) -> Reply<'_, Answer<Importing>>;
     /// `verify`
     fn verify(&self, who: Caller, vm: String, dry_run: bool) -> Reply<'_, Answer<Done>>;
     /// `wrap-raw-disks`, of any VM of this host that is off.

@@ -148,7 +148,13 @@ impl Authority {
     /// Whether this side may run the VM: what the start hook asks.
     #[must_use]
     pub fn may_run(&self) -> bool {
-        self.phase.may_run() && self.superseded_by.is_none_or(|by| by <= self.epoch)
+        self.phase.may_run() && !self.is_superseded()
+    }
+
+    /// Whether the other side is known to be primary in a later epoch: what is here is a stale copy.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.superseded_by.is_some_and(|by| by > self.epoch)
     }
 
     /// Where this side stands from now on, within its role and beside the lock of a handover.
@@ -381,5 +387,7 @@ impl Authority {
     }
 }
 
+#[cfg(test)]
+mod cases;
 #[cfg(test)]
 mod tests;

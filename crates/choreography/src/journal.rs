@@ -22,6 +22,8 @@ pub enum Mark {
     Cancel(String),
     /// The step was taken back.
     Undone(Step),
+    /// Behind the point of no return something shows that what came of it is no good; the text says what.
+    GivenUp(String),
     /// Nothing more will happen.
     Ended(Outcome),
 }
@@ -82,6 +84,8 @@ pub struct Progress {
     pub steps: BTreeMap<Step, StepState>,
     /// Set when the operation was turned round, with the reason.
     pub cancelled: Option<String>,
+    /// Set when what came of the operation is no good, with the reason.
+    pub given_up: Option<String>,
     /// A person vouched that the new primary did not take over: nothing is in doubt any more.
     pub is_forced: bool,
     /// Set when nothing more will happen.
@@ -165,6 +169,9 @@ fn apply(progress: &mut Progress, entry: &Entry) {
         }
         Mark::Undone(step) => {
             progress.steps.insert(*step, StepState::Undone { at });
+        }
+        Mark::GivenUp(reason) => {
+            progress.given_up.get_or_insert_with(|| reason.clone());
         }
         Mark::Ended(outcome) => {
             progress.outcome.get_or_insert(*outcome);

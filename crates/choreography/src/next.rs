@@ -80,6 +80,9 @@ fn alone(operation: &Operation, progress: &Progress) -> Next {
     if progress.cancelled.is_some() {
         return Next::End(Outcome::Undone);
     }
+    if progress.given_up.is_some() {
+        return Next::End(Outcome::GivenUp);
+    }
     match operation.procedure.steps().find(|step| !progress.is_settled(*step)) {
         Some(step) => not_asked_for(operation, step).map_or(Next::Do(step), |why| Next::Skip(step, why)),
         None => Next::End(Outcome::Completed),
@@ -122,26 +125,13 @@ fn not_asked_for(operation: &Operation, step: Step) -> Option<&'static str> {
 }
 
 fn backward(progress: &Progress) -> Next {
-    let announced = progress.may_have_effect(Step::Announce);
-    for step in Step::all().rev().filter(|step| *step < Step::HandOver) {
-        if step == Step::FinalSync
-            && announced
-            && progress.may_have_effect(Step::Announce)
-            && !abandoned(progress)
-        {
-            return Next::Abandon;
-        }
-        let undoable = matches!(spec(step).undo, Undo::By(_));
-        if undoable && step != Step::Announce && progress.may_have_effect(step) {
-            return Next::TakeBack(step);
-        }
+    // The announcement is taken back exactly when the new primary has promised to refuse a late hand over.
+    if progress.may_have_effect(Step::Announce) {
+        return Next::Abandon;
     }
-    Next::End(Outcome::Undone)
-}
-
-/// The announcement is taken back exactly when the new primary has promised to refuse a late hand over.
-fn abandoned(progress: &Progress) -> bool {
-    matches!(progress.steps.get(&Step::Announce), Some(StepState::Undone { .. }))
+    let may_be_taken_back =
+        |step: &Step| matches!(spec(*step).undo, Undo::By(_)) && progress.may_have_effect(*step);
+    Step::all().rev().find(may_be_taken_back).map_or(Next::End(Outcome::Undone), Next::TakeBack)
 }
 
 /// In which state an operation rests while it does not move.

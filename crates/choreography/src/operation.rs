@@ -63,6 +63,8 @@ pub enum Outcome {
     Completed,
     /// Everything was taken back; the VM is protected as before.
     Undone,
+    /// It took effect and did not stand its own test: what was left to do is not done, and another operation takes it back.
+    GivenUp,
 }
 
 /// The head of an operation's record; its journal hangs below.

@@ -138,11 +138,12 @@ pub const FAILOVER: [StepSpec; 6] = [
 
 /// Taking a failover back.
 #[rustfmt::skip]
-pub const CANCEL_FAILOVER: [StepSpec; 5] = [
+pub const CANCEL_FAILOVER: [StepSpec; 6] = [
     row(Step::Check,    "check",     Place::Here, "prove that there is a failover to take back",               Undo::Nothing, "refuse before touching anything"),
     row(Step::ShutDown, "shut down", Place::Here, "shut the guest down, bounded",                              Undo::Nothing, "nothing in flight"),
     row(Step::GiveBack, "give back", Place::Here, "one transaction: role replica, next epoch",                 Undo::PointOfNoReturn("the other host may be primary again from here on"), "authority before action"),
     row(Step::SetAside, "set aside", Place::Here, "keep what the VM wrote here apart; show the replica again", Undo::ForwardOnly, "nothing is lost unasked"),
+    row(Step::Redirect, "redirect",  Place::Here, "run the hooks that send users away from here",              Undo::ForwardOnly, "the VM is not here any more"),
     row(Step::Report,   "report",    Place::Here, "keep who and when",                                         Undo::ForwardOnly, "the runbook's evidence"),
 ];
 
@@ -193,7 +194,7 @@ impl Procedure {
     }
 
     /// Its steps in order.
-    pub fn steps(self) -> impl DoubleEndedIterator<Item = Step> {
+    pub fn steps(self) -> impl DoubleEndedIterator<Item = Step> + ExactSizeIterator {
         self.table().iter().map(|row| row.step)
     }
 

@@ -147,7 +147,11 @@ impl Door {
         let now = self.now();
         for session in self.sessions.end_those(|session| session.ends() <= now) {
             let old = session.begun.plus(LIFE_MAX) <= session.used.plus(IDLE_MAX);
-            let why = if old { "it had lasted as long as a session may" } else { "nothing was asked for half an hour" };
+            let why = if old {
+                "it had lasted as long as a session may"
+            } else {
+                "nothing was asked for half an hour"
+            };
             self.record(&session.user, session.from, Deed::PutOut(why));
         }
     }

@@ -106,7 +106,11 @@ async fn judge(door: &Door, user: &str, password: &str, from: IpAddr) -> Result<
         Err(error) => {
             door.attempts.was_not_judged(attempt);
             tracing::error!(user, %from, error = &error as &dyn std::error::Error, "a sign-in to the console cannot be judged");
-            door.turn_away(user, from, Deed::Refused("not judged: the accounts of this host cannot be asked"));
+            door.turn_away(
+                user,
+                from,
+                Deed::Refused("not judged: the accounts of this host cannot be asked"),
+            );
             Err(NotIn::CannotJudge)
         }
     }
@@ -143,7 +147,11 @@ fn begin(door: &Door, user: &str, role: Role, vouched: Vouched, from: IpAddr) ->
         NotIn::CannotJudge
     })?;
     for session in ended {
-        door.record(&session.user, session.from, Deed::PutOut("there were too many sessions, and it was used least"));
+        door.record(
+            &session.user,
+            session.from,
+            Deed::PutOut("there were too many sessions, and it was used least"),
+        );
     }
     Ok(token)
 }

@@ -72,6 +72,10 @@ mod tests {
             let _ = away.count(IpAddr::V4(number.into()), now);
         }
         assert_eq!(away.0.lock().expect("not poisoned").len(), REMEMBERED_MAX);
-        assert_eq!(away.count(IpAddr::V4(u32::MAX.into()), now.plus(TOLD_AGAIN)), Some(0), "later there is room");
+        assert_eq!(
+            away.count(IpAddr::V4(u32::MAX.into()), now.plus(TOLD_AGAIN)),
+            Some(0),
+            "later there is room"
+        );
     }
 }

@@ -37,3 +37,19 @@ impl Attachment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_known_by_its_name_and_has_room_for_the_largest_of_its_files() {
+        assert_eq!(Attachment::ALL.map(Attachment::name), ["nvram", "tpm"]);
+        for kind in Attachment::ALL {
+            assert_eq!(Attachment::from_name(kind.name()), Some(kind));
+        }
+        assert_eq!(Attachment::from_name("disk"), None);
+        assert!(Attachment::Nvram.bytes_max() >= 64 << 20, "edk2 on Arm");
+        assert!((256 << 10..=1 << 20).contains(&Attachment::Tpm.bytes_max()));
+    }
+}

@@ -1,5 +1,8 @@
 //! Prerequisites by name. A check that fails says what was found and the command that cures it.
 
+/// The names of VMs that are nothing begin with this: the start guard refuses them, and so shows that it is asked.
+pub const GUARD_PROBE: &str = "vr-guard-probe-";
+
 /// The prerequisites, in the order in which they are shown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[allow(missing_docs)] // each variant is its own name; `words` says it to people
@@ -136,5 +139,23 @@ impl Check {
     #[must_use]
     pub fn holds(&self) -> bool {
         self.verdict == Verdict::Pass
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_check_says_something_of_its_own_and_holds_only_when_it_passed() {
+        let words: std::collections::BTreeSet<&str> =
+            CheckName::ALL.into_iter().map(CheckName::words).collect();
+        assert_eq!(words.len(), CheckName::ALL.len(), "two checks read alike");
+        assert!(words.iter().all(|words| words.len() > 10));
+        let name = CheckName::Memory;
+        let failed = Check::fail(name, "found", "cure");
+        assert!(Check::pass(name).holds() && !failed.holds());
+        assert_eq!(Check::when(name, true, || -> (String, String) { panic!("it holds") }), Check::pass(name));
+        assert_eq!(Check::when(name, false, || ("found", "cure")), failed);
     }
 }

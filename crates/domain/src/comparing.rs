@@ -102,9 +102,15 @@ mod tests {
         for text in ["automatic", "manual", "window 22:00-06:00", "window 00:05-23:59"] {
             assert_eq!(text.parse::<Resynchronize>().expect(text).to_string(), text);
         }
-        for text in
-            ["", "window", "window 22-06", "window 24:00-06:00", "window 1:60-2:00", "window 2:00-2:00"]
-        {
+        for text in [
+            "",
+            "window",
+            "window 22-06",
+            "window 24:00-06:00",
+            "window 1:60-3:00",
+            "window 2:00-2:00",
+            "window 24:60-1:00",
+        ] {
             assert!(text.parse::<Resynchronize>().is_err(), "{text}");
         }
     }
@@ -114,7 +120,8 @@ mod tests {
         let admits = |text: &str, minute| text.parse::<Resynchronize>().expect(text).admits(minute);
         let (day, night) = ("window 08:00-09:00", "window 22:00-06:00");
         assert!(!admits(day, 479) && admits(day, 480) && admits(day, 539) && !admits(day, 540));
-        assert!(admits(night, 1320) && admits(night, 0) && !admits(night, 360) && !admits(night, 720));
+        assert!(!admits(night, 1319) && admits(night, 1320) && admits(night, 0));
+        assert!(admits(night, 359) && !admits(night, 360) && !admits(night, 720));
         assert!(admits("automatic", 0) && !admits("manual", 0));
     }
 }

@@ -74,4 +74,28 @@ mod tests {
         }
         assert_eq!(coarsen(many.clone(), 20_000), many);
     }
+
+    #[test]
+    fn bytes_are_summed_over_all_disks_and_one_unknown_disk_makes_it_unknown() {
+        let divergence = |disks: Vec<Option<Pieces>>| Divergence {
+            since: crate::fixture::point_id(1),
+            at: Timestamp(1),
+            disks: disks.into_iter().map(|pieces| (crate::fixture::vda(), pieces)).collect(),
+            covered_by: None,
+        };
+        let known = divergence(vec![Some(vec![(0, 3), (10, 4)]), Some(vec![(5, 30)])]);
+        assert_eq!((known.is_known(), known.known_bytes()), (true, 37));
+        let unknown = divergence(vec![Some(vec![(0, 3)]), None]);
+        assert_eq!((unknown.is_known(), unknown.known_bytes()), (false, 3));
+    }
+
+    #[test]
+    fn pieces_that_need_not_be_joined_stay_and_those_nearest_are_joined_first() {
+        let apart: Pieces = vec![(0, 4096), (4096 + (64 << 10), 4096), (1 << 30, 4096)];
+        assert_eq!(coarsen(apart.clone(), 3), apart);
+        assert_eq!(coarsen(apart.clone(), 2), [(0, 8192 + (64 << 10)), (1 << 30, 4096)]);
+        assert_eq!(coarsen(apart, 0), [(0, 4096 + (1 << 30))]);
+        // One that lies in another takes nothing away from it.
+        assert_eq!(coarsen(vec![(0, 1 << 20), (4096, 4096), (1 << 30, 1)], 2), [(0, 1 << 20), (1 << 30, 1)]);
+    }
 }

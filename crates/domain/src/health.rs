@@ -311,4 +311,107 @@ mod tests {
         check(|facts| facts.statistics = Box::leak(Box::new(at)), Health::Normal);
         check(|facts| facts.statistics = Box::leak(Box::new(above)), Health::Warning);
     }
+
+    #[test]
+    fn an_age_and_a_latency_count_only_above_their_thresholds() {
+        let thresholds = Thresholds::default();
+        let slow = |average| Statistics { average_latency: Some(average), ..Statistics::default() };
+        let (at, above) = (slow(thresholds.average_latency_max), slow(thresholds.average_latency_max * 2));
+        check(|facts| facts.statistics = Box::leak(Box::new(at)), Health::Normal);
+        check(|facts| facts.statistics = Box::leak(Box::new(above)), Health::Warning);
+        let now = Timestamp(1_000).plus(thresholds.last_synchronized_age_max);
+        check(|facts| facts.now = now, Health::Normal);
+        check(|facts| facts.now = Timestamp(now.millis() + 1), Health::Warning);
+    }
+
+    #[test]
+    fn a_replica_is_as_old_as_its_last_delta_and_one_that_never_had_one_is_not_finished() {
+        let finished = |last_synchronized| {
+            let (statistics, thresholds) = (Statistics::default(), Thresholds::default());
+            let facts = HealthFacts {
+                phase: &Phase::Receiving,
+                paused_since: None,
+                paused_on_peer: false,
+                last_synchronized,
+                last_failure: None,
+                operation_open: true,
+                interference: &[],
+                statistics: &statistics,
+                thresholds: &thresholds,
+                now: Timestamp(2_000),
+            };
+            assess(&facts).reasons
+        };
+        let unfinished = [Reason::InitialReplicationUnfinished, Reason::OperationUnfinished];
+        assert_eq!(finished(None), unfinished);
+        assert_eq!(finished(Some(Timestamp(1_000))), [Reason::OperationUnfinished]);
+    }
+
+    #[test]
+    fn who_paused_is_told_from_either_side_and_the_worst_comes_first() {
+        let told = |phase: &Phase, here, there| {
+            let (statistics, thresholds) = (Statistics::default(), Thresholds::default());
+            let facts = HealthFacts {
+                phase,
+                paused_since: here,
+                paused_on_peer: there,
+                last_synchronized: Some(Timestamp(1_000)),
+                last_failure: None,
+                operation_open: false,
+                interference: &[],
+                statistics: &statistics,
+                thresholds: &thresholds,
+                now: Timestamp(2_000),
+            };
+            assess(&facts).reasons
+        };
+        let at = Some(Timestamp(1));
+        assert_eq!(told(&Phase::Replicating, at, false), [Reason::PausedOnPrimary]);
+        assert_eq!(told(&Phase::Replicating, None, true), [Reason::PausedOnReplica]);
+        assert_eq!(told(&Phase::Receiving, at, false), [Reason::PausedOnReplica]);
+        assert_eq!(told(&Phase::Receiving, None, true), [Reason::PausedOnPrimary]);
+        let both = [Reason::PausedOnReplica, Reason::PausedOnPrimary];
+        assert_eq!(told(&Phase::Receiving, at, true), both);
+    }
+
+    #[test]
+    fn a_reason_says_its_numbers_and_its_cure_names_the_vm() {
+        let at = Timestamp(1);
+        let hour = Duration::from_secs(3600);
+        let notice =
+            Notice { severity: Health::Warning, what: "a snapshot".into(), cure: "remove it".into() };
+        let said = |reason: Reason| (reason.words(), reason.cure("web 1").unwrap_or_default());
+        let cases = [
+            (Reason::CannotSend { cause: "link down".into() }, "failed: link down", ""),
+            (Reason::Resynchronization { cause: "a crash".into() }, "resynchronized: a crash", ""),
+            (
+                Reason::PausedOnReplica,
+                "on the replica server",
+                "on the replica server: virt-replica resume 'web 1'",
+            ),
+            (
+                Reason::PausedOnPrimary,
+                "on the primary server",
+                "on the primary server: virt-replica resume 'web 1'",
+            ),
+            (
+                Reason::CyclesMissed { percent: 130, percent_max: 20 },
+                "130 % of the cycles were missed, more than 20 %",
+                "--missed-cycles-max 100 'web 1'",
+            ),
+            (Reason::NotSynchronized { age: Some(hour) }, "for 1 h 00 min", ""),
+            (Reason::NotSynchronized { age: None }, "yet", ""),
+            (Reason::Slow { average: hour }, "1 h 00 min on average", "--latency-max TIME 'web 1'"),
+            (Reason::InitialReplicationUnfinished, "not finished", "virt-replica wait 'web 1'"),
+            (Reason::Unprotected { since: at }, "without reverse", "virt-replica reverse 'web 1'"),
+            (Reason::FailedOver { since: at }, "not final yet", "virt-replica cancel-failover 'web 1'"),
+            (Reason::OperationUnfinished, "not finished", "virt-replica operation list"),
+            (Reason::Interference(notice), "a snapshot", "remove it"),
+        ];
+        for (reason, words, cure) in cases {
+            let (told, cured) = said(reason.clone());
+            assert!(told.contains(words), "{told}");
+            assert!(cured.contains(cure) && cured.is_empty() == cure.is_empty(), "{reason:?}: {cured}");
+        }
+    }
 }

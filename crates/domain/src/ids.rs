@@ -150,4 +150,13 @@ mod tests {
         }
         assert_eq!(DiskTarget::new("vda").expect("a target").as_str(), "vda");
     }
+
+    #[test]
+    fn ids_epochs_and_targets_read_as_they_are_written() {
+        let third = Epoch::new(3).expect("an epoch");
+        assert_eq!((third.number(), third.to_string(), third.next().number()), (3, "3".into(), 4));
+        assert_eq!(Epoch::new(u64::MAX).expect("an epoch").next().number(), u64::MAX);
+        assert_eq!(DiskTarget::new("sdab1").expect("a target").to_string(), "sdab1");
+        assert!(DiskTarget::new("abcdefghijklmnop").is_ok(), "as long as it may be");
+    }
 }

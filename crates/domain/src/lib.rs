@@ -20,7 +20,7 @@ pub mod time;
 pub mod words;
 
 pub use attachment::Attachment;
-pub use checks::{Check, CheckName, Verdict};
+pub use checks::{Check, CheckName, GUARD_PROBE, Verdict};
 pub use comparing::{Comparing, Resynchronize};
 pub use divergence::Divergence;
 pub use health::{Health, HealthReport, Notice, Reason};

@@ -29,7 +29,8 @@ impl Lineage {
     /// Reads what [`Lineage::to_hex`] wrote.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Lineage> {
-        if text.len() != 64 || !text.is_ascii() {
+        // A sign is no digit, though a number may begin with one.
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
         let mut bytes = [0; 32];
@@ -120,7 +121,10 @@ mod tests {
     fn a_lineage_survives_its_text() {
         let lineage = Lineage(std::array::from_fn(|index| index as u8 * 7));
         assert_eq!(Lineage::from_hex(&lineage.to_hex()), Some(lineage));
-        for broken in ["", "00", &"zz".repeat(32), &"é".repeat(32)] {
+        assert_eq!(Lineage::ORIGIN.to_hex(), "0".repeat(64));
+        assert_eq!(format!("{lineage:?}"), format!("Lineage({})", lineage.to_hex()));
+        let long = "0".repeat(66);
+        for broken in ["", "00", &long, &"zz".repeat(32), &"é".repeat(32), &"+f".repeat(32)] {
             assert_eq!(Lineage::from_hex(broken), None);
         }
     }

@@ -69,7 +69,8 @@ pub enum Phase {
         since: Timestamp,
         /// From which point; newer ones are kept until it is final.
         point: PointId,
-        /// What becomes of it by itself, and when; none: a person decides.
+        /// What becomes of it by itself, and when by the clock of then; none: a person decides. Who acts on it counts the time between, for
+        /// clocks are set.
         timer: Option<(Settlement, Timestamp)>,
     },
     /// Replica: receives deltas.
@@ -173,8 +174,16 @@ mod tests {
             (Phase::Receiving, false),
             (Phase::Stopped { since: at }, false),
         ];
+        let mut words = std::collections::BTreeSet::new();
         for (phase, may_run) in phases {
             assert_eq!(phase.may_run(), may_run, "{phase:?}");
+            let replicas = ["Receiving", "Failed over, not reversed"];
+            let role = if replicas.contains(&phase.words()) { Role::Replica } else { Role::Primary };
+            assert_eq!(phase.role(), role, "{phase:?}");
+            assert_eq!(crate::fixture::relationship(phase.clone()).role(), role, "{phase:?}");
+            let sends = ["Initial replication in progress", "Replicating", "Resynchronizing"];
+            assert_eq!(phase.sends(), sends.contains(&phase.words()), "{phase:?}");
+            assert!(words.insert(phase.words()), "{phase:?} reads like another");
         }
     }
 }

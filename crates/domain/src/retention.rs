@@ -87,18 +87,6 @@ impl Retention {
         Ok(retention)
     }
 
-    /// How many of the newest points stay whatever their time.
-    #[must_use]
-    pub fn recent(&self) -> u16 {
-        self.recent
-    }
-
-    /// The rows of the grid.
-    #[must_use]
-    pub fn grid(&self) -> &[Tier] {
-        &self.grid
-    }
-
     /// Most points that are kept, beside those that are held.
     #[must_use]
     pub fn points_max(&self) -> usize {

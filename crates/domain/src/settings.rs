@@ -180,3 +180,33 @@ impl Settings {
             .unwrap_or(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frequency_has_its_limits() {
+        assert_eq!((Frequency::MIN.as_secs(), Frequency::MAX.as_secs()), (5, 86_400));
+        for seconds in [5, 30, 86_400] {
+            let frequency = Frequency::from_seconds(seconds).expect("a frequency");
+            assert_eq!((frequency.seconds(), frequency.duration()), (seconds, Duration::from_secs(seconds)));
+        }
+        for seconds in [0, 4, 86_401, u64::MAX] {
+            assert_eq!(Frequency::from_seconds(seconds), Err(FrequencyOutOfRange { seconds }));
+        }
+    }
+
+    #[test]
+    fn a_network_is_mapped_both_ways_and_one_that_is_not_named_keeps_its_name() {
+        let target = |name: &str| DiskTarget::new(name).expect("a target");
+        let disks = vec![(target("vda"), DiskChoice::Excluded), (target("vdb"), DiskChoice::Replicated)];
+        let network_map = vec![("lan".into(), "lan-dr".into()), ("dmz".into(), "dmz-dr".into())];
+        let settings = Settings { network_map, ..Settings::of(disks) };
+        let pairs = [("lan", "lan-dr"), ("dmz", "dmz-dr"), ("br0", "br0")];
+        for (one, other) in pairs {
+            assert_eq!((settings.network_on_peer(one), settings.network_on_peer(other)), (other, one));
+        }
+        assert_eq!(settings.replicated_disks().collect::<Vec<_>>(), [&target("vdb")]);
+    }
+}

@@ -111,4 +111,36 @@ mod tests {
         assert_eq!(sum.missed_percent(), Some(100));
         assert_eq!(Statistics::over([]).missed_percent(), None);
     }
+
+    #[test]
+    fn averages_are_those_of_acknowledged_cycles_and_what_was_not_measured_does_not_count() {
+        let cycle = |outcome, seconds, bytes, sent_bytes| CycleRecord {
+            begun: Timestamp(0),
+            latency: Duration::from_secs(seconds),
+            bytes,
+            sent_bytes,
+            outcome,
+        };
+        let cycles = [
+            cycle(CycleOutcome::Acknowledged, 1, 10, Some(4)),
+            cycle(CycleOutcome::Acknowledged, 2, 20, Some(8)),
+            cycle(CycleOutcome::Acknowledged, 6, 60, None),
+            cycle(CycleOutcome::Failed, 99, 999, Some(999)),
+            cycle(CycleOutcome::Missed, 99, 999, Some(999)),
+        ];
+        let expected = Statistics {
+            cycles_due: 5,
+            cycles_acknowledged: 3,
+            cycles_failed: 1,
+            cycles_missed: 2,
+            average_bytes: Some(30),
+            maximum_bytes: Some(60),
+            average_sent_bytes: Some(6),
+            average_latency: Some(Duration::from_secs(3)),
+            maximum_latency: Some(Duration::from_secs(6)),
+        };
+        assert_eq!(Statistics::over(&cycles), expected);
+        assert_eq!(expected.missed_percent(), Some(40));
+        assert_eq!(Statistics { cycles_missed: 0, ..expected }.missed_percent(), Some(0));
+    }
 }

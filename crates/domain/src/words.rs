@@ -41,6 +41,7 @@ mod tests {
         assert_eq!(shell_word("/srv/a.qcow2"), "/srv/a.qcow2");
         assert_eq!(shell_word("it's a/VM"), r"'it'\''s a/VM'");
         assert_eq!(shell_word("$(me)"), "'$(me)'");
+        assert_eq!(shell_word("a-b_c.d:e@f%g+h=i"), "a-b_c.d:e@f%g+h=i");
         assert_eq!(shell_word(""), "''");
         assert_eq!(shell_word("-rf"), "'-rf'");
         assert_eq!(shell_word("数据库"), "数据库");
@@ -51,7 +52,12 @@ mod tests {
     #[test]
     fn a_duration_has_two_units_at_most() {
         let words = |millis| duration(Duration::from_millis(millis));
+        assert_eq!(words(0), "0.0 s");
         assert_eq!(words(850), "0.8 s");
+        assert_eq!(words(59_999), "59.9 s");
+        assert_eq!(words(60_000), "1 min 00 s");
+        assert_eq!(words(3_600_000), "1 h 00 min");
+        assert_eq!(words(86_400_000), "1 d 00 h");
         assert_eq!(words(123_000), "2 min 03 s");
         assert_eq!(words(3_900_000), "1 h 05 min");
         assert_eq!(words(273_600_000), "3 d 04 h");

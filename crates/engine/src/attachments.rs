@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use domain::Attachment;
+use domain::{Attachment, PointId};
 use hypervisor::{Firmware, VmFacts};
 use layer::ReplicaDirectory;
 use wire::{AttachmentForm, envelope_digest};
@@ -70,19 +70,35 @@ pub(crate) fn unpack(forms: &[AttachmentForm]) -> Result<Vec<(Attachment, Vec<u8
     forms.iter().map(|form| form.unpack().map_err(Refusal::failed)).collect()
 }
 
-/// Keeps the files in the replica's directory.
+/// Keeps the files in the replica's directory, as what came last.
 pub(crate) fn keep(directory: &ReplicaDirectory, files: &[(Attachment, Vec<u8>)]) -> Result<()> {
     files
         .iter()
         .try_for_each(|(kind, content)| directory.write_attachment(*kind, content).map_err(Refusal::failed))
 }
 
-/// Puts the files of the head where the definition, which is this host's own, wants them. The VM is off.
-pub(crate) async fn restore(engine: &Engine, directory: &ReplicaDirectory, definition: &str) -> Result<()> {
+/// What was kept last, as [`read`] gives it of a VM.
+pub(crate) fn kept(directory: &ReplicaDirectory) -> Result<Vec<(Attachment, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for kind in Attachment::ALL {
+        found.extend(
+            directory.read_attachment(kind, None).map_err(Refusal::failed)?.map(|content| (kind, content)),
+        );
+    }
+    Ok(found)
+}
+
+/// Puts the files of a point (none: what came last) where the definition, which is this host's own, wants them. The VM is off.
+pub(crate) async fn restore(
+    engine: &Engine,
+    directory: &ReplicaDirectory,
+    definition: &str,
+    at: Option<PointId>,
+) -> Result<()> {
     let definition = definition.to_owned();
     let facts = engine.hypervisor(move |it| it.read_definition(&definition)).await?;
     for kind in Attachment::ALL {
-        let kept = directory.read_attachment(kind).map_err(Refusal::failed)?;
+        let kept = directory.read_attachment(kind, at).map_err(Refusal::failed)?;
         let place = place_of(&facts, kind).filter(|place| *place != directory.attachment_path(kind));
         if let (Some(content), Some(place)) = (kept, place) {
             put(place, &content).map_err(|error| {

@@ -351,7 +351,7 @@ pub(crate) async fn wait_until_short(engine: &Engine, record: &Record) -> Result
 #[cfg(test)]
 mod tests {
     use domain::{Settings, fixture};
-    use layer::{Backing, FileName, Manifest, ManifestDisk, Storage};
+    use layer::{FileName, Manifest, ManifestDisk, Storage};
     use uuid::Uuid;
 
     use super::*;
@@ -382,12 +382,8 @@ mod tests {
         };
         let layer = |ordinal: u64| FileName::new(&format!("{ordinal}.qcow2")).expect("a name");
         let disk = ManifestDisk {
-            target: fixture::vda(),
-            virtual_size: 1 << 20,
-            base: Backing::beside(&ReplicaDirectory::base_name()),
             layers: (1..=layers).map(layer).collect(),
-            folded: Vec::new(),
-            retired: false,
+            ..ManifestDisk::fresh(fixture::vda(), 1 << 20)
         };
         let mut manifest = Manifest {
             vm_name: "a VM".into(),

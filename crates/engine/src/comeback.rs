@@ -15,7 +15,7 @@
 //! Until the delta has arrived no recovery point of the diverged content is offered. Nothing is destroyed: a VM that runs here
 //! is never stopped, and what it wrote is kept until a person removes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::divergence::{Pieces, coarsen};
@@ -30,13 +30,14 @@ use wire::message::form::DivergenceForm;
 use crate::basis::Basis;
 use crate::events::Number;
 use crate::frames::CLUSTER;
+use crate::hear::Heard;
 use crate::notice::word;
 use crate::protect::mismatches;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints};
 use crate::{Code, Engine, Refusal, Result, blocking, clock, copy, ended, guest_files, replica, standing};
 
 /// Nobody waits longer for what is only shown.
-const ASK_DEADLINE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What a survivor shows of the other host, whose copy is stale.
 pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
@@ -44,11 +45,12 @@ pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
     if !matches!(relationship.phase, Phase::FailedOver { .. } | Phase::Unprotected { .. }) {
         return Vec::new();
     }
-    let beliefs = match engine.hear_peer(record, ASK_DEADLINE).await {
-        Ok(beliefs) if !beliefs.ended => beliefs,
-        Ok(beliefs) => return vec![ended::notice(engine, record, beliefs.vm_runs)],
-        Err(error) if error.code == Code::NotFound => return vec![ended::notice(engine, record, None)],
-        Err(_) => return Vec::new(),
+    let beliefs = match engine.hear(record, PATIENCE).await {
+        Heard::Beliefs(beliefs) if !beliefs.ended => beliefs,
+        Heard::Beliefs(beliefs) => return vec![ended::notice(engine, record, beliefs.vm_runs)],
+        Heard::Unknown(_) => return vec![ended::notice(engine, record, None)],
+        Heard::Unsure(why) => return vec![unsure(engine, record, &why)],
+        Heard::Silent(_) => return Vec::new(),
     };
     if !standing::is_primary(&beliefs) || beliefs.epoch >= relationship.epoch.number() {
         return Vec::new();
@@ -74,6 +76,20 @@ pub(crate) async fn notices(engine: &Engine, record: &Record) -> Vec<Notice> {
             ),
         },
     }]
+}
+
+/// The other host is there, and does not say whether its copy runs.
+fn unsure(engine: &Engine, record: &Record, why: &Refusal) -> Notice {
+    let (peer, vm) = (engine.peer_name(record), vm_argument(&record.relationship.vm_name));
+    let name = &record.relationship.vm_name;
+    Notice {
+        severity: Health::Warning,
+        what: format!(
+            "{peer} answers, and does not tell whether its stale copy of VM {name:?} runs: {}",
+            why.detail
+        ),
+        cure: format!("on {peer}: virsh domstate {vm}, and virt-replica show {vm}"),
+    }
 }
 
 /// This host was primary, and the survivor of a failover would make it the replica: why it will not.
@@ -316,8 +332,10 @@ async fn keep_old_content(
 ) -> Result<u64> {
     let target = &kept.target;
     let (folder, name) = (directory.disk_folder(target), layer::diverged_name(at));
-    if folder.join(name.as_str()).exists() {
-        return Ok(0); // a run that was cut has made it
+    let made = folder.join(name.as_str());
+    if made.exists() {
+        // By a run that was cut.
+        return blocking(move || bytes_in(&made)).await;
     }
     let pieces = match kept.pieces.clone() {
         Some(pieces) => pieces,
@@ -327,7 +345,14 @@ async fn keep_old_content(
         }
     };
     let socket = format!("{}-{target}.sock", directory.manifest().vm);
-    copy::copy(engine, &kept.old, Some(&extents(&pieces)?), (&folder, &name), &socket).await
+    let owner = directory.owner(target);
+    copy::copy(engine, &kept.old, Some(&extents(&pieces)?), (&folder, &name), owner, &socket).await
+}
+
+/// Bytes of guest data that a file which stands on nothing holds.
+fn bytes_in(file: &Path) -> Result<u64> {
+    let extents = layer::own_extents(file).map_err(Refusal::failed)?;
+    Ok(extents.iter().map(|(_, length)| length).sum())
 }
 
 #[cfg(test)]
@@ -410,5 +435,18 @@ mod tests {
             },
         ];
         assert_eq!(old_contents(&directory, &listed, &divergence), expected);
+    }
+
+    #[test]
+    fn what_a_run_that_was_cut_has_set_aside_counts_with_its_bytes() {
+        let root = tempfile::tempdir().expect("a folder");
+        let name = layer::diverged_name(domain::Timestamp(7));
+        let spec = layer::LayerSpec { virtual_size: 1 << 30, backing: None, owner: None };
+        let mut writer = layer::LayerWriter::create(root.path(), &name, spec).expect("a writer");
+        for at in [0, 1 << 29] {
+            writer.write(at, &[7; 2 * layer::CLUSTER_BYTES as usize]).expect("a write");
+        }
+        let made = writer.seal().expect("sealed").path;
+        assert_eq!(bytes_in(&made).expect("counted"), 4 * layer::CLUSTER_BYTES);
     }
 }

@@ -1,27 +1,29 @@
-//! A primary that comes back from a crash asks the other host whether it was overtaken meanwhile.
+//! A primary whose VM is about to start asks the other host whether it was overtaken: libvirt's start hook asks through here, each
+//! time.
 //!
-//! What was agreed before a boot is taken for granted no more (see `store::boot_id`): the owner asks until there is an
-//! answer, and libvirt's start hook asks through here when somebody starts the VM before that.
+//! What was agreed before a boot is taken for granted no more (see `store::boot_id`): the owner asks by itself until there is an
+//! answer, and health says so while there is none.
 
 use std::time::Duration;
 
-use domain::{Health, Notice, Role};
+use domain::{Health, Notice, Phase, Role};
 use store::Record;
 
+use crate::hear::{Heard, overtaken_by};
 use crate::notice::word;
-use crate::{Code, Engine, Refusal, Result, ended};
+use crate::{Engine, Refusal, Result, ended};
 
-/// The start hook has two seconds for everything.
-const DEADLINE: Duration = Duration::from_millis(800);
+/// The start hook has two seconds for everything, and asks whoever is late a second time within this.
+const PATIENCE: Duration = Duration::from_millis(1400);
 
 /// May this side run the VM?
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StartWord {
-    /// The other host knows no higher epoch, or was asked in this boot before.
+    /// The other host was asked just now, and has not overtaken this one.
     Allowed,
     /// The other host has overtaken this one: one line for the person who tried.
     Refused(String),
-    /// The other host does not answer: one line.
+    /// The other host does not say: one line. The host's setting decides.
     PeerSilent(String),
 }
 
@@ -35,7 +37,8 @@ impl Engine {
         Ok(word)
     }
 
-    /// Asks the other host, unless it was asked in this boot already.
+    /// Asks the other host, however lately it was heard: a start is rare, and a failover takes less than the time between two
+    /// cycles.
     pub(crate) async fn may_start(&self, record: &Record) -> Result<StartWord> {
         let relationship = &record.relationship;
         let (id, name) = (relationship.id, &relationship.vm_name);
@@ -43,35 +46,33 @@ impl Engine {
         if relationship.role() == Role::Replica {
             return Ok(StartWord::Refused(format!("VM {name} is a replica here and belongs to {peer}")));
         }
-        let superseded =
-            |record: &Record| record.superseded_by.is_some_and(|by| by > record.relationship.epoch);
-        let stale = || Ok(StartWord::Refused(store::stale_copy(name, &peer)));
-        let confirmed = record.confirmed_boot.as_deref() == Some(store::boot_id());
-        // While cycles succeed, the other host is heard all the time; one that this host has overtaken does not overtake it.
-        let hears = relationship.paused_since.is_none() && record.last_failure.is_none();
-        if confirmed && hears && !superseded(record) {
-            return Ok(StartWord::Allowed);
-        }
         // The other host is asked also by one that was overtaken: it may have taken its failover back.
-        match self.hear_peer(record, DEADLINE).await {
-            Ok(_) => {
-                if superseded(&self.record(id)?) {
-                    return stale();
-                }
-                self.store().confirm_boot(id, store::boot_id()).map_err(Refusal::failed)?;
-                Ok(StartWord::Allowed)
-            }
-            Err(_) if superseded(record) => stale(),
-            Err(error) if error.code == Code::Failed => Err(error),
-            Err(_) if confirmed => Ok(StartWord::Allowed),
-            // It may have overtaken this one before it forgot, or lost its database: what it was last is not known.
-            Err(error) if error.code == Code::NotFound => {
-                Ok(StartWord::PeerSilent(ended::unknown_words(name, &peer)))
-            }
-            Err(_) => Ok(StartWord::PeerSilent(format!(
-                "this host came back, and {peer} was not heard since: whether VM {name} was moved there is not known"
-            ))),
+        let heard = self.hear_unless_silent(record, PATIENCE).await;
+        if overtaken_by(&self.record(id)?).is_some() {
+            return Ok(StartWord::Refused(store::stale_copy(name, &peer)));
         }
+        let why = match heard {
+            Heard::Beliefs(_) => {
+                self.store().confirm_boot(id, store::boot_id()).map_err(Refusal::failed)?;
+                return Ok(StartWord::Allowed);
+            }
+            // An old primary takes nothing over before it has stepped down, and that it does when this side reverses.
+            _ if matches!(relationship.phase, Phase::FailedOver { .. }) => return Ok(StartWord::Allowed),
+            // It may have overtaken this one before it forgot, or lost its database: what it was last is not known.
+            Heard::Unknown(_) => ended::unknown_words(name, &peer),
+            Heard::Unsure(why) => {
+                format!("{peer} answers, and does not tell whether VM {name} was moved there: {}", why.detail)
+            }
+            Heard::Silent(_) if is_confirmed(record) => {
+                format!(
+                    "{peer} does not answer: whether VM {name} was moved there since it was heard is not known"
+                )
+            }
+            Heard::Silent(_) => format!(
+                "this host came back, and {peer} was not heard since: whether VM {name} was moved there is not known"
+            ),
+        };
+        Ok(StartWord::PeerSilent(why))
     }
 
     pub(crate) fn peer_name(&self, record: &Record) -> String {
@@ -80,10 +81,16 @@ impl Engine {
         found.map_or_else(|| peer.to_string(), |peer| peer.name)
     }
 
-    /// What health has to say about it.
+    /// What health has to say about it. While cycles succeed, the other host is heard all the time.
     pub(crate) async fn role_notice(&self, record: &Record) -> Result<Option<Notice>> {
+        let hears = record.relationship.paused_since.is_none() && record.last_failure.is_none();
+        if is_confirmed(record) && hears && overtaken_by(record).is_none() {
+            return Ok(None);
+        }
         Ok(match self.may_start(record).await? {
             StartWord::Allowed => None,
+            // A link that is cut is told by the cycles that fail.
+            StartWord::PeerSilent(_) if is_confirmed(record) => None,
             StartWord::Refused(what) => Some(self.stale_notice(record, what).await),
             StartWord::PeerSilent(what) => {
                 let peer = self.peer_name(record);
@@ -124,4 +131,9 @@ impl Engine {
             },
         }
     }
+}
+
+/// Whether the other host was heard since this one was booted.
+fn is_confirmed(record: &Record) -> bool {
+    record.confirmed_boot.as_deref() == Some(store::boot_id())
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use extent::ExtentSet;
-use layer::{FileName, LayerSpec, LayerWriter};
+use layer::{FileName, LayerSpec, LayerWriter, Owner};
 use nbd::{ALLOCATION, Deadlines, OfflineDisk, OfflineExport};
 
 use crate::frames::{self, CLUSTER};
@@ -14,12 +14,13 @@ use crate::{Engine, Refusal, Result, blocking};
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Copies the data of a file, or what of it lies in these extents, into a new file that stands on nothing; gives how many bytes that
-/// were. What an interrupted run has left of the new file goes first.
+/// were. What an interrupted run has left of the new file goes first. The file says that it is `owner`'s.
 pub(crate) async fn copy(
     engine: &Engine,
     file: &Path,
     only: Option<&ExtentSet>,
     (folder, name): (&Path, &FileName),
+    owner: Owner,
     socket: &str,
 ) -> Result<u64> {
     let socket = engine.config().sockets.join(socket);
@@ -30,7 +31,7 @@ pub(crate) async fn copy(
     let data = only.map_or_else(|| allocated.clone(), |only| allocated.intersection(only));
     let data = data.aligned_out(CLUSTER, size);
     layer::discard(folder, name).map_err(Refusal::failed)?;
-    let spec = LayerSpec { virtual_size: size, backing: None, owner: None };
+    let spec = LayerSpec { virtual_size: size, backing: None, owner: Some(owner) };
     let mut writer = LayerWriter::create(folder, name, spec).map_err(Refusal::failed)?;
     for piece in data.iter().flat_map(|extent| extent.pieces(PIECE_BYTES)) {
         let bytes = frames::joined(piece, client.read(piece).await?);

@@ -2,7 +2,6 @@
 //! sealed it let go of what it stood on. If the link breaks, the delta goes on where it stopped (`transfer`); if anything else
 //! fails, the new checkpoint goes and the next cycle covers more.
 
-use choreography::authority::Standing;
 use domain::{
     Consistency, DiskTarget, Divergence, Epoch, Lineage, Notice, Phase, PointId, RecoveryPoint, Timestamp,
 };
@@ -12,20 +11,20 @@ use uuid::Uuid;
 use wire::DeltaHeader;
 use wire::delta::DeltaDisk;
 use wire::message::form::{consistency_from_name, consistency_name};
-use wire::message::{Answer, Beliefs, Partial, Request, Unfinished};
+use wire::message::{Beliefs, Partial, Unfinished};
 
 use crate::attachments::Envelope;
 use crate::basis::{self, Basis};
 use crate::compare::{policy, verify};
 use crate::events::Number;
 use crate::export::{self, Export};
+use crate::hear::{Heard, overtaken_by};
 use crate::notice;
 use crate::points;
 use crate::quiesce::Moment;
 use crate::seal::{self, Seal};
 use crate::shrunk;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
-use crate::standing;
 use crate::transfer::{Acknowledged, Transfer};
 use crate::{Code, Engine, Refusal, Result, boot, clock, comeback, ended, life, operation, scratch};
 
@@ -160,20 +159,16 @@ fn unfinished(header: &DeltaHeader) -> Unfinished {
 
 async fn beliefs(engine: &Engine, record: &Record, unfinished: Option<Unfinished>) -> Result<Beliefs> {
     let relationship = &record.relationship;
-    let (id, epoch) = (relationship.id.0, relationship.epoch.number());
-    let request = Request::Beliefs { relationship: id, epoch, unfinished, is_primary: true };
-    let answer = engine.ask(relationship.peer, &request).await;
-    ended::note(&engine.slot(relationship.id), &answer);
-    let beliefs = match answer {
-        Ok(Answer::Beliefs(beliefs)) => beliefs,
-        Ok(_) => return Err(Refusal::failed("the other host answered something else than its beliefs")),
-        Err(error) if error.code == Code::NotFound => return Err(ended::refusal(engine, record)),
-        Err(error) => return Err(error),
+    let beliefs = match engine.hear_for_a_cycle(record, unfinished).await {
+        Heard::Unknown(_) => return Err(ended::refusal(engine, record)),
+        heard => heard.into_beliefs()?,
     };
-    if let Standing::Overtaken(by) = engine.heed(record, (standing::is_primary(&beliefs), beliefs.epoch))? {
+    if let Some(by) = overtaken_by(&engine.record(relationship.id)?) {
         let (peer, vm) = (engine.peer_name(record), domain::vm_argument(&relationship.vm_name));
-        let found =
-            format!("{peer} failed the VM over (epoch {by}, here {epoch}): what is here is a stale copy");
+        let found = format!(
+            "{peer} failed the VM over (epoch {by}, here {}): what is here is a stale copy",
+            relationship.epoch
+        );
         let cure = match beliefs.ended {
             true => ended::stale_cure(&peer, &vm),
             false => format!("on {peer}: virt-replica reverse {vm}, or virt-replica cancel-failover {vm}"),
@@ -185,14 +180,15 @@ async fn beliefs(engine: &Engine, record: &Record, unfinished: Option<Unfinished
     }
     engine.store().set_paused_on_peer(relationship.id, beliefs.paused).map_err(Refusal::failed)?;
     if beliefs.paused {
-        let cure = format!("on the replica server: virt-replica resume {}", relationship.vm_name);
+        let vm = domain::vm_argument(&relationship.vm_name);
+        let cure = format!("on the replica server: virt-replica resume {vm}");
         return Err(Refusal::new(Code::Refused, "replication is paused on the replica server", cure));
     }
     if !beliefs.receives {
         let found = format!("the replica server does not receive: it is in state \"{}\"", beliefs.phase);
         return Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"));
     }
-    Ok(*beliefs)
+    Ok(beliefs)
 }
 
 fn announce_resynchronization(engine: &Engine, record: &Record, cause: &str) -> Result<()> {
@@ -260,6 +256,10 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn synchronize(&self, checkpoints: &[PointId]) -> Result<Synchronized> {
+        if let Basis::Compare { .. } = self.basis {
+            let begun = self.engine.store().begin_resynchronization(self.record.relationship.id);
+            begun.map_err(Refusal::failed)?;
+        }
         if self.facts.state.is_active() {
             self.live(checkpoints).await
         } else {

@@ -15,6 +15,7 @@ use store::{Ended, Record};
 use transport::PeerRecord;
 use wire::message::{Answer, Beliefs};
 
+use crate::hear::Heard;
 use crate::{Code, Engine, Refusal, Result, Slot};
 
 impl Engine {
@@ -59,11 +60,11 @@ impl Engine {
 }
 
 /// Keeps whether the other host has ended the relationship, as far as its answer tells.
-pub(crate) fn note(slot: &Slot, answer: &Result<Answer>) {
-    match answer {
-        Ok(Answer::Beliefs(beliefs)) => slot.ended_there.store(beliefs.ended, Ordering::Relaxed),
-        Err(error) if error.code == Code::NotFound => slot.ended_there.store(true, Ordering::Relaxed),
-        _ => {}
+pub(crate) fn note(slot: &Slot, heard: &Heard) {
+    match heard {
+        Heard::Beliefs(beliefs) => slot.ended_there.store(beliefs.ended, Ordering::Relaxed),
+        Heard::Unknown(_) => slot.ended_there.store(true, Ordering::Relaxed),
+        Heard::Unsure(_) | Heard::Silent(_) => {}
     }
 }
 
@@ -87,7 +88,7 @@ fn begin_anew(peer: &str, vm: &str) -> String {
 /// What is to be done with a stale copy whose survivor has ended the relationship.
 pub(crate) fn stale_cure(peer: &str, vm: &str) -> String {
     format!(
-        "the VM belongs to {peer}, which has ended the relationship: here virt-replica remove {vm}, and do not start it; to protect \
+        "the VM belongs to {peer}, which has ended the relationship: here virt-replica remove {vm}, and the copy stays off; to protect \
          it again, virsh undefine {vm} here (its disk files stay), then on {peer}: virt-replica enable {vm}"
     )
 }

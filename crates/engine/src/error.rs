@@ -119,6 +119,14 @@ impl From<layer::LayerError> for Refusal {
                     path.display()
                 ),
             ),
+            LayerError::Manifest { path, .. } => (
+                Code::Failed,
+                format!(
+                    "on the host that has it: put {} back from a copy of the storage; without one: virt-replica remove VM, then \
+                     virt-replica enable VM on the primary server",
+                    domain::shell_word(&path.to_string_lossy())
+                ),
+            ),
             _ => (Code::Failed, String::new()),
         };
         Refusal::new(code, error.to_string(), cure)

@@ -129,29 +129,58 @@ impl Engine {
         Ok(export.map(|export| (export.directory, export.point.is_some())))
     }
 
-    /// Takes the first copies that lie in a directory; gives the names of their VMs. How it ends is told by events.
+    /// Takes the first copies that lie in a directory; gives the names of their VMs. How it ends is told by events. It is noted
+    /// before it begins, and goes on when the daemon comes back.
     pub async fn import(&self, directory: PathBuf, dry_run: bool) -> Result<Vec<String>> {
         let found = blocking(move || copies(&directory)).await?;
-        let mut names = Vec::new();
+        let mut records = Vec::new();
         for (file, header) in found {
             let record = self.record(RelationshipId(header.relationship))?;
-            let relationship = &record.relationship;
-            if relationship.phase != Phase::Receiving {
-                let found = format!("this host does not receive: {}", relationship.phase.words());
-                let cure = format!("virt-replica show {}", vm_argument(&relationship.vm_name));
-                return Err(Refusal::new(Code::Refused, found, cure));
-            }
-            names.push(relationship.vm_name.clone());
-            if !dry_run {
-                tokio::spawn(self.clone().import_one(record, file));
+            self.expect_importable(&record)?;
+            records.push((record, file));
+        }
+        let names = records.iter().map(|(record, _)| record.relationship.vm_name.clone()).collect();
+        if !dry_run {
+            for (record, file) in records {
+                if self.store().begin_import(record.relationship.id, &file).map_err(Refusal::failed)? {
+                    tokio::spawn(self.clone().import_one(record, file));
+                }
             }
         }
         Ok(names)
     }
 
+    fn expect_importable(&self, record: &Record) -> Result<()> {
+        let relationship = &record.relationship;
+        let vm = vm_argument(&relationship.vm_name);
+        if relationship.phase != Phase::Receiving {
+            let found = format!("this host does not receive: {}", relationship.phase.words());
+            return Err(Refusal::new(Code::Refused, found, format!("virt-replica show {vm}")));
+        }
+        let under_way = self.store().imports().map_err(Refusal::failed)?;
+        if let Some((_, file)) = under_way.into_iter().find(|(id, _)| *id == relationship.id) {
+            let found = format!("{vm} is being imported already, from {}", file.display());
+            return Err(Refusal::new(Code::Busy, found, format!("virt-replica events --vm {vm}")));
+        }
+        Ok(())
+    }
+
+    /// Goes on with the imports that a daemon before this one had begun.
+    pub(crate) fn resume_imports(&self) -> Result<()> {
+        for (id, file) in self.store().imports().map_err(Refusal::failed)? {
+            tokio::spawn(self.clone().import_one(self.record(id)?, file));
+        }
+        Ok(())
+    }
+
     async fn import_one(self, record: Record, file: PathBuf) {
         let name = &record.relationship.vm_name;
-        match self.receive_file(&record, &file).await {
+        let received = self.receive_file(&record, &file).await;
+        // Before the event: whoever heard of the end may begin another.
+        if let Err(error) = self.store().end_import(record.relationship.id) {
+            tracing::warn!(vm = name, %error, "the end of an import could not be noted: it begins again with the daemon");
+        }
+        match received {
             Ok(()) => self.event(Number::Imported, name, format!("{} was imported", file.display())),
             Err(error) => {
                 let text = format!("{} could not be imported: {error}", file.display());

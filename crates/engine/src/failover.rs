@@ -1,5 +1,5 @@
 //! Failover that nobody planned: what is looked at and told before, on the surviving host alone and without a network if need
-//! be; then how it is taken back or made final. The steps themselves are in [`steps`].
+//! be; then how it is taken back or made final. The steps themselves are in [`steps`], what happens by itself in [`timer`].
 //!
 //! ```text
 //!   Receiving ── failover ──▶ FailedOver ── complete-failover ──▶ Unprotected ── reverse ──▶ Replicating
@@ -9,32 +9,21 @@
 //! Silence of the other host is no evidence: it is shown as unknown, and a person decides.
 
 mod steps;
+pub(crate) mod timer;
 
 use std::time::Duration;
 
 use choreography::authority::Denied;
 use choreography::{Entry, Mark, Operation, Options, OtherHost, Procedure, Side, Step, fold};
-use domain::{
-    Check, CheckName, Health, Notice, OperationId, Phase, RecoveryPoint, Role, Settlement, Timestamp,
-    vm_argument,
-};
+use domain::{Check, CheckName, OperationId, Phase, RecoveryPoint, Role, shell_word, vm_argument};
 use store::{Pending, Record, StoreError};
-use tokio::time::Instant;
 use uuid::Uuid;
-use wire::message::Beliefs;
 
 use crate::compare::doubt;
 use crate::events::Number;
+use crate::intact::{self, Start};
 use crate::plan::refused;
-use crate::{Code, Engine, Plan, Refusal, Result, clock, owner, replica, standing, survey};
-
-/// How long the other host is waited for: it may be gone, and the VM is off meanwhile.
-const ASK_DEADLINE: Duration = Duration::from_millis(700);
-/// How long it is waited for again, and for how long that holds.
-const ASK_AGAIN_DEADLINE: Duration = Duration::from_millis(100);
-const SILENCE_REMEMBERED: Duration = Duration::from_secs(5);
-/// How long a guest may take to shut down when its failover is rolled back by itself.
-const ROLL_BACK_SHUTDOWN: Duration = Duration::from_secs(60);
+use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, survey};
 
 /// What a failover would do, and what would be lost by it.
 #[derive(Clone, Debug)]
@@ -53,6 +42,9 @@ pub struct FailoverPlan {
     pub other: OtherHost,
     /// What is held against the recovery point, in words; none: nothing is known.
     pub doubted: Option<String>,
+    /// What the VM needs and this host does not have: its start will fail, or its network be missing. In a disaster that is told, and a
+    /// person decides.
+    pub unfit: Vec<Check>,
 }
 
 impl Engine {
@@ -73,41 +65,46 @@ impl Engine {
         }
         self.expect_covered(record)?;
         let point = replica::point(record, point)?;
-        replica::expect_trusted(self, record).await?;
+        intact::expect_trusted(self, record, point.id, Start::Failover).await?;
         let directory = replica::directory(record)?;
-        let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > point.ordinal).count();
+        let newer = steps::newer(&directory, &point);
         let doubted = self.doubted(record, &point)?;
         let undoubted = self.newest_undoubted(record, &directory)?;
-        let definition = replica::primary_definition(&directory)?;
+        let facts = intact::definition(self, &directory, point.id).await?;
         let open = self.store().open_operation(relationship.id).map_err(Refusal::failed)?;
-        let (host, facts) =
-            self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
+        let (settings, there) = (relationship.settings.clone(), facts.clone());
+        let looked = move |it: &dyn hypervisor::Hypervisor| {
+            let host = it.host_facts()?;
+            let unfit = survey::unfit(it, &host, &there, &settings);
+            Ok((host, unfit))
+        };
+        let (host, unfit) = self.hypervisor(looked).await?;
         if options.roll_back_unless_boots.is_some() && !facts.has_agent {
             let found = "the VM has no guest agent channel, and nothing else tells whether its guest boots";
             let cure = "leave --roll-back-unless-boots out; --roll-back-after takes it back unless you say otherwise in time";
             return Err(Refusal::new(Code::Refused, found, cure));
         }
-        let other = self.ask_whether_it_runs(record, ASK_DEADLINE).await;
+        let other = self.ask_whether_it_runs(record).await;
         let checks = vec![
             Check::when(CheckName::NoOtherOperation, open.is_none(), || {
                 let id = open.as_ref().map(|(operation, _)| operation.id.to_string()).unwrap_or_default();
                 let found = format!("operation {id} is under way");
                 (found, format!("wait for it, or: virt-replica operation cancel --force {id}"))
             }),
-            survey::hook(self),
+            self.guard_check().await,
             survey::memory(&host, &facts),
             Check::when(CheckName::RecoveryPointTrusted, force || doubted.is_none(), || {
                 doubt::in_the_way(record, doubted.as_deref().unwrap_or_default(), undoubted.as_ref())
             }),
             Check::when(CheckName::NotRunningThere, other.lets_start(force), || {
-                in_the_way(other, &self.peer_name(record), &vm)
+                in_the_way(&other, &self.peer_name(record), &vm)
             }),
         ];
         let plan =
             Plan { checks: crate::plan::in_order(checks), expected_bytes: None, expected_downtime_ms: None };
         let lost = clock::now().since(point.instant);
         let pending = self.pending_since(record, point.instant)?;
-        Ok(FailoverPlan { plan, point, newer, lost, pending, other, doubted })
+        Ok(FailoverPlan { plan, point, newer, lost, pending, other, doubted, unfit })
     }
 
     /// An old primary whose own last content no recovery point covers yet has nothing to fail over to.
@@ -126,26 +123,6 @@ impl Engine {
              remove --this-host-only {vm}, then as manifest.json in the replica's directory says"
         );
         Err(Refusal::new(Code::Refused, found, cure))
-    }
-
-    /// What the other host says of the VM, before one starts here.
-    pub(crate) async fn ask_whether_it_runs(&self, record: &Record, deadline: Duration) -> OtherHost {
-        match self.hear_peer_in_a_hurry(record, deadline).await {
-            Ok(beliefs) => OtherHost::of(Some(standing::word(&beliefs))),
-            // A daemon of before, or one that has lost its database: it does not say what it was.
-            Err(error) if error.code == Code::NotFound => OtherHost::Forgot,
-            Err(_) => OtherHost::of(None),
-        }
-    }
-
-    /// Asks the other host while the VM is off and everybody waits: one that was silent a moment ago is hardly waited for again.
-    pub(crate) async fn hear_peer_in_a_hurry(&self, record: &Record, deadline: Duration) -> Result<Beliefs> {
-        let slot = self.slot(record.relationship.id);
-        let was_silent = slot.silent().is_some_and(|since| since.elapsed() < SILENCE_REMEMBERED);
-        let heard = self.hear_peer(record, if was_silent { ASK_AGAIN_DEADLINE } else { deadline }).await;
-        let silent = heard.as_ref().is_err_and(|error| error.code == Code::Unavailable);
-        *slot.silent() = silent.then(Instant::now);
-        heard
     }
 
     /// Begins a failover that was just planned; the VM starts here.
@@ -205,14 +182,18 @@ impl Engine {
             return Ok(Some(refusal));
         }
         let vm = vm_argument(&record.relationship.vm_name);
-        let runs = self.vm_state(record).await?.is_some_and(hypervisor::VmState::is_active);
-        Ok((!runs).then(|| {
-            let found = "the VM has not started: the other recovery points may still be needed";
-            let cure = format!(
-                "virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"
-            );
-            Refusal::new(Code::Refused, found, cure)
-        }))
+        let (found, first) = match self.vm_state(record).await? {
+            Some(state) if state.is_active() => return Ok(None),
+            Some(_) => ("the VM has not started", String::new()),
+            None => ("the VM is not defined on this host any more", format!("{}; ", define_again(record))),
+        };
+        Ok(Some(Refusal::new(
+            Code::Refused,
+            format!("{found}: the other recovery points may still be needed"),
+            format!(
+                "{first}virsh start {vm}, see that it is well, then again; or virt-replica cancel-failover {vm}"
+            ),
+        )))
     }
 
     /// Begins to make a failover final.
@@ -261,58 +242,21 @@ impl Engine {
         self.wake(relationship.id);
         Ok(operation.id)
     }
-
-    /// Does what a person has chosen for a failover when its time is over; gives how long to wait before the next look. What stands
-    /// in the way is tried again, and kept for [`overdue`].
-    pub(crate) async fn settle_by_timer(
-        &self,
-        record: &Record,
-        (what, at): (Settlement, Timestamp),
-    ) -> Duration {
-        let left = at.millis().saturating_sub(clock::now().millis());
-        if left > 0 {
-            return Duration::from_millis(left);
-        }
-        let by = "the commit timer";
-        let begun = match what {
-            Settlement::Complete => self.begin_complete(record, by).await,
-            Settlement::RollBack => {
-                let options =
-                    Options { destroy: true, shutdown_timeout: ROLL_BACK_SHUTDOWN, ..Options::default() };
-                self.begin_cancel(record, options, by)
-            }
-        };
-        let wait = if begun.is_ok() { Duration::ZERO } else { owner::LOOK };
-        *self.slot(record.relationship.id).overdue() = begun.err();
-        wait
-    }
 }
 
-/// A time that a person has set for a failover is over, and what was chosen does not happen.
-pub(crate) fn overdue(engine: &Engine, record: &Record) -> Option<Notice> {
-    let relationship = &record.relationship;
-    let Phase::FailedOver { timer: Some((what, _)), .. } = relationship.phase else { return None };
-    let why = engine.slot(relationship.id).overdue().clone()?;
-    let (verb, command) = match what {
-        Settlement::Complete => ("become final", "complete-failover"),
-        Settlement::RollBack => ("be taken back", "cancel-failover"),
-    };
-    let cure = match why.cure.is_empty() {
-        true => format!("virt-replica {command} {}", vm_argument(&relationship.vm_name)),
-        false => why.cure,
-    };
-    let what = format!(
-        "the failover was to {verb} by itself, its time is over, and it is tried again and again: {}",
-        why.detail
-    );
-    Some(Notice { severity: Health::Warning, what, cure })
+/// The command that defines a VM again that was undefined by hand after its failover: how a replica is shown names the overlays that it
+/// writes to.
+pub(crate) fn define_again(record: &Record) -> String {
+    let definition = replica::directory(record).map(|directory| directory.definition_path());
+    let path = definition.map_or_else(|_| "FILE".to_owned(), |path| shell_word(&path.to_string_lossy()));
+    format!("virsh define {path}")
 }
 
 /// Why what the other host says forbids the start here, and the way out.
-fn in_the_way(other: OtherHost, peer: &str, vm: &str) -> (String, String) {
+fn in_the_way(other: &OtherHost, peer: &str, vm: &str) -> (String, String) {
     let found = match other {
-        OtherHost::Unsure => {
-            format!("{peer} answers, and cannot tell whether the VM runs there: its libvirt does not say")
+        OtherHost::Unsure(why) => {
+            format!("{peer} answers, and does not tell whether the VM runs there: {why}")
         }
         OtherHost::Forgot => format!(
             "{peer} answers, and knows the relationship no more: the VM may run there, and nothing keeps it from being started"
@@ -320,7 +264,7 @@ fn in_the_way(other: OtherHost, peer: &str, vm: &str) -> (String, String) {
         _ => format!("{peer} answers, and the VM runs there: two running copies cannot be united again"),
     };
     let cure = match other {
-        OtherHost::Unsure => format!(
+        OtherHost::Unsure(_) => format!(
             "on {peer}: virsh domstate {vm}, and once it answers: again; if you know that it is off: virt-replica failover \
              --force {vm}"
         ),

@@ -75,10 +75,8 @@ pub(crate) async fn list(engine: &Engine, image: &Path, other: &Path, since: i64
         let incomplete = Some(format!("its files could not be listed: {error}"));
         vec![GuestFiles { place: "disk".to_owned(), files: Vec::new(), incomplete }]
     });
-    let kept = serde_json::to_vec(&found).map_err(io::Error::other).and_then(|json| {
-        let fresh = into.with_extension("new");
-        std::fs::write(&fresh, json).and_then(|()| std::fs::rename(&fresh, into))
-    });
+    let kept = serde_json::to_vec(&found).map_err(Refusal::failed);
+    let kept = kept.and_then(|json| layer::replace_file(into, &json).map_err(Refusal::failed));
     if let Err(error) = kept {
         tracing::warn!(list = %into.display(), %error, "the list of files could not be kept");
     }

@@ -99,7 +99,7 @@ impl Run<'_> {
     pub(crate) async fn final_sync(&self) -> Result<String> {
         let record = self.engine.record(self.operation.relationship)?;
         // Locked: a VM that runs nevertheless was started behind the guard, and its writes would be lost.
-        if self.state().await?.is_active() {
+        if self.runs().await? {
             return Err(Refusal::new(
                 Code::Refused,
                 "the VM was started again",
@@ -156,7 +156,7 @@ impl Run<'_> {
         let (operation, relationship) = (self.operation.id.0, self.operation.relationship.0);
         let progress = fold(&self.entries);
         // It may have failed the VM over meanwhile, without us: then nothing starts here again.
-        let _ = self.engine.hear_peer(&self.record, BELIEFS_DEADLINE).await;
+        self.engine.hear(&self.record, BELIEFS_DEADLINE).await;
         match self
             .engine
             .ask(self.record.relationship.peer, &Request::Abandon { operation, relationship })
@@ -249,7 +249,7 @@ impl Run<'_> {
             Phase::FailedOver { point, .. } => point,
             _ => self.head()?.id,
         };
-        if self.operation.procedure.is_solitary() && !self.state().await?.is_active() {
+        if self.operation.procedure.is_solitary() && !self.runs().await? {
             self.tell_of_failover().await?;
         }
         replica::promote(self.engine, &self.record, point, self.operation.options.start).await

@@ -27,11 +27,14 @@ mod export;
 mod failover;
 mod files;
 mod frames;
+mod guard;
 mod guest_files;
 mod handover;
+mod hear;
 mod hold;
 mod home;
 mod incoming;
+mod intact;
 mod let_go;
 mod life;
 mod listen;
@@ -45,6 +48,8 @@ mod points;
 mod protect;
 mod quiesce;
 mod receive;
+mod redirect;
+mod removal;
 mod replica;
 mod report;
 mod room;
@@ -56,6 +61,7 @@ mod show;
 mod shrunk;
 mod source;
 mod spool;
+mod stale;
 mod standing;
 mod survey;
 mod test_failover;
@@ -69,6 +75,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use choreography::{Entry, Mark};
 use domain::{HostId, RelationshipId, VmId};
@@ -150,8 +157,12 @@ struct Inner {
     views: OnceLock<Arc<dyn Views>>,
     /// Told whenever something happened to a VM of this host.
     vm_bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Whether libvirt asks the start guard.
+    tried_guard: Mutex<guard::Tried>,
 }
 
+/// How long libvirt may take for a verb that makes QEMU open files: a guest's memory may have to be cleared first.
+const VERB_MAX: Duration = Duration::from_secs(120);
 /// The limit that was set at run time, in the store's settings.
 const RATE_LIMIT: &str = "rate-limit-bytes-per-second";
 
@@ -181,10 +192,14 @@ struct Slot {
     follow_failure: Mutex<Option<String>>,
     /// What the replica's host was told to be doubted.
     told_doubt: Mutex<Option<domain::Doubt>>,
-    /// Why what was to become of a failover by itself does not happen.
-    overdue: Mutex<Option<Refusal>>,
+    /// What is left of the time that a person has set for a failover.
+    countdown: Mutex<Option<failover::timer::Countdown>>,
+    /// The tries to do what was to become of a failover by itself.
+    tries: Mutex<Option<failover::timer::Tries>>,
     /// When the VM moved to where it runs.
     moved: Mutex<Option<home::Moved>>,
+    /// When a drill had to wait.
+    drill_waits: Mutex<Option<Instant>>,
     /// When the other host did not answer in a hurry.
     silent: Mutex<Option<Instant>>,
     /// The statistics as they were summed up last.
@@ -226,8 +241,16 @@ impl Slot {
         self.told_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn overdue(&self) -> MutexGuard<'_, Option<Refusal>> {
-        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn countdown(&self) -> MutexGuard<'_, Option<failover::timer::Countdown>> {
+        self.countdown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tries(&self) -> MutexGuard<'_, Option<failover::timer::Tries>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drill_waits(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.drill_waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn silent(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -288,6 +311,7 @@ impl Engine {
             resynchronizations,
             views: OnceLock::new(),
             vm_bell: OnceLock::new(),
+            tried_guard: Mutex::default(),
         }))
     }
 
@@ -304,6 +328,9 @@ impl Engine {
         tokio::spawn(quiesce::thaw_what_is_left(self.clone()));
         if let Err(error) = self.resume_tests() {
             tracing::warn!(%error, "test failovers cannot be looked after");
+        }
+        if let Err(error) = self.resume_imports() {
+            tracing::warn!(%error, "imports cannot go on");
         }
         tokio::spawn(self.clone().listen_to_hypervisor());
         Ok(())
@@ -336,6 +363,9 @@ impl Engine {
             }
             Happening::Reconnected => self.store().relationships(),
         };
+        if happening == Happening::Reconnected {
+            self.forget_tried_guard();
+        }
         for record in concerned.unwrap_or_default() {
             if matches!(happening, Happening::Lifecycle(_)) {
                 boot::begins(self, record.relationship.id);
@@ -391,6 +421,21 @@ impl Engine {
         let hypervisor = Arc::clone(&self.0.hypervisor);
         let done = tokio::task::spawn_blocking(move || verb(hypervisor.as_ref())).await;
         Ok(done.map_err(Refusal::failed)??)
+    }
+
+    /// The same with a verb that hangs where the storage does. After [`VERB_MAX`] it is said so, and it goes on behind our back: whoever
+    /// tries again finds what came of it.
+    pub(crate) async fn hypervisor_in_time<T: Send + 'static>(
+        &self,
+        what: &str,
+        verb: impl FnOnce(&dyn Hypervisor) -> std::result::Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T> {
+        let late = |_| {
+            let found = format!("libvirt did not {what} within {} s", VERB_MAX.as_secs());
+            let cure = "see whether a disk or a mount hangs (dmesg); where only libvirt does: systemctl restart libvirtd";
+            Err(Refusal::unavailable(found, cure))
+        };
+        tokio::time::timeout(VERB_MAX, self.hypervisor(verb)).await.unwrap_or_else(late)
     }
 
     /// A VM of this host by its name or UUID; none: there is none.
@@ -451,8 +496,10 @@ impl Engine {
                 fold_failure: Mutex::default(),
                 follow_failure: Mutex::default(),
                 told_doubt: Mutex::default(),
-                overdue: Mutex::default(),
+                countdown: Mutex::default(),
+                tries: Mutex::default(),
                 moved: Mutex::default(),
+                drill_waits: Mutex::default(),
                 silent: Mutex::default(),
                 statistics: Mutex::default(),
                 ended_there: AtomicBool::new(false),

@@ -7,7 +7,7 @@ use choreography::{Entry, Mark, Step};
 use domain::{OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, Settings, VmId};
 use futures_util::future::{BoxFuture, FutureExt};
 use hypervisor::VmState;
-use store::{AbandonVerdict, Record};
+use store::{AbandonVerdict, IfStale, Record};
 use transport::{DeltaBody, ErrorClass, PeerHandler, PeerRecord};
 use wire::message::form::{CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm};
 use wire::message::{Answer, Beliefs, Request, Requirements, Unfinished};
@@ -86,6 +86,12 @@ impl Engine {
                 clock_ms: clock::now().millis(),
             }),
             Request::Survey { requirements } => {
+                // Of a relationship that is there, its own peer is told.
+                if let Some(id) =
+                    requirements.relationship.filter(|id| self.record(RelationshipId(*id)).is_ok())
+                {
+                    self.theirs(peer, id)?;
+                }
                 let checks = survey::here(self, requirements).await?;
                 Ok(Answer::Survey { checks: checks.iter().map(CheckForm::from).collect() })
             }
@@ -296,12 +302,14 @@ impl Engine {
         let seeded = head.is_none() && relationship.phase == Phase::Receiving && self.seeded(record)?;
         let divergence = self.store().divergence(relationship.id).map_err(Refusal::failed)?;
         let divergence = divergence.filter(|divergence| divergence.covered_by.is_none());
-        // A replica does not run; the look costs a cycle nothing.
-        let vm_runs = match relationship.role() {
+        // A replica does not run; the look costs a cycle nothing. What a primary keeps of the time when it was one is not looked at:
+        // whether the VM runs here must be answered, whatever became of that storage.
+        let (vm_runs, lacks) = match relationship.role() {
             Role::Primary => {
-                self.vm_state(record).await.ok().map(|state| state.is_some_and(VmState::is_active))
+                let state = self.vm_state(record).await.ok();
+                (state.map(|state| state.is_some_and(VmState::is_active)), Vec::new())
             }
-            Role::Replica => None,
+            Role::Replica => (None, life::lacks(record)?),
         };
         Ok(Answer::Beliefs(Box::new(Beliefs {
             epoch: relationship.epoch.number(),
@@ -314,7 +322,7 @@ impl Engine {
             vm_runs,
             divergence: divergence.as_ref().map(DivergenceForm::from),
             seeded,
-            lacks: life::lacks(record)?,
+            lacks,
             ended: false,
         })))
     }
@@ -505,7 +513,7 @@ impl Engine {
         match self.theirs(peer, id) {
             Ok(record) => {
                 self.must_be_idle(&record)?;
-                self.forget(&record, delete_replica).await?;
+                self.forget(&record, delete_replica, IfStale::StaysOff).await?;
             }
             Err(error) if error.code == Code::NotFound => self.ended_there_too(peer, RelationshipId(id))?,
             Err(error) => return Err(error),

@@ -13,14 +13,14 @@
 //! | undefined, renamed | put back, an event says so |
 //! | it runs | Critical: two writers |
 
-use domain::{Health, Notice, Role, Settings};
+use domain::{Health, Notice, Phase, Role, Settings, shell_word, vm_argument};
 use hypervisor::{Obstacle, VmFacts};
 use store::Record;
 
 use crate::events::Number;
 use crate::seen::Seen;
 use crate::{
-    Engine, Refusal, Result, comeback, failover, life, quiesce, replica, room, shrunk, survey, test_failover,
+    Engine, Refusal, Result, comeback, failover, life, quiesce, replica, room, shrunk, test_failover,
     visible, wrap,
 };
 
@@ -30,7 +30,7 @@ pub(crate) async fn notice(engine: &Engine, record: &Record) -> Result<bool> {
         Role::Primary => on_primary(engine, record).await?,
         Role::Replica => (on_replica(engine, record).await?, false),
     };
-    if let domain::Verdict::Fail { found, cure } = survey::hook(engine).verdict {
+    if let domain::Verdict::Fail { found, cure } = engine.guard_check_known().await.verdict {
         notices.push(Notice { severity: Health::Warning, what: found, cure });
     }
     publish(engine, record, &notices)?;
@@ -41,8 +41,10 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     let relationship = &record.relationship;
     let (id, name) = (relationship.id, &relationship.vm_name);
     let mut notices: Vec<Notice> = engine.role_notice(record).await?.into_iter().collect();
+    notices.extend(comeback::notices(engine, record).await);
+    notices.extend(failover::timer::overdue(engine, record));
     let Some((facts, mut seen)) = engine.look_at(record).await? else {
-        notices.push(undefined(name));
+        notices.push(undefined(record));
         return Ok((notices, false));
     };
     let before = Seen::before(record);
@@ -73,23 +75,42 @@ async fn on_primary(engine: &Engine, record: &Record) -> Result<(Vec<Notice>, bo
     let failure = engine.slot(id).follow_failure().clone();
     notices.extend(judge(&facts, &relationship.settings, failure.as_ref()));
     notices.extend(life::moved_disks(&seen, &facts, &relationship.settings));
-    notices.extend(strayed_disks(record, &facts)?);
+    match strayed_disks(record, &facts) {
+        Ok(strayed) => notices.extend(strayed),
+        Err(error) => notices.push(Notice {
+            severity: Health::Critical,
+            what: format!(
+                "the VM's directory cannot be read, and it can neither be handed over nor made final: {}",
+                error.detail
+            ),
+            cure: match error.cure.is_empty() {
+                true => format!("virt-replica show {}", word(name)),
+                false => error.cure,
+            },
+        }),
+    }
     notices.extend(wrap::grown_below(&facts));
-    notices.extend(comeback::notices(engine, record).await);
     notices.extend(quiesce::notices(engine, record)?);
-    notices.extend(failover::overdue(engine, record));
     Ok((notices, !active && before.is_some_and(|before| before.ran)))
 }
 
-fn undefined(name: &str) -> Notice {
+fn undefined(record: &Record) -> Notice {
+    let name = &record.relationship.vm_name;
+    let vm = word(name);
+    let cure = match record.relationship.phase {
+        Phase::FailedOver { .. } => format!(
+            "define it again: {}; or take the failover back: virt-replica cancel-failover {vm}",
+            failover::define_again(record)
+        ),
+        _ => format!(
+            "define it again: virsh define FILE (the replica server has its definition in the replica's directory, \
+             primary.xml), or end its replication: virt-replica remove {vm}"
+        ),
+    };
     Notice {
         severity: Health::Critical,
         what: format!("VM {name:?} is not defined on this host any more"),
-        cure: format!(
-            "define it again: virsh define FILE (the replica server has its definition in the replica's directory, \
-             primary.xml), or end its replication: virt-replica remove {}",
-            word(name)
-        ),
+        cure,
     }
 }
 
@@ -165,9 +186,10 @@ pub(crate) fn not_persistent(name: &str) -> Notice {
         what: format!(
             "VM {name:?} was undefined while it runs: libvirt cannot track its changes, and forgets it when it stops"
         ),
-        cure: format!(
-            "virsh dumpxml {name} --migratable --security-info >{name}.xml; virsh define {name}.xml"
-        ),
+        cure: {
+            let (vm, file) = (vm_argument(name), shell_word(&format!("./{name}.xml")));
+            format!("virsh dumpxml --migratable --security-info {vm} >{file}; virsh define {file}")
+        },
     }
 }
 
@@ -249,11 +271,7 @@ async fn on_replica(engine: &Engine, record: &Record) -> Result<Vec<Notice>> {
 
 /// One word for a shell, whatever is in it.
 pub(crate) fn word(text: &str) -> String {
-    let plain = |it: char| it.is_ascii_alphanumeric() || "-_./".contains(it);
-    match text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
-        true => format!("'{}'", text.replace('\'', r"'\''")),
-        false => text.to_owned(),
-    }
+    shell_word(text)
 }
 
 /// Each new notice is an event, and so is the end of one.
@@ -278,6 +296,15 @@ mod tests {
     use crate::seen::SeenDisk;
 
     use super::*;
+
+    #[test]
+    fn the_cure_of_a_vm_that_was_undefined_runs_nothing_of_its_name() {
+        let cure = not_persistent("web;reboot").cure;
+        assert_eq!(
+            cure,
+            "virsh dumpxml --migratable --security-info 'web;reboot' >'./web;reboot.xml'; virsh define './web;reboot.xml'"
+        );
+    }
 
     fn seen(file: &str, size_bytes: u64, definition: &str) -> Seen {
         let disk = SeenDisk {

@@ -15,7 +15,8 @@ use wire::message::{Answer, Request};
 use crate::events::Number;
 use crate::hold::Moment;
 use crate::plan::no_operation;
-use crate::{Code, Engine, Refusal, Result, clock};
+use crate::redirect::Direction;
+use crate::{Code, Engine, Refusal, Result, clock, owner, redirect};
 
 /// A step before the point of no return outlasts a short silence of the other host: undoing would start the guest again.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
@@ -23,8 +24,6 @@ const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the guest agent is waited for after the start.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(120);
-/// How long one hook that redirects the users may take.
-const REDIRECT_MAX: Duration = Duration::from_secs(30);
 
 /// Does what this host has to do now; gives how long to wait before looking again.
 pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Duration> {
@@ -71,6 +70,32 @@ pub(crate) async fn drive(engine: &Engine, operation: &Operation) -> Result<Dura
     Ok(Duration::from_secs(1))
 }
 
+/// Steps that may take long, or hang, and whose end a person may not want to wait for. One that is dropped in its middle is as one that
+/// was killed.
+fn may_be_dropped(step: Step) -> bool {
+    use Step::{Confirm, FinalSync, Merge, PreSync, Redirect, Start};
+    matches!(step, PreSync | FinalSync | Start | Confirm | Redirect | Merge)
+}
+
+/// Steps during which the VM of this host is what the store says: what becomes of it is noticed as at any other time. Not while it is
+/// defined anew, or changes hands.
+fn leaves_the_vm_alone(step: Step) -> bool {
+    use Step::{Confirm, Merge, PreSync, Redirect, Report, Reverse, ShutDown};
+    matches!(step, PreSync | ShutDown | Reverse | Confirm | Redirect | Merge | Report)
+}
+
+/// Whether an operation that waits leaves the VM of this host alone meanwhile.
+pub(crate) fn waits_beside_the_vm(engine: &Engine, operation: &Operation) -> bool {
+    let Ok(Some((_, entries))) = engine.store().operation(operation.id) else { return false };
+    match next(operation, &fold(&entries)) {
+        // A VM that runs while what it wrote is to be set aside is a second writer: that must be seen.
+        Next::Do(step) => leaves_the_vm_alone(step) || step == Step::SetAside,
+        // The old primary's is locked until it knows who has it.
+        Next::Await(step) => operation.side == Side::NewPrimary || step != Step::HandOver,
+        _ => false,
+    }
+}
+
 /// One look at an operation: its journal and the relationship as they are now.
 pub(crate) struct Run<'a> {
     pub(crate) engine: &'a Engine,
@@ -101,23 +126,19 @@ impl Run<'_> {
         state.ok_or_else(|| Refusal::failed("the VM is not defined on this host any more"))
     }
 
+    /// Whether the VM runs here; one that was undefined by hand is off.
+    pub(crate) async fn runs(&self) -> Result<bool> {
+        Ok(self.engine.vm_state(&self.record).await?.is_some_and(VmState::is_active))
+    }
+
     /// One try of a step of ours: intent, effect, evidence. A failure before the point of no return turns the operation round;
     /// behind it the step is tried again.
     async fn attempt(&self, step: Step) -> Result<Option<Duration>> {
         self.intend(step)?;
-        self.engine.reach_step(step, Moment::Before).await;
-        let carried_out = match step {
-            // These may take long, and a person may not want to wait for their end.
-            Step::PreSync | Step::FinalSync | Step::Confirm => tokio::select! {
-                carried_out = self.carry_out(step) => carried_out,
-                () = self.cancelled() => {
-                    self.engine.slot(self.operation.relationship).stop_progress();
-                    return Ok(None);
-                }
-            },
-            _ => self.carry_out(step).await,
+        let Some(carried_out) = self.try_once(step).await else {
+            self.engine.slot(self.operation.relationship).stop_progress();
+            return Ok(None);
         };
-        self.engine.reach_step(step, Moment::After).await;
         match carried_out {
             Ok(Some(evidence)) => {
                 self.write(Mark::Done(step, evidence))?;
@@ -148,13 +169,28 @@ impl Run<'_> {
         }
     }
 
-    /// Comes back when a person has cancelled, or began another operation instead. A cycle that is dropped in its middle is as one that was killed.
-    async fn cancelled(&self) {
+    /// Does a step while what happens to the VM is noticed. None: a person ended it meanwhile, and it was dropped in its middle.
+    async fn try_once(&self, step: Step) -> Option<Result<Option<String>>> {
+        let tried = async {
+            self.engine.reach_step(step, Moment::Before).await;
+            let carried_out = self.carry_out(step).await;
+            self.engine.reach_step(step, Moment::After).await;
+            carried_out
+        };
+        tokio::select! {
+            carried_out = tried => Some(carried_out),
+            () = self.ended(step), if may_be_dropped(step) => None,
+            never = owner::look_on(self.engine, self.operation.relationship), if leaves_the_vm_alone(step) => match never {},
+        }
+    }
+
+    /// Comes back when a person has cancelled, left the step out, or began another operation instead.
+    async fn ended(&self, step: Step) {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let found = self.engine.store().operation(self.operation.id);
             let progress = found.ok().flatten().map(|(_, entries)| fold(&entries)).unwrap_or_default();
-            if progress.cancelled.is_some() || progress.outcome.is_some() {
+            if progress.cancelled.is_some() || progress.outcome.is_some() || progress.is_settled(step) {
                 return;
             }
         }
@@ -188,7 +224,7 @@ impl Run<'_> {
             Step::Start => self.start().await.map(Some),
             Step::Reverse => self.reverse().await.map(Some),
             Step::Confirm => self.confirm().await.map(Some),
-            Step::Redirect => self.redirect().await.map(Some),
+            Step::Redirect => Ok(Some(self.redirect().await)),
             Step::Report if alone => {
                 if self.operation.procedure == Procedure::CompleteFailover {
                     self.conclude_merge().await?;
@@ -199,14 +235,15 @@ impl Run<'_> {
             Step::TakeOver => self.take_over_alone().await.map(|()| None),
             Step::GiveBack => self.give_back().await.map(|()| None),
             Step::SetAside => self.set_aside().await.map(Some),
-            Step::Settle => self.settle().await.map(Some),
+            Step::Settle => self.settle().await.map(|()| None),
             Step::Merge => self.merge().await.map(Some),
             // Awaited by both hosts; the table that says otherwise would be wrong.
             Step::HandOver => Err(Refusal::failed("the hand over is asked for, not done")),
         }
     }
 
-    /// Waits for the guest's agent. A guest that does not answer is said to be so, and is no failure of the operation.
+    /// Waits for the guest's agent. A guest that does not answer is said to be so, and is no failure of the operation, unless a person
+    /// wants it to be.
     async fn confirm(&self) -> Result<String> {
         let vm = self.record.relationship.vm;
         let facts = self.engine.hypervisor(move |it| it.vm(vm)).await?;
@@ -228,37 +265,25 @@ impl Run<'_> {
         }
         let seconds = deadline.as_secs();
         if limit.is_some() {
+            let found = format!("the guest agent did not answer within {seconds} s");
             self.roll_back_now()?;
-            return Ok(format!(
-                "the guest agent did not answer within {seconds} s: the failover is taken back"
-            ));
+            self.write(Mark::GivenUp(format!("{found}: the failover is taken back")))?;
+            return Err(Refusal::failed(found));
         }
         Ok(format!(
             "not confirmed: the guest agent did not answer within {seconds} s; look at the VM's console"
         ))
     }
 
-    async fn redirect(&self) -> Result<String> {
-        let Ok(entries) = std::fs::read_dir(&self.engine.config().redirect_hooks) else {
-            return Ok("no redirect hooks are configured".into());
+    /// Sends the users to where the VM is now.
+    async fn redirect(&self) -> String {
+        let direction = match self.operation.procedure {
+            Procedure::CancelFailover => Direction::Away,
+            _ => Direction::Here,
         };
-        let mut hooks: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-        hooks.sort();
-        let mut results = Vec::new();
-        for hook in hooks {
-            let mut command = tokio::process::Command::new(&hook);
-            command.env("VM_NAME", &self.record.relationship.vm_name);
-            command.env("VM_UUID", self.record.relationship.vm.to_string()).kill_on_drop(true);
-            let status = tokio::time::timeout(REDIRECT_MAX, command.status()).await;
-            let word = match status {
-                Ok(Ok(status)) if status.success() => "done".to_owned(),
-                Ok(Ok(status)) => status.to_string(),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("not done within {} s", REDIRECT_MAX.as_secs()),
-            };
-            results.push(format!("{}: {word}", hook.display()));
-        }
-        Ok(if results.is_empty() { "no redirect hooks are configured".into() } else { results.join("; ") })
+        let relationship = &self.record.relationship;
+        let hooks = &self.engine.config().redirect_hooks;
+        redirect::run(hooks, relationship.vm, &relationship.vm_name, direction).await
     }
 
     /// Keeps what the other host says of its part.
@@ -304,6 +329,9 @@ impl Run<'_> {
                 (Number::FailoverUndone, "was undone; the VM is protected as before")
             }
             (Outcome::Undone, ..) => (Number::FailoverUndone, "did not take effect; nothing was changed"),
+            (Outcome::GivenUp, ..) => {
+                (Number::FailoverUndone, "is given up, because the guest did not boot: it is taken back")
+            }
             (Outcome::Completed, Procedure::PlannedFailover, Side::NewPrimary)
                 if !self.operation.options.reverse =>
             {

@@ -1,5 +1,6 @@
 //! The owner of a relationship: looks at the store, does the one thing that is due, sleeps until the bell or the next time.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::events::Number;
 use crate::notice::notice;
 use crate::{
     Code, Engine, Refusal, Result, boot, chain, clock, comeback, cycle, life, operation, pending, points,
-    seed, test_failover,
+    replica, seed, test_failover,
 };
 
 /// Longest sleep: what nobody tells us is noticed after this.
@@ -40,11 +41,14 @@ struct Memory {
     failures: u32,
     /// When the other host was told what waits here.
     told: Option<Instant>,
+    /// When the VM was looked at.
+    noticed: Option<Instant>,
 }
 
 async fn own(engine: Engine, id: RelationshipId) {
     let slot = engine.slot(id);
     let mut memory = Memory::default();
+    replica::renew_instructions(&engine, id).await;
     loop {
         let wait = match engine.record(id) {
             Ok(record) => look(&engine, &record, &mut memory).await.unwrap_or_else(|error| {
@@ -67,8 +71,15 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
         *memory = Memory { epoch, ..Memory::default() };
     }
     if let Some((operation, _)) = engine.store().open_operation(id).map_err(Refusal::failed)? {
-        return operation::drive(engine, &operation).await;
+        let wait = operation::drive(engine, &operation).await?;
+        let due = memory.noticed.is_none_or(|noticed| noticed.elapsed() >= LOOK);
+        if !wait.is_zero() && due && operation::waits_beside_the_vm(engine, &operation) {
+            memory.noticed = Some(Instant::now());
+            notice(engine, &engine.record(id)?).await?;
+        }
+        return Ok(wait);
     }
+    memory.noticed = Some(Instant::now());
     if notice(engine, record).await? {
         // Turned off: what it wrote last travels at once.
         memory.last_begun = None;
@@ -89,8 +100,8 @@ async fn look(engine: &Engine, record: &Record, memory: &mut Memory) -> Result<D
             }
             Ok(LOOK)
         }
-        (Role::Primary, Phase::FailedOver { timer: Some(timer), .. }) => {
-            Ok(engine.settle_by_timer(record, *timer).await)
+        (Role::Primary, Phase::FailedOver { since, timer: Some(timer), .. }) => {
+            Ok(engine.settle_by_timer(record, *since, *timer).await)
         }
         (Role::Primary, Phase::InitialPending { start }) if clock::now() >= *start => {
             engine.store().set_phase(id, &Phase::InitialReplication).map_err(Refusal::failed)?;
@@ -176,22 +187,25 @@ async fn wait_for_start(engine: &Engine, record: &Record) -> Result<()> {
 /// somebody starts a VM whose files it was reading; as after a crash, the next cycle covers what it did not send.
 async fn watched<T>(engine: &Engine, record: &Record, cycle: impl Future<Output = T>) -> Option<T> {
     let (id, slot) = (record.relationship.id, engine.slot(record.relationship.id));
-    let looks = async {
-        loop {
-            let _ = tokio::time::timeout(LOOK, slot.wake.notified()).await;
-            let looked = match engine.record(id) {
-                Ok(record) => notice(engine, &record).await.map(drop),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = looked {
-                tracing::debug!(relationship = %id, %error, "will look again");
-            }
-        }
-    };
     tokio::select! {
         done = cycle => Some(done),
         () = slot.files.wanted() => None,
-        never = looks => never,
+        never = look_on(engine, id) => match never {},
+    }
+}
+
+/// Looks at the VM again and again, beside whatever takes long.
+pub(crate) async fn look_on(engine: &Engine, id: RelationshipId) -> Infallible {
+    let slot = engine.slot(id);
+    loop {
+        let _ = tokio::time::timeout(LOOK, slot.wake.notified()).await;
+        let looked = match engine.record(id) {
+            Ok(record) => notice(engine, &record).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = looked {
+            tracing::debug!(relationship = %id, %error, "will look again");
+        }
     }
 }
 

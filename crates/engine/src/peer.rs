@@ -40,22 +40,33 @@ impl Engine {
         message: Bytes,
         deadline: Duration,
     ) -> Result<Answer> {
+        let answer = self.exchange(peer, message, deadline).await;
+        understood(&answer.map_err(|error| self.unanswered(peer, error))?)
+    }
+
+    /// The bare answer, or what the transport says.
+    pub(crate) async fn exchange(
+        &self,
+        peer: HostId,
+        message: Bytes,
+        deadline: Duration,
+    ) -> std::result::Result<Bytes, TransportError> {
         let answer = self.client(peer).command(message, deadline).await;
         if matches!(answer, Ok(_) | Err(TransportError::Refused(_))) {
             self.saw(peer);
         }
-        let answer = answer.map_err(|error| {
-            let refusal = refusal_of(error);
-            match refusal.code {
-                Code::Unavailable if refusal.cure.is_empty() => {
-                    Refusal { cure: reach_cure(&self.name_of(peer)), ..refusal }
-                }
-                _ => refusal,
+        answer
+    }
+
+    /// What it said instead of an answer, or why nothing came, with what to type then.
+    pub(crate) fn unanswered(&self, peer: HostId, error: TransportError) -> Refusal {
+        let refusal = refusal_of(error);
+        match refusal.code {
+            Code::Unavailable if refusal.cure.is_empty() => {
+                Refusal { cure: reach_cure(&self.name_of(peer)), ..refusal }
             }
-        })?;
-        serde_json::from_slice(&answer).map_err(|error| {
-            Refusal::failed(format!("the other host's answer is not understood ({error}); compare versions"))
-        })
+            _ => refusal,
+        }
     }
 
     /// The other host's clock, when it answers at all; otherwise why not, as the transport tells it.
@@ -89,6 +100,13 @@ impl Engine {
             .find(|known| known.host == peer)
             .map_or_else(|| peer.to_string(), |known| known.name)
     }
+}
+
+/// Reads an answer.
+pub(crate) fn understood(answer: &[u8]) -> Result<Answer> {
+    serde_json::from_slice(answer).map_err(|error| {
+        Refusal::failed(format!("the other host's answer is not understood ({error}); compare versions"))
+    })
 }
 
 /// What to type when a host does not answer.

@@ -64,7 +64,7 @@ impl Engine {
         }));
         checks.push(power_state(facts.state, &relationship.vm_name));
         checks.extend(survey::own_vm(&facts, &relationship.settings));
-        checks.push(survey::hook(self));
+        checks.push(self.guard_check().await);
         let statistics = self.statistics(record)?;
         let expected_bytes = self.pending_bytes(record).await.or(statistics.average_bytes);
         if reached {

@@ -7,15 +7,16 @@ use domain::{
     Check, CheckName, Epoch, HostId, OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role,
     Settings, Timestamp, VmId, vm_argument,
 };
-use store::Record;
+use store::{IfStale, Record};
 use uuid::Uuid;
 use wire::message::form::{CheckForm, OptionsForm, SettingsForm};
 use wire::message::{Answer, Request};
 
 use crate::events::Number;
 use crate::export::{self, Export};
+use crate::hear::{Heard, PATIENCE, overtaken_by};
 use crate::plan::{in_order, refused};
-use crate::{Code, Engine, Plan, Refusal, Result, chain, clock, owner, receive, replica, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, chain, clock, owner, receive, replica, stale, survey};
 
 /// Protect a VM.
 #[derive(Clone, Debug)]
@@ -82,10 +83,13 @@ impl Engine {
         if let Ok(record) = self.find(&vm.to_string()) {
             return Err(self.second_relationship(&record));
         }
+        if let Some(copy) = self.stale_copy(&vm.to_string())? {
+            return Err(stale::refusal(&copy));
+        }
         let mut checks = survey::own_vm(&facts, &request.settings);
         let trackable =
             checks.iter().all(|check| check.holds() || check.name != CheckName::DisksCarryBitmaps);
-        checks.push(survey::hook(self));
+        checks.push(self.guard_check().await);
         let reach = survey::reach(self, request.peer).await;
         let reached = reach.iter().all(|check| check.holds() || check.name == CheckName::ClocksAgree);
         checks.extend(reach);
@@ -239,7 +243,8 @@ impl Engine {
         let _alone = slot.settings.lock().await;
         if self.record(relationship.id)?.relationship.settings != relationship.settings {
             let found = "the settings were changed by somebody else meanwhile; nothing was changed";
-            let look = format!("look, then decide again: virt-replica show {}", vm_argument(&relationship.vm_name));
+            let look =
+                format!("look, then decide again: virt-replica show {}", vm_argument(&relationship.vm_name));
             return Err(Refusal::new(Code::Stale, found, look));
         }
         self.expect_changeable(record, &settings).await?;
@@ -288,7 +293,7 @@ impl Engine {
         let common = self.common_point(record)?;
         self.ask_to_reverse(record, &common, true).await?;
         // Also what a run that was cut has left to do: the points that were given up may still have files.
-        self.settle_failover(record, None).await?;
+        self.settle_failover(record).await?;
         self.turn_round(&self.record(record.relationship.id)?, &common).await?;
         self.wake(record.relationship.id);
         Ok(())
@@ -303,32 +308,37 @@ impl Engine {
         found.ok_or_else(|| Refusal::failed("the recovery point that both hosts have is not known here"))
     }
 
-    /// Whether a relationship can be ended now, on both hosts or on this one alone.
+    /// Whether a relationship can be ended now, on both hosts or on this one alone. The other host is heard first: a copy that it
+    /// makes stale is known to be so before anything ends.
     pub async fn expect_removable(&self, record: &Record, this_host_only: bool) -> Result<()> {
         self.must_be_idle(record)?;
         self.must_have_no_test(record)?;
         let vm = vm_argument(&record.relationship.vm_name);
-        match (this_host_only, self.must_answer(record.relationship.peer).await) {
-            (false, Ok(())) | (true, Err(_)) => Ok(()),
-            (true, Ok(())) => Err(Refusal::new(
-                Code::Refused,
-                "the other host answers: end it on both",
-                format!("virt-replica remove {vm}"),
-            )),
-            (false, Err(silent)) => {
-                let lost = format!("if it is lost for good: virt-replica remove --this-host-only {vm}");
-                Err(Refusal { cure: format!("{}; {lost}", silent.cure), ..silent })
-            }
+        if this_host_only {
+            return match self.must_answer(record.relationship.peer).await {
+                Ok(()) => Err(Refusal::new(
+                    Code::Refused,
+                    "the other host answers: end it on both",
+                    format!("virt-replica remove {vm}"),
+                )),
+                Err(_) => Ok(()),
+            };
         }
+        if let Heard::Silent(silent) = self.hear(record, PATIENCE).await {
+            let cure =
+                format!("{}; if it is lost for good: virt-replica remove --this-host-only {vm}", silent.cure);
+            return Err(Refusal::new(Code::Refused, format!("nothing was changed: {}", silent.detail), cure));
+        }
+        Ok(())
     }
 
-    /// Ends a relationship on both hosts.
+    /// Ends a relationship on both hosts. A copy that is stale stays off, on whichever host it is: each hears first who the other is.
     pub async fn remove(&self, record: &Record, delete_replica: bool) -> Result<()> {
         self.expect_removable(record, false).await?;
         let relationship = &record.relationship;
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
         self.ask(relationship.peer, &Request::Remove { relationship: id, epoch, delete_replica }).await?;
-        self.forget(record, delete_replica).await?;
+        self.forget(record, delete_replica, IfStale::StaysOff).await?;
         self.store().forget_ended(relationship.id).map_err(Refusal::failed)
     }
 
@@ -336,11 +346,16 @@ impl Engine {
     /// it come back, the relationship stays as it was; it hears from here what this side was last, so that a stale copy stays off.
     pub async fn remove_alone(&self, record: &Record, delete_replica: bool) -> Result<()> {
         self.expect_removable(record, true).await?;
-        self.forget(record, delete_replica).await
+        self.forget(record, delete_replica, IfStale::MayStart).await
     }
 
     /// Forgets a relationship on this host: on the primary its checkpoints, on the replica its definition and, if asked, files.
-    pub(crate) async fn forget(&self, record: &Record, delete_replica: bool) -> Result<()> {
+    pub(crate) async fn forget(
+        &self,
+        record: &Record,
+        delete_replica: bool,
+        if_stale: IfStale,
+    ) -> Result<()> {
         self.must_have_no_test(record)?;
         let relationship = &record.relationship;
         let vm = relationship.vm;
@@ -369,7 +384,11 @@ impl Engine {
             }
             Role::Replica => {}
         }
-        self.store().forget_relationship(relationship.id).map_err(Refusal::failed)?;
+        // What was heard since this began counts.
+        if if_stale == IfStale::StaysOff && overtaken_by(&self.record(relationship.id)?).is_some() {
+            self.keep_off(record).await?;
+        }
+        self.store().forget_relationship(relationship.id, if_stale).map_err(Refusal::failed)?;
         self.event(Number::Removed, &relationship.vm_name, "the relationship was removed");
         self.wake(relationship.id);
         Ok(())
@@ -437,12 +456,11 @@ impl Engine {
     }
 
     /// Checks of this host alone.
-    #[must_use]
-    pub fn check_host(&self) -> Vec<Check> {
+    pub async fn check_host(&self) -> Vec<Check> {
         let storage = match replica::storage(self) {
             Ok(_) => Check::pass(CheckName::DiskSpace),
             Err(error) => Check::fail(CheckName::DiskSpace, error.detail, error.cure),
         };
-        vec![survey::hook(self), storage]
+        vec![self.guard_check().await, storage]
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn is_due(engine: &Engine, record: &Record) -> Result<bool> {
     let settings = &record.relationship.settings;
     let Some(every) = settings.application_consistent_every else { return Ok(false) };
     let last = engine.store().last_freeze(record.relationship.id).map_err(Refusal::failed)?;
-    Ok(last.is_none_or(|last| clock::now().since(last.tried) >= every))
+    Ok(last.is_none_or(|last| last.tried.is_due_again(every, clock::now())))
 }
 
 /// Begins a backup job, with the guest frozen for that instant when `freeze`. A guest that cannot be frozen is no obstacle: the point

@@ -230,9 +230,11 @@ async fn commit(
         if shown.is_ok() {
             directory.write_definition(&placed).map_err(Refusal::from)?;
         }
-        replica::keep_primary_definition(&directory, &definition)?;
+        directory.write_primary_definition(&definition).map_err(Refusal::from)?;
         attachments::keep(&directory, &files)?;
+        let kept = directory.keep_belongings(known.id, &definition, &files).map_err(Refusal::from)?;
         let grown = |manifest: &mut layer::Manifest| {
+            let id = known.id;
             manifest.have_disks(&has);
             manifest.autostart = autostart.unwrap_or(manifest.autostart);
             for (target, _) in &layers {
@@ -241,6 +243,7 @@ async fn commit(
                 }
             }
             manifest.add_point(known, &layers);
+            manifest.note_belongings(id, kept);
             for disk in &mut manifest.disks {
                 let now = sizes.iter().find(|(target, _)| target == disk.target.as_str());
                 disk.virtual_size = now.map_or(disk.virtual_size, |(_, size)| *size);

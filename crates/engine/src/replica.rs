@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, vm_argument};
+use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, RelationshipId, vm_argument};
 use hypervisor::{Firmware, Placement, VmFacts};
 use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
 use store::Record;
@@ -12,9 +12,6 @@ use crate::compare::serve;
 use crate::seed::{self, Seed};
 use crate::source::{checkpoint_name, own_checkpoints, source_file};
 use crate::{Code, Engine, Refusal, Result, attachments, blocking, chain, visible};
-
-/// The primary's own definition, as it came; the source of every later one.
-const PRIMARY_DEFINITION: &str = "primary.xml";
 
 /// The directory of a relationship on this host.
 pub(crate) fn directory(record: &Record) -> Result<ReplicaDirectory> {
@@ -42,6 +39,18 @@ pub(crate) fn catch_up(engine: &Engine, record: &Record) -> Result<()> {
     Ok(())
 }
 
+/// What a replica's manifest tells a person to type is what this version knows, also where nothing else changes it for months.
+pub(crate) async fn renew_instructions(engine: &Engine, id: RelationshipId) {
+    let slot = engine.slot(id);
+    let _alone = slot.replica.lock().await;
+    // A replica that cannot be read is told of by whoever needs it.
+    let Some(directory) = engine.record(id).ok().and_then(|record| directory(&record).ok()) else { return };
+    let renewed = blocking(move || directory.renew_instructions().map_err(Refusal::from)).await;
+    if let Err(error) = renewed {
+        tracing::warn!(relationship = %id, %error, "the manifest keeps its older instructions");
+    }
+}
+
 /// The recovery point that is meant (none: the newest), if this host has it whole.
 pub(crate) fn point(record: &Record, asked: Option<PointId>) -> Result<RecoveryPoint> {
     let directory = directory(record)?;
@@ -67,25 +76,6 @@ pub(crate) fn point(record: &Record, asked: Option<PointId>) -> Result<RecoveryP
     })
 }
 
-/// Makes sure by the headers that every file of a replica is what the manifest says, before anything starts from it.
-pub(crate) async fn expect_trusted(engine: &Engine, record: &Record) -> Result<()> {
-    let slot = engine.slot(record.relationship.id);
-    // A layer that is merged between two looks is no sign of tampering.
-    let _files = slot.chain.hold().await;
-    let (directory, vm) = (directory(record)?, vm_argument(&record.relationship.vm_name));
-    expect_untouched(record)?;
-    blocking(move || {
-        let mut disks = directory.manifest().disks.iter();
-        disks.try_for_each(|disk| directory.check_chain(&disk.target)).map_err(|error| {
-            let found = format!("the recovery points are not to be trusted: {error}");
-            let cure =
-                format!("virt-replica remove {vm}, then virt-replica enable {vm} on the primary server");
-            Refusal::new(Code::Refused, found, cure)
-        })
-    })
-    .await
-}
-
 /// Nobody has started the VM from the files of this replica: an overlay that lies there would be started from instead of the
 /// recovery point.
 pub(crate) fn expect_untouched(record: &Record) -> Result<()> {
@@ -107,24 +97,10 @@ pub(crate) fn storage(engine: &Engine) -> Result<Storage> {
     })
 }
 
-/// Keeps the primary's own definition beside the manifest.
-pub(crate) fn keep_primary_definition(directory: &ReplicaDirectory, definition: &str) -> Result<()> {
-    let path = directory.path().join(PRIMARY_DEFINITION);
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, definition).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
-}
-
 /// Deletes a replica with all its files.
 pub(crate) fn delete(directory: ReplicaDirectory) -> Result<()> {
     seed::forget(&directory)?;
-    match std::fs::remove_file(directory.path().join(PRIMARY_DEFINITION)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Refusal::failed(error)),
-        _ => directory.remove().map_err(Refusal::failed),
-    }
-}
-
-pub(crate) fn primary_definition(directory: &ReplicaDirectory) -> Result<String> {
-    std::fs::read_to_string(directory.path().join(PRIMARY_DEFINITION)).map_err(Refusal::failed)
+    directory.remove().map_err(Refusal::failed)
 }
 
 /// The definition under which the replica is visible and cannot start: its disks are overlays that do not exist.
@@ -136,20 +112,21 @@ pub(crate) async fn replica_definition(
 ) -> Result<String> {
     let active = |target: &DiskTarget| (target.clone(), directory.active_path(target));
     let disks = record.relationship.settings.disks.iter().map(|(target, _)| active(target)).collect();
-    place(engine, record, directory, definition, disks).await
+    place(engine, record, directory, (definition, None), disks).await
 }
 
+/// `at`: the point with whose UEFI variables it starts; none: those that came last.
 async fn place(
     engine: &Engine,
     record: &Record,
     directory: &ReplicaDirectory,
-    definition: &str,
+    (definition, at): (&str, Option<PointId>),
     disks: Vec<(DiskTarget, PathBuf)>,
 ) -> Result<String> {
     let settings = record.relationship.settings.clone();
     let (definition, local_definition) = (definition.to_owned(), record.home_definition.clone());
     let vm = record.relationship.vm;
-    let has_nvram = directory.attachment_path(Attachment::Nvram).exists();
+    let has_nvram = directory.read_attachment(Attachment::Nvram, at).map_err(Refusal::failed)?.is_some();
     // The guest writes to it: that of the recovery points stays as it is.
     let nvram = directory.active_nvram_path();
     engine
@@ -218,7 +195,7 @@ pub(crate) async fn create(
     .await?;
     let placed = replica_definition(engine, record, &directory, definition).await?;
     directory.write_definition(&placed).map_err(Refusal::failed)?;
-    keep_primary_definition(&directory, definition)?;
+    directory.write_primary_definition(definition).map_err(Refusal::failed)?;
     visible::define(engine, record.relationship.vm, placed).await?;
     Ok(directory.path().to_owned())
 }
@@ -270,9 +247,9 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
     let state = engine.hypervisor(move |it| it.vm_state(vm)).await?;
     let name = checkpoint_name(head);
     if !state.is_some_and(hypervisor::VmState::is_active) {
-        define_primary(engine, record, primary_disks(record).await?).await?;
+        define_primary(engine, record, primary_disks(record).await?, Some(head)).await?;
         if start {
-            engine.hypervisor(move |it| it.start(vm, true)).await?;
+            engine.hypervisor_in_time("start the VM", move |it| it.start(vm, true)).await?;
         }
     }
     // A VM that runs already passed here before; paused, it may not have its checkpoint yet.
@@ -307,7 +284,7 @@ pub(crate) async fn promote(engine: &Engine, record: &Record, head: PointId, sta
 }
 
 /// An id that no point has, the same at each repetition: of what a primary of this epoch wrote.
-fn beside(id: domain::RelationshipId, epoch: domain::Epoch) -> PointId {
+fn beside(id: RelationshipId, epoch: domain::Epoch) -> PointId {
     PointId(uuid::Uuid::from_u128(id.0.as_u128() ^ u128::from(epoch.number())))
 }
 
@@ -346,7 +323,7 @@ pub(crate) async fn demote(
     };
     let already_replica = facts.disks.iter().any(|disk| !disk.source.exists());
     if !already_replica {
-        keep_primary_definition(&directory, &facts.definition)?;
+        directory.write_primary_definition(&facts.definition).map_err(Refusal::failed)?;
         attachments::keep(&directory, &attachments::read(&facts)?)?;
         follow_disks(engine, &record, &facts, &mut directory).await?;
         directory.update(|manifest| manifest.autostart = facts.autostart).map_err(Refusal::failed)?;
@@ -397,10 +374,17 @@ pub(crate) async fn demote(
                 layers.push((target, layer.clone()));
             }
         }
+        let definition = directory.primary_definition(None).map_err(Refusal::failed)?;
         if is_whole {
-            directory.add_point(head, &layers).map_err(Refusal::failed)?;
+            let files = attachments::kept(&directory)?;
+            let kept = directory.keep_belongings(head.id, &definition, &files).map_err(Refusal::failed)?;
+            let offered = |manifest: &mut Manifest| {
+                let id = head.id;
+                manifest.add_point(head, &layers);
+                manifest.note_belongings(id, kept);
+            };
+            directory.update(offered).map_err(Refusal::failed)?;
         }
-        let definition = primary_definition(&directory)?;
         Ok((directory, definition))
     })
     .await?;
@@ -431,7 +415,7 @@ pub(crate) async fn undo_demotion(engine: &Engine, record: &Record) -> Result<()
         return Ok(());
     }
     if let Phase::FailedOver { point, .. } = record.relationship.phase {
-        return define_primary(engine, record, overlays_at(record, point).await?).await;
+        return define_primary(engine, record, overlays_at(record, point).await?, None).await;
     }
     let disks = blocking(move || {
         let disks = directory.manifest().current_disks().map(|disk| {
@@ -445,14 +429,20 @@ pub(crate) async fn undo_demotion(engine: &Engine, record: &Record) -> Result<()
         disks.collect::<Result<Vec<_>>>()
     })
     .await?;
-    define_primary(engine, record, disks).await
+    define_primary(engine, record, disks, None).await
 }
 
-/// Defines the VM as a primary's with these disks, as the primary's definition that is kept here says.
-async fn define_primary(engine: &Engine, record: &Record, disks: Vec<(DiskTarget, PathBuf)>) -> Result<()> {
+/// Defines the VM as a primary's with these disks, as it was at a point; none: as it was last.
+async fn define_primary(
+    engine: &Engine,
+    record: &Record,
+    disks: Vec<(DiskTarget, PathBuf)>,
+    at: Option<PointId>,
+) -> Result<()> {
     let (vm, directory) = (record.relationship.vm, directory(record)?);
-    let definition = place(engine, record, &directory, &primary_definition(&directory)?, disks).await?;
-    attachments::restore(engine, &directory, &definition).await?;
+    let definition = directory.primary_definition(at).map_err(Refusal::failed)?;
+    let definition = place(engine, record, &directory, (&definition, at), disks).await?;
+    attachments::restore(engine, &directory, &definition, at).await?;
     visible::define(engine, vm, definition).await?;
     let autostart = directory.manifest().autostart;
     engine.hypervisor(move |it| it.set_autostart(vm, autostart)).await

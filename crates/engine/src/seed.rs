@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::DiskTarget;
-use layer::{Gate, ReplicaDirectory};
+use layer::{Gate, Owner, ReplicaDirectory};
 use store::Record;
 use wire::message::Requirements;
 
@@ -35,17 +35,12 @@ pub(crate) fn check(
         let Some(disk) = disk else {
             return refuse(format!("no disk {target:?} is replicated"), "virsh domblklist VM".into());
         };
-        let asked = Path::new(path);
-        let name = asked
-            .file_name()
-            .filter(|_| asked.parent().is_some_and(|it| it == Path::new("") || it == folder));
-        let Some(name) = name else {
+        let Some(file) = within(&folder, path) else {
             let found =
                 format!("{path:?} is not in {}, and no other file is taken as a seed", folder.display());
             let cure = format!("on the replica server: mkdir -p {0}; mv FILE {0}/", folder.display());
             return refuse(found, cure);
         };
-        let file = folder.join(name);
         let info = layer::inspect(&file, Gate::Foreign).map_err(|error| {
             let cure = "it must be a qcow2 file; to make one: qemu-img convert -O qcow2";
             Refusal::new(Code::Refused, error.to_string(), cure)
@@ -64,6 +59,13 @@ pub(crate) fn check(
     asked.iter().map(seed).collect()
 }
 
+/// The file of that name, or path, in the folder; none: it would lie elsewhere.
+fn within(folder: &Path, asked: &str) -> Option<PathBuf> {
+    let asked = Path::new(asked);
+    let name = asked.file_name()?;
+    asked.parent().is_some_and(|it| it == Path::new("") || it == folder).then(|| folder.join(name))
+}
+
 /// Writes down what is to be taken, before it is.
 pub(crate) fn want(directory: &ReplicaDirectory, seeds: &[Seed]) -> Result<()> {
     if seeds.is_empty() {
@@ -71,9 +73,7 @@ pub(crate) fn want(directory: &ReplicaDirectory, seeds: &[Seed]) -> Result<()> {
     }
     let wanted: Vec<(&str, &PathBuf)> = seeds.iter().map(|(target, path)| (target.as_str(), path)).collect();
     let json = serde_json::to_vec(&wanted).map_err(Refusal::failed)?;
-    let path = directory.path().join(WANTED);
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, json).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
+    layer::replace_file(&directory.path().join(WANTED), &json).map_err(Refusal::failed)
 }
 
 /// Whether copies still have to be taken.
@@ -108,7 +108,7 @@ pub(crate) async fn mind(engine: &Engine, record: &Record) -> Result<()> {
         let target = DiskTarget::new(&target).map_err(Refusal::failed)?;
         let folder = directory.disk_folder(&target);
         if !folder.join(ReplicaDirectory::seed_name().as_str()).exists() {
-            take(engine, record, &folder, &file).await?;
+            take(engine, (&folder, &file), directory.owner(&target)).await?;
         }
     }
     forget(&directory)?;
@@ -121,9 +121,43 @@ pub(crate) async fn mind(engine: &Engine, record: &Record) -> Result<()> {
 }
 
 /// Copies what a file holds into a base of ours.
-async fn take(engine: &Engine, record: &Record, folder: &Path, file: &Path) -> Result<()> {
+async fn take(engine: &Engine, (folder, file): (&Path, &Path), owner: Owner) -> Result<()> {
     // It may have been exchanged since it was asked for.
     layer::inspect(file, Gate::Foreign).map_err(Refusal::failed)?;
-    let socket = format!("seed-{}.sock", record.relationship.id);
-    copy::copy(engine, file, None, (folder, &ReplicaDirectory::seed_name()), &socket).await.map(drop)
+    let socket = format!("seed-{}.sock", owner.relationship);
+    copy::copy(engine, file, None, (folder, &ReplicaDirectory::seed_name()), owner, &socket).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_in_the_folder_of_seeds_is_taken() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join(SEEDS);
+        std::fs::create_dir(&folder).expect("made");
+        let whole = |path: &str| format!("{}/{path}", folder.display());
+        for good in ["db.qcow2".to_owned(), whole("db.qcow2")] {
+            assert_eq!(within(&folder, &good), Some(folder.join("db.qcow2")), "{good}");
+        }
+        let relative = ["", ".", "..", "../db.qcow2", "a/db.qcow2", "./../db.qcow2"].map(str::to_owned);
+        let elsewhere = ["/etc/shadow".to_owned(), whole("../db.qcow2"), whole("a/db.qcow2"), whole("..")];
+        for bad in relative.into_iter().chain(elsewhere) {
+            assert_eq!(within(&folder, &bad), None, "{bad}");
+        }
+        // A link in the folder leads nowhere.
+        let secret = root.path().join("secret.qcow2");
+        let made = std::process::Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2"])
+            .arg(&secret)
+            .arg("1M")
+            .status();
+        assert!(made.expect("qemu-img runs").success());
+        let link = within(&folder, "link.qcow2").expect("in the folder");
+        std::os::unix::fs::symlink(&secret, &link).expect("a link");
+        assert!(
+            layer::inspect(&secret, Gate::Foreign).is_ok() && layer::inspect(&link, Gate::Foreign).is_err()
+        );
+    }
 }

@@ -1,15 +1,15 @@
 //! What the other host's beliefs do to ours: a primary may have been overtaken by a failover, or be asked back by one that was
-//! taken back. A replica is told of nothing here: it changes its role by its own procedures alone.
+//! taken back. A replica is told of nothing here: it changes its role by its own procedures alone. How it is asked: `hear`.
 
 use std::time::Duration;
 
 use choreography::authority::Standing;
-use choreography::other_host::Word;
 use domain::{Epoch, Role, vm_argument};
 use store::Record;
-use wire::message::{Answer, Beliefs, Request};
+use wire::message::Beliefs;
 
 use crate::events::Number;
+use crate::hear::Heard;
 use crate::{Code, Engine, Refusal, Result, ended};
 
 /// Epochs rise by one at each failover: a leap beyond this is no word of a host that can be believed.
@@ -29,33 +29,7 @@ pub(crate) fn is_primary(beliefs: &Beliefs) -> bool {
     beliefs.is_primary.unwrap_or(!beliefs.receives)
 }
 
-/// What the beliefs say to one who would start the VM here.
-pub(crate) fn word(beliefs: &Beliefs) -> Word {
-    Word { is_primary: is_primary(beliefs), runs: beliefs.vm_runs, ended: beliefs.ended }
-}
-
 impl Engine {
-    /// Asks the other host for its beliefs, tells it ours, and acts on what it says.
-    pub(crate) async fn hear_peer(&self, record: &Record, deadline: Duration) -> Result<Beliefs> {
-        let relationship = &record.relationship;
-        let request = Request::Beliefs {
-            relationship: relationship.id.0,
-            epoch: relationship.epoch.number(),
-            unfinished: None,
-            is_primary: relationship.role() == Role::Primary,
-        };
-        let answer = tokio::time::timeout(deadline, self.ask(relationship.peer, &request)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Refusal::unavailable("it does not answer", "")));
-        ended::note(&self.slot(relationship.id), &answer);
-        match answer? {
-            Answer::Beliefs(beliefs) => {
-                self.heed(record, (is_primary(&beliefs), beliefs.epoch))?;
-                Ok(*beliefs)
-            }
-            _ => Err(Refusal::failed("the other host answered something else than its beliefs")),
-        }
-    }
-
     /// Acts on what the other host says of its role and epoch: one transaction, and an event when it changed something.
     pub(crate) fn heed(&self, record: &Record, (primary, epoch): (bool, u64)) -> Result<Standing> {
         let relationship = &record.relationship;
@@ -77,13 +51,13 @@ impl Engine {
     /// Refused when both hosts would tell different stories of who is primary: no cycle can succeed until that is settled. Silence
     /// of the other host is no obstacle. Gives in words what it said.
     pub async fn expect_agreement(&self, record: &Record) -> Result<&'static str> {
-        let beliefs = match self.hear_peer(record, AGREE_DEADLINE).await {
-            Ok(beliefs) => beliefs,
-            Err(silent) if silent.code == Code::Unavailable => {
+        let beliefs = match self.hear(record, AGREE_DEADLINE).await {
+            Heard::Beliefs(beliefs) => beliefs,
+            Heard::Silent(_) => {
                 return Ok("the other host does not answer, and may know better who is primary");
             }
-            Err(error) if error.code == Code::NotFound => return Err(ended::refusal(self, record)),
-            Err(error) => return Err(error),
+            Heard::Unknown(_) => return Err(ended::refusal(self, record)),
+            Heard::Unsure(why) => return Err(why),
         };
         // What it said may have been acted upon.
         let ours = self.record(record.relationship.id)?.relationship;

@@ -2,16 +2,15 @@
 
 pub(crate) mod judge;
 
-use std::os::unix::fs::PermissionsExt;
-
-use domain::{Check, CheckName, DiskTarget, HostId, Phase, VmId, shell_word, vm_argument};
-use hypervisor::{Firmware, Hypervisor, HypervisorError, NicKind, Placement, VmFacts};
+use domain::{Check, CheckName, DiskTarget, HostId, Phase, Verdict, VmId, shell_word, vm_argument};
+use hypervisor::{Firmware, HostFacts, Hypervisor, HypervisorError, NicKind, Placement, VmFacts};
 use store::Record;
 use transport::TransportError;
 use wire::message::{Answer, Request, Requirements};
 
 pub(crate) use judge::own_vm;
 
+use crate::intact::{self, Start};
 use crate::peer::reach_cure;
 use crate::{Code, Engine, Refusal, Result, clock, replica};
 
@@ -24,7 +23,7 @@ pub(crate) async fn here(engine: &Engine, requirements: Requirements) -> Result<
     let mut checks = engine.hypervisor(move |it| of_hypervisor(it, &asked)).await?;
     checks.push(disk_space(engine, &requirements));
     checks.push(name_free(engine, &requirements).await?);
-    checks.push(hook(engine));
+    checks.push(engine.guard_check().await);
     if let Some(id) = requirements.relationship {
         checks.push(no_test(engine, id.into(), &requirements.name)?);
         if let Ok(record) = engine.record(id.into()) {
@@ -50,7 +49,12 @@ async fn trusted(engine: &Engine, record: &Record) -> Result<Check> {
                 vm_argument(&record.relationship.vm_name)
             ),
         )),
-        false => replica::expect_trusted(engine, record).await,
+        false => match replica::directory(record)?.manifest().points.last() {
+            Some(newest) => {
+                intact::expect_trusted(engine, record, newest.point.id, Start::PlannedFailover).await
+            }
+            None => replica::expect_untouched(record),
+        },
     };
     Ok(match untrusted {
         Ok(()) => Check::pass(name),
@@ -82,20 +86,8 @@ fn of_hypervisor(
 ) -> std::result::Result<Vec<Check>, HypervisorError> {
     let definition = requirements.domain_xml.as_str();
     let (host, facts) = (hypervisor.host_facts()?, hypervisor.read_definition(definition)?);
-    let missing: Vec<_> =
-        facts.boot_files.iter().filter(|path| !hypervisor.boot_file_available(path)).cloned().collect();
-    let loader_accepted = match &facts.firmware {
-        Firmware::Uefi { loader: Some(loader), .. } => hypervisor.boot_file_available(loader),
-        _ => true,
-    };
-    let mut checks = vec![
-        judge::networks(&host, &facts, requirements),
-        judge::machine(&host, &facts),
-        judge::firmware(&host, &facts, loader_accepted),
-        judge::tpm(&host, &facts),
-        judge::boot_files(&host, &missing),
-        judge::memory(&host, &facts),
-    ];
+    let mut checks = of_host(hypervisor, &host, &facts, requirements);
+    checks.push(judge::memory(&host, &facts));
     // libvirt can compare processors only for a machine that it has.
     if checks.iter().any(|check| check.name == CheckName::MachineTypeAvailable && check.holds()) {
         checks.push(judge::cpu(&host, &facts, hypervisor.cpu_obstacle(definition)?));
@@ -109,6 +101,51 @@ fn of_hypervisor(
         checks.push(Check::fail(CheckName::DefinitionMovable, error.to_string(), cure));
     }
     Ok(checks)
+}
+
+/// What the facts of this host say, and the files that the VM boots from.
+fn of_host(
+    hypervisor: &dyn Hypervisor,
+    host: &HostFacts,
+    facts: &VmFacts,
+    requirements: &Requirements,
+) -> Vec<Check> {
+    let missing: Vec<_> =
+        facts.boot_files.iter().filter(|path| !hypervisor.boot_file_available(path)).cloned().collect();
+    let loader_accepted = match &facts.firmware {
+        Firmware::Uefi { loader: Some(loader), .. } => hypervisor.boot_file_available(loader),
+        _ => true,
+    };
+    vec![
+        judge::networks(host, facts, requirements),
+        judge::machine(host, facts),
+        judge::firmware(host, facts, loader_accepted),
+        judge::tpm(host, facts),
+        judge::boot_files(host, &missing),
+    ]
+}
+
+/// What the VM of a replica needs that this host does not have, before it starts here alone. Nothing is asked that takes time: the VM is
+/// off, and everybody waits.
+pub(crate) fn unfit(
+    hypervisor: &dyn Hypervisor,
+    host: &HostFacts,
+    facts: &VmFacts,
+    settings: &domain::Settings,
+) -> Vec<Check> {
+    let checks = of_host(hypervisor, host, facts, &needs(facts, settings, Vec::new(), None));
+    checks.into_iter().filter(|check| !check.holds()).map(alone).collect()
+}
+
+/// A cure for a host that is alone: the map of networks belongs to both.
+fn alone(check: Check) -> Check {
+    match check.verdict {
+        Verdict::Fail { found, .. } if check.name == CheckName::NetworksPresent => {
+            let cure = "make it on this host, under that name; virsh nodedev-list --cap net, virsh net-list --all: what is here";
+            Check::fail(check.name, found, cure)
+        }
+        _ => check,
+    }
 }
 
 /// A placement that is only tried out.
@@ -168,18 +205,6 @@ fn disk_space(engine: &Engine, requirements: &Requirements) -> Check {
     }
 }
 
-/// Whether libvirt will ask us before it starts a replica.
-pub(crate) fn hook(engine: &Engine) -> Check {
-    let (path, here) = (&engine.config().hook, &engine.config().host_name);
-    let runs = std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
-    Check::when(CheckName::HookInPlace, runs, || {
-        let path = path.display();
-        let found =
-            format!("{path} on {here} is missing or cannot be run: a replica could be started by hand");
-        (found, format!("on {here}: systemctl restart virtreplicad && systemctl restart libvirtd"))
-    })
-}
-
 /// What a VM of this host needs of another.
 pub(crate) async fn requirements(
     engine: &Engine,
@@ -199,11 +224,20 @@ pub(crate) async fn requirements(
             replicated,
         });
     }
+    Ok(needs(facts, settings, disks, relationship))
+}
+
+fn needs(
+    facts: &VmFacts,
+    settings: &domain::Settings,
+    disks: Vec<wire::message::DiskRequirement>,
+    relationship: Option<uuid::Uuid>,
+) -> Requirements {
     let mapped = |wanted: NicKind| -> Vec<String> {
         let nics = facts.nics.iter().filter(|nic| nic.kind == wanted);
         nics.map(|nic| settings.network_on_peer(&nic.source).to_owned()).collect()
     };
-    Ok(Requirements {
+    Requirements {
         vm: facts.id.0,
         name: facts.name.clone(),
         domain_xml: facts.definition.clone(),
@@ -212,7 +246,7 @@ pub(crate) async fn requirements(
         bridges: mapped(NicKind::Bridge),
         networks: mapped(NicKind::Network),
         relationship,
-    })
+    }
 }
 
 /// Reaches the other host: whether it answers, is who it was, speaks our protocol, and whether its clock agrees.

@@ -28,6 +28,7 @@ use store::{Record, StoreError, TestFailover, TestState};
 use uuid::Uuid;
 
 use crate::events::Number;
+use crate::intact::{self, Start};
 use crate::notice::word;
 use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, survey};
 
@@ -176,13 +177,12 @@ impl Engine {
 
     /// Every prerequisite of a test failover. What makes it impossible whatever a person does is refused at once.
     pub async fn plan_test(&self, record: &Record, options: &TestOptions) -> Result<Plan> {
-        self.point_to_test(record, options.point)?;
+        let point = self.point_to_test(record, options.point)?;
         let directory = replica::directory(record)?;
         let sizes: u64 = directory.manifest().disks.iter().map(|disk| disk.virtual_size).sum();
-        let definition = replica::primary_definition(&directory)?;
-        replica::expect_trusted(self, record).await?;
-        let (host, facts) =
-            self.hypervisor(move |it| Ok((it.host_facts()?, it.read_definition(&definition)?))).await?;
+        intact::expect_trusted(self, record, point, Start::TestFailover).await?;
+        let facts = intact::definition(self, &directory, point).await?;
+        let host = self.hypervisor(|it| it.host_facts()).await?;
         let checks = vec![
             self.none_too_many(record)?,
             self.room_for_test(sizes),
@@ -247,7 +247,11 @@ impl Engine {
     ) -> Result<TestId> {
         let plan = self.plan_test(record, &options).await?;
         if let Some(check) = plan.checks.iter().find(|check| !check.holds()) {
-            return Err(crate::plan::refused(check));
+            let refused = crate::plan::refused(check);
+            return Err(match check.name {
+                CheckName::NoOtherOperation => Refusal { code: Code::Busy, ..refused },
+                _ => refused,
+            });
         }
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);

@@ -17,7 +17,7 @@ pub(crate) async fn define(engine: &Engine, vm: VmId, definition: String) -> Res
         }
         it.define(&definition)
     };
-    engine.hypervisor(defined).await
+    engine.hypervisor_in_time("define the VM", defined).await
 }
 
 /// Shows a replica's definition when it is another than before. A new name is left to [`put_back`], which comes right after.

@@ -244,6 +244,7 @@ mod tests {
             let check = |set: ExtentSet, oracle: &dyn Fn(usize) -> bool| {
                 prop_assert!(is_canonical(&set), "{:?}", set);
                 prop_assert_eq!(set.total(), bits(&set).iter().filter(|bit| **bit).count() as u64);
+                prop_assert_eq!(set.is_empty(), set.total() == 0);
                 prop_assert_eq!(bits(&set), (0..SIZE as usize).map(oracle).collect::<Vec<_>>());
                 Ok(())
             };
@@ -268,7 +269,7 @@ mod tests {
             let extent = Extent::new(offset, length).expect("in range");
             let mut at = offset;
             for part in extent.pieces(piece) {
-                prop_assert_eq!(part.offset(), at);
+                prop_assert_eq!((part.offset(), part.length()), (at, part.end() - at));
                 prop_assert!(part.length() <= piece);
                 at = part.end();
             }

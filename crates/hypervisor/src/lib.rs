@@ -151,6 +151,10 @@ pub trait Hypervisor: Send + Sync {
     /// Forgets a VM: its definition and its checkpoints' metadata, never its disks or variable store.
     fn undefine(&self, id: VmId) -> Result<()>;
 
+    /// Whether this hypervisor asks the start guard before a VM starts, as tried with one that is nothing; none: that could not be
+    /// tried.
+    fn asks_guard(&self) -> Result<Option<bool>>;
+
     /// Opens a backup job. Fails with a transient error while another job is open.
     fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup>;
 
@@ -230,6 +234,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// How far the merge of a disk is: bytes done and in all; none: none is under way.
     fn merging(&self, id: VmId, disk: &DiskTarget) -> Result<Option<(u64, u64)>>;
+
+    /// Ends the merge of a disk before its end: the disk reads as before. It may go on for a while. None is under way: done.
+    fn end_merge(&self, id: VmId, disk: &DiskTarget) -> Result<()>;
 
     /// Turns a VM off as by pulling its plug, and forgets it with its variable store and TPM. Only for copies that were made to
     /// be thrown away. No such VM: done.

@@ -6,6 +6,8 @@
 //! ```
 //! A point lists exactly the disks that the VM had at its moment, so that an older one is not offered with a disk that it lacks.
 
+use std::collections::BTreeMap;
+
 use domain::{DiskTarget, PointId};
 
 use crate::backing::Backing;
@@ -23,7 +25,15 @@ impl ManifestDisk {
     /// A disk that is one file so far.
     #[must_use]
     pub fn on(target: DiskTarget, virtual_size: u64, base: Backing) -> ManifestDisk {
-        ManifestDisk { target, virtual_size, base, layers: Vec::new(), folded: Vec::new(), retired: false }
+        ManifestDisk {
+            target,
+            virtual_size,
+            base,
+            layers: Vec::new(),
+            folded: Vec::new(),
+            file_bytes_min: BTreeMap::new(),
+            retired: false,
+        }
     }
 }
 

@@ -257,17 +257,15 @@ mod tests {
     fn check(layers: usize, points: &[u32], pins: &[u32], scope: Scope) -> Option<usize> {
         let target = DiskTarget::new("vda").expect("a target");
         let layer = |number: usize| FileName::new(&format!("{number}.qcow2")).expect("a name");
+        let base = Backing::new("0.qcow2", BackingFormat::Qcow2).expect("a base");
         let disk = ManifestDisk {
-            target: target.clone(),
-            virtual_size: 512,
-            base: Backing::new("0.qcow2", BackingFormat::Qcow2).expect("a base"),
             layers: (1..=layers).map(layer).collect(),
-            folded: Vec::new(),
-            retired: false,
+            ..ManifestDisk::on(target.clone(), 512, base)
         };
         let point = |number: &u32| ManifestPoint {
             point: RecoveryPoint { id: id(*number), ..fixture::point(u64::from(*number)) },
             files: BTreeMap::from([(target.clone(), format!("{number}.qcow2"))]),
+            belongings: None,
         };
         let manifest = Manifest {
             vm_name: "vm".to_owned(),

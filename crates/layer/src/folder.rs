@@ -17,6 +17,16 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 /// Mode of directories: others may pass through (QEMU runs unprivileged), and not list.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o751);
 
+/// Replaces a file at once and durably: a reader, or a power cut, sees the old bytes or the new ones. A symlink in its place is
+/// replaced, not followed.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), LayerError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let (Some(folder), Some(name)) = (path.parent(), name) else {
+        return Err(LayerError::NotAbsolute(path.to_owned()));
+    };
+    Folder::open(folder)?.replace(name, bytes)
+}
+
 /// An open directory.
 #[derive(Debug)]
 pub(crate) struct Folder {

@@ -1,6 +1,7 @@
 //! The gate: no image is opened by QEMU, or believed, before its header was read here.
 //!
-//! It looks at the header alone. It does not verify tables or data; `qemu-img check` does.
+//! It looks at the header and at where the tables lie, because QEMU reads zeroes behind the end of a file: one that lost its tail
+//! opens without an error and reads as the file below it. It does not verify tables or data; `qemu-img check` does.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,14 +15,17 @@ use crate::backing::{Backing, BackingFormat};
 use crate::error::LayerError;
 use crate::owner::Owner;
 use crate::qcow2::{
-    BackingFormatName, CLUSTER_BITS, FEATURE_COMPRESSION, FEATURE_CORRUPT, FEATURE_DATA_FILE, FEATURE_DIRTY,
-    FEATURE_EXTENDED_L2, Header, HeaderError,
+    BackingFormatName, CLUSTER_BITS, ENTRY_OFFSET, FEATURE_COMPRESSION, FEATURE_CORRUPT, FEATURE_DATA_FILE,
+    FEATURE_DIRTY, FEATURE_EXTENDED_L2, Header, HeaderError, L2_COVERS_BYTES,
 };
 use crate::wrapper::wrapper;
+use crate::writer::VIRTUAL_SIZE_MAX;
 
 /// The header and the backing name are within the first cluster, and clusters have at most 2 MiB; QEMU puts both
 /// in its first few hundred bytes, so this much is always enough for an honest image.
 const HEAD_READ_BYTES: u64 = 64 * 1024;
+/// Entries of the largest L1 table that a file of ours has; QEMU rounds up when a disk grows.
+const L1_ENTRIES_MAX: u64 = 2 * VIRTUAL_SIZE_MAX / L2_COVERS_BYTES;
 
 /// What is expected of an image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +100,17 @@ pub enum GateRefusal {
     /// The format of the file below is missing or not the expected one, so QEMU would guess.
     #[error("the format of its backing file is not the expected one")]
     BackingFormat,
+    /// A file that is shorter than it was, or than its own header tells.
+    #[error("its end is missing: it has {found} bytes, and at least {expected} were expected")]
+    Cut {
+        /// Size of the file, bytes.
+        found: u64,
+        /// What it had, or what its tables need.
+        expected: u64,
+    },
+    /// What should be tables is not; a hole where the end of the file was looks like this.
+    #[error("a part of it is missing: its tables are blank, or tell of what lies behind its end")]
+    Tables,
     /// Another replica's, or another disk's.
     #[error("it is of {found}, and one of {expected} was expected")]
     Owner {
@@ -128,11 +143,13 @@ fn named(file: &Option<String>) -> String {
 pub fn inspect(path: &Path, gate: Gate<'_>) -> Result<LayerInfo, LayerError> {
     let file = open_image(path, false)?;
     let head = read_head(&file, path)?;
+    // After the header: a file that QEMU writes to grows before the header tells of it.
     let file_bytes = file.metadata().map_err(LayerError::io("look at", path))?.size();
     let refused = |refusal| LayerError::Gate { path: path.to_owned(), refusal };
     let header = Header::parse(&head).map_err(|error| refused(error.into()))?;
     let trusted = wrapper(path).map(|wrapper| wrapper.data);
     judge(&header, gate, trusted.as_deref()).map_err(refused)?;
+    expect_tables(&file, path, &header, file_bytes, gate)?;
     let backing_format = match header.backing_format {
         Some(BackingFormatName::Known(format)) => Some(format),
         _ => None,
@@ -179,6 +196,44 @@ fn judge(header: &Header, gate: Gate<'_>, trusted: Option<&Path>) -> Result<(), 
         Gate::Foreign => Ok(()),
         Gate::Ours(expected) => judge_ours(header, found, expected),
     }
+}
+
+/// The tables lie within the file; of a file of ours, which nobody writes to meanwhile, also what they name.
+fn expect_tables(
+    file: &File,
+    path: &Path,
+    header: &Header,
+    file_bytes: u64,
+    gate: Gate<'_>,
+) -> Result<(), LayerError> {
+    let refused = |refusal| LayerError::Gate { path: path.to_owned(), refusal };
+    let tables = &header.tables;
+    let end = tables.end(header.cluster_bits).ok_or_else(|| refused(HeaderError::Damaged.into()))?;
+    if end > file_bytes {
+        return Err(refused(GateRefusal::Cut { found: file_bytes, expected: end }));
+    }
+    let Gate::Ours(_) = gate else { return Ok(()) };
+    if u64::from(tables.l1_entries) > L1_ENTRIES_MAX {
+        return Err(refused(HeaderError::Damaged.into()));
+    }
+    let read = |offset, entries: u64| -> Result<Vec<u64>, LayerError> {
+        let mut bytes = vec![0; entries as usize * 8];
+        file.read_exact_at(&mut bytes, offset).map_err(LayerError::io("read", path))?;
+        Ok(bytes
+            .chunks_exact(8)
+            .map(|entry| u64::from_be_bytes(entry.try_into().expect("eight bytes")))
+            .collect())
+    };
+    let cluster = 1 << header.cluster_bits;
+    let is_inside = |entry: &u64| (entry & ENTRY_OFFSET).saturating_add(cluster) <= file_bytes;
+    if tables.refcount_table_clusters == 0 {
+        return Err(refused(GateRefusal::Tables));
+    }
+    // The first refcount block is that of the header itself: never none.
+    let first_block = read(tables.refcount_table_offset, 1)?;
+    let l1 = read(tables.l1_offset, u64::from(tables.l1_entries))?;
+    let are_sound = first_block[0] != 0 && first_block.iter().chain(&l1).all(is_inside);
+    if are_sound { Ok(()) } else { Err(refused(GateRefusal::Tables)) }
 }
 
 fn judge_ours(header: &Header, found: Option<String>, expected: Option<&Backing>) -> Result<(), GateRefusal> {

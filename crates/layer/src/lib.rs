@@ -13,6 +13,7 @@
 //! ```
 
 mod backing;
+mod belongings;
 mod chain;
 mod disks;
 mod durable;
@@ -41,6 +42,7 @@ pub use chain::{
 };
 pub use error::LayerError;
 pub use fold::{Fold, FoldStep, Merge, Scope};
+pub use folder::replace_file;
 pub use inspect::{Gate, GateRefusal, LayerInfo, inspect};
 pub use manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestDisk, ManifestPoint};
 pub use name::{FileName, NotAFileName};

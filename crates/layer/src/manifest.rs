@@ -1,14 +1,16 @@
 //! The manifest of a replica directory: what its files are, and how a person starts the VM from them alone.
 //!
 //! It repeats for people what the database knows for the daemon; after a loss of the database it is enough to build
-//! it again. Its JSON form is in [`form`]; where it lies and how it is replaced is the replica directory's business.
+//! it again. Its JSON form is in [`form`], the
+//! instructions in [`by_hand`]; where it lies and how it is replaced is the replica directory's business.
 
+mod by_hand;
 mod form;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use domain::{DiskTarget, RecoveryPoint, RelationshipId, VmId, shell_word};
+use domain::{DiskTarget, PointId, RecoveryPoint, RelationshipId, VmId};
 
 use crate::backing::Backing;
 use crate::name::FileName;
@@ -46,6 +48,8 @@ pub struct ManifestDisk {
     pub layers: Vec<FileName>,
     /// Layers whose data is in the file below already, and whose own files are about to go.
     pub folded: Vec<FileName>,
+    /// Bytes that each file of ours has at least, by its name: what is shorter has lost its end. Kept by the replica directory.
+    pub file_bytes_min: BTreeMap<String, u64>,
     /// The VM does not have it any more: no new point lists it, and its files go with the last point that does.
     pub retired: bool,
 }
@@ -57,6 +61,8 @@ pub struct ManifestPoint {
     pub point: RecoveryPoint,
     /// For each disk the layer (or base) from which the VM starts at this point, as [`Backing::file`] names it.
     pub files: BTreeMap<DiskTarget, String>,
+    /// The point with which the definition and the firmware's files came that it starts with; none: an older version did not keep them.
+    pub belongings: Option<PointId>,
 }
 
 impl ManifestDisk {
@@ -64,6 +70,12 @@ impl ManifestDisk {
     #[must_use]
     pub fn head(&self) -> Backing {
         self.layers.last().map_or_else(|| self.base.clone(), Backing::beside)
+    }
+
+    /// The files of ours that hold its data, the base first: all but the user's own disk.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        let base = Some(self.base.file()).filter(|base| !base.starts_with('/'));
+        base.into_iter().chain(self.layers.iter().map(FileName::as_str))
     }
 
     /// What the layer at `index` stands on.
@@ -104,7 +116,7 @@ impl Manifest {
             }
         }
         let files = self.current_disks().map(|disk| (disk.target.clone(), disk.head().file().to_owned()));
-        self.points.push(ManifestPoint { point, files: files.collect() });
+        self.points.push(ManifestPoint { point, files: files.collect(), belongings: None });
     }
 
     /// Notes that the data of a layer is in the file below it now.
@@ -112,6 +124,8 @@ impl Manifest {
         let Some(disk) = self.disk_mut(target) else { return };
         let Some(index) = disk.layers.iter().position(|known| known == layer) else { return };
         let below = disk.below(index).file().to_owned();
+        // It has grown.
+        disk.file_bytes_min.remove(&below);
         let layer = disk.layers.remove(index);
         disk.folded.push(layer.clone());
         for file in self.points.iter_mut().filter_map(|point| point.files.get_mut(target)) {
@@ -123,46 +137,11 @@ impl Manifest {
 
     /// The manifest as JSON text for the directory `folder`, with instructions for its newest point.
     pub(crate) fn to_json(&self, folder: &Path) -> Vec<u8> {
-        form::encode(self, how_to_start(self, folder))
+        form::encode(self, by_hand::how_to_start(self, folder))
     }
 
     /// Reads a manifest; the error is a reason in words.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Manifest, String> {
         form::decode(bytes)
     }
-}
-
-/// What a person types who has these files and nothing else.
-fn how_to_start(manifest: &Manifest, folder: &Path) -> Vec<String> {
-    let mut lines = vec![
-        "Make sure first that the VM does not run on the other host: two running copies cannot be united again."
-            .to_owned(),
-        "These commands start the newest recovery point; for an older one put its file, listed under \"points\", \
-         in place of the one after -b. The replica's files stay as they are: writes go to the new active.qcow2."
-            .to_owned(),
-    ];
-    for disk in manifest.current_disks() {
-        let disk_folder = folder.join(disk.target.as_str());
-        let head = disk.head();
-        lines.push(format!(
-            "qemu-img create -f qcow2 -F {} -b {} {}",
-            head.format().qemu_name(),
-            shell_word(&head.resolve(&disk_folder).to_string_lossy()),
-            shell_word(&disk_folder.join("active.qcow2").to_string_lossy()),
-        ));
-    }
-    lines.push(format!("virsh define {}", shell_word(&folder.join("domain.xml").to_string_lossy())));
-    lines.push(format!(
-        "If there is a tpm.permall here, put a copy where libvirt keeps the state of the VM's TPM: \
-         install -D -m 600 {} /var/lib/libvirt/swtpm/{}/tpm2/tpm2-00.permall",
-        shell_word(&folder.join("tpm.permall").to_string_lossy()),
-        manifest.vm,
-    ));
-    lines.push(format!("virsh start {}", manifest.vm));
-    lines.push(
-        "If the start is refused by virt-replica's hook although the program is gone, remove \
-         /etc/libvirt/hooks/qemu.d/virt-replica and restart libvirtd."
-            .to_owned(),
-    );
-    lines
 }

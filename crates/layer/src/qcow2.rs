@@ -25,6 +25,8 @@ pub(crate) const L2_COVERS_BYTES: u64 = CLUSTER_BYTES * L2_ENTRIES as u64;
 pub(crate) const REFCOUNTS_PER_BLOCK: u64 = CLUSTER_BYTES / 2;
 /// Set in an L1 or L2 entry whose cluster has a refcount of exactly one, as all of ours have.
 pub(crate) const ENTRY_COPIED: u64 = 1 << 63;
+/// The bits of an L1, L2 or refcount table's entry that are an offset in the file.
+pub(crate) const ENTRY_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// L2 entry of a cluster that reads as zeroes whatever the backing file holds.
 pub(crate) const ENTRY_ZERO: u64 = 1;
 /// Bytes that an atomic write of a disk covers at least.
@@ -65,13 +67,22 @@ pub(crate) const FEATURE_EXTENDED_L2: u64 = 1 << 4;
 /// Autoclear feature: the data file is raw. A program that does not know it clears it when it writes.
 const AUTOCLEAR_DATA_RAW: u64 = 1 << 1;
 
-/// Where the tables of a finished layer are.
+/// Where the tables of an image are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tables {
     pub(crate) l1_offset: u64,
     pub(crate) l1_entries: u32,
     pub(crate) refcount_table_offset: u64,
     pub(crate) refcount_table_clusters: u32,
+}
+
+impl Tables {
+    /// The first byte behind both tables; none: no file is as long.
+    pub(crate) fn end(&self, cluster_bits: u32) -> Option<u64> {
+        let l1_end = self.l1_offset.checked_add(u64::from(self.l1_entries) * 8)?;
+        let refcounts = u64::from(self.refcount_table_clusters) << cluster_bits;
+        Some(l1_end.max(self.refcount_table_offset.checked_add(refcounts)?))
+    }
 }
 
 /// The first [`HEAD_BYTES`] of a layer of ours.
@@ -129,6 +140,7 @@ pub(crate) struct Header {
     pub(crate) version: u32,
     pub(crate) cluster_bits: u32,
     pub(crate) virtual_size: u64,
+    pub(crate) tables: Tables,
     pub(crate) encrypted: bool,
     pub(crate) snapshots: u32,
     pub(crate) incompatible: u64,
@@ -193,6 +205,12 @@ impl Header {
             version,
             cluster_bits,
             virtual_size: u64_at(bytes, 24)?,
+            tables: Tables {
+                l1_offset: u64_at(bytes, 40)?,
+                l1_entries: u32_at(bytes, 36)?,
+                refcount_table_offset: u64_at(bytes, 48)?,
+                refcount_table_clusters: u32_at(bytes, 56)?,
+            },
             encrypted: u32_at(bytes, 32)? != 0,
             snapshots: u32_at(bytes, 60)?,
             incompatible: if version == 2 { 0 } else { u64_at(bytes, 72)? },

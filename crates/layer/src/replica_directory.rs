@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! <storage>/<vm-name>.<relationship-id>/
-//!     manifest.json  domain.xml  nvram.fd  tpm.permall
+//!     manifest.json  domain.xml  primary.xml  nvram.fd  tpm.permall  points/
 //!     vda/  base.qcow2  1-<point-id>.qcow2  2-<point-id>.qcow2  …  active.qcow2 while this side is primary
 //! ```
 //!
 //! Which points exist and which side is primary is decided elsewhere; here it becomes files, durably and in an order
-//! in which every crash leaves a directory that starts. Merging is in `fold`.
+//! in which every crash leaves a directory that starts. Merging is in `fold`, what belongs to a point beside its disks in `belongings`.
 
 use std::path::{Path, PathBuf};
 
@@ -25,10 +25,12 @@ use crate::writer::{LayerSpec, create_overlay, discard};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 const DEFINITION: &str = "domain.xml";
+/// The primary's own definition, as it came; the source of every later one.
+pub(crate) const PRIMARY_DEFINITION: &str = "primary.xml";
 /// The overlay that exists only while this side is primary.
 pub(crate) const ACTIVE: &str = "active.qcow2";
 /// The UEFI variables that the VM writes to while this side is primary: those of the recovery points stay as they are.
-const ACTIVE_NVRAM: &str = "active-nvram.fd";
+pub(crate) const ACTIVE_NVRAM: &str = "active-nvram.fd";
 
 /// An open replica directory and its manifest.
 #[derive(Debug)]
@@ -79,13 +81,26 @@ impl ReplicaDirectory {
     pub fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<(), LayerError> {
         let mut changed = self.manifest.clone();
         change(&mut changed);
-        for disk in &changed.disks {
+        for disk in &mut changed.disks {
             if self.manifest.disk(&disk.target).is_none() {
                 self.folder.enter(disk.target.as_str())?;
             }
+            let folder = self.disk_folder(&disk.target);
+            note_lengths(disk, &folder);
         }
         let before = std::mem::replace(&mut self.manifest, changed);
-        self.save().inspect_err(|_| self.manifest = before)
+        if let Err(error) = self.save() {
+            self.manifest = before;
+            return Err(error);
+        }
+        self.drop_belongings(&before);
+        Ok(())
+    }
+
+    /// Writes the manifest again if its instructions are of an older version, or of another place.
+    pub fn renew_instructions(&self) -> Result<(), LayerError> {
+        let there = self.folder.read(MANIFEST, MANIFEST_BYTES_MAX)?;
+        if there == Some(self.manifest.to_json(self.path())) { Ok(()) } else { self.save() }
     }
 
     /// Records a point whose layers are sealed.
@@ -136,7 +151,8 @@ impl ReplicaDirectory {
     }
 
     /// Whose the files of a disk are.
-    pub(crate) fn owner(&self, target: &DiskTarget) -> Owner {
+    #[must_use]
+    pub fn owner(&self, target: &DiskTarget) -> Owner {
         Owner { relationship: self.manifest.relationship, disk: target.clone() }
     }
 
@@ -149,16 +165,6 @@ impl ReplicaDirectory {
     #[must_use]
     pub fn definition_path(&self) -> PathBuf {
         self.path().join(DEFINITION)
-    }
-
-    /// Keeps a file that belongs to the VM, replacing an older one at once.
-    pub fn write_attachment(&self, kind: Attachment, bytes: &[u8]) -> Result<(), LayerError> {
-        self.folder.replace(attachment_name(kind), bytes)
-    }
-
-    /// A file that belongs to the VM, if it has one of this kind.
-    pub fn read_attachment(&self, kind: Attachment) -> Result<Option<Vec<u8>>, LayerError> {
-        self.folder.read(attachment_name(kind), kind.bytes_max())
     }
 
     /// Where a file that belongs to the VM is kept. It may not exist.
@@ -225,15 +231,45 @@ impl ReplicaDirectory {
         })
     }
 
-    /// Makes sure that every file of a disk is what the manifest says, by the headers. Reads no guest data. A file that an older
+    /// Makes sure that every file of a disk is what the manifest says, by headers and lengths. Reads no guest data. A file that an older
     /// version made does not say whose it is; its place and its size have to do.
     pub fn check_chain(&self, target: &DiskTarget) -> Result<(), LayerError> {
+        self.check_from(target, self.disk(target)?.head().file())
+    }
+
+    /// The same of all that a recovery point is made of, and of nothing above it.
+    pub fn check_point(&self, point: PointId) -> Result<(), LayerError> {
+        let disks = self.disks_at(point)?;
+        disks.iter().try_for_each(|target| self.check_from(target, self.point_backing(point, target)?.file()))
+    }
+
+    /// The newest recovery point that passes [`ReplicaDirectory::check_point`]; none: not one does.
+    #[must_use]
+    pub fn newest_whole(&self) -> Option<&RecoveryPoint> {
+        let mut points = self.manifest.points.iter().rev().map(|listed| &listed.point);
+        points.find(|point| self.check_point(point.id).is_ok())
+    }
+
+    /// Every file of a disk from `top` down.
+    pub(crate) fn check_from(&self, target: &DiskTarget, top: &str) -> Result<(), LayerError> {
         let disk = self.disk(target)?;
         let folder = self.disk_folder(target);
-        // From the newest down: a disk has grown at most.
-        let (mut expected, mut is_exact) = (disk.virtual_size, true);
+        let above_base = match disk.layers.iter().position(|layer| layer.as_str() == top) {
+            Some(index) => index + 1,
+            None if top == disk.base.file() => 0,
+            None => {
+                let why =
+                    format!("a recovery point has {top:?} of disk {target}, which is none of its files");
+                return Err(LayerError::Manifest { path: self.path().join(MANIFEST), why });
+            }
+        };
+        // From the top down: a disk has grown at most.
+        // An existing copy that a replica began from may be older than the growth.
+        let is_newest = disk.head().file() == top && top != Self::seed_name().as_str();
+        let (mut expected, mut is_exact) = (disk.virtual_size, is_newest);
         let mut judge = |path: &Path, info: &LayerInfo| {
             self.expect_owner(target, path, info)?;
+            expect_length(disk, path, info)?;
             let found = info.virtual_size;
             if found > expected || is_exact && found != expected {
                 let refusal = GateRefusal::Size { found, expected, is_exact };
@@ -242,15 +278,15 @@ impl ReplicaDirectory {
             (expected, is_exact) = (found, false);
             Ok(())
         };
-        for (index, layer) in disk.layers.iter().enumerate().rev() {
+        for (index, layer) in disk.layers[..above_base].iter().enumerate().rev() {
             let path = folder.join(layer.as_str());
             judge(&path, &inspect(&path, Gate::Ours(Some(&disk.below(index))))?)?;
         }
         if disk.base.format() == BackingFormat::Qcow2 {
             let (path, theirs) = (disk.base.resolve(&folder), disk.base.file().starts_with('/'));
             let info = inspect(&path, if theirs { Gate::Foreign } else { Gate::Ours(None) })?;
-            // The user's own disk, and an existing copy that a replica began from, had their size before.
-            if disk.base.file() == Self::base_name().as_str() {
+            // The user's own disk had its size before.
+            if !theirs {
                 judge(&path, &info)?;
             }
         }
@@ -310,9 +346,10 @@ impl ReplicaDirectory {
     /// of the directory is the user's and stays.
     pub fn remove(self) -> Result<(), LayerError> {
         self.manifest.disks.iter().try_for_each(|disk| self.remove_disk(disk))?;
+        self.remove_belongings()?;
         // The manifest goes last: until then a repetition knows what to delete.
         let attachments = Attachment::ALL.map(attachment_name);
-        for file in attachments.into_iter().chain([ACTIVE_NVRAM, DEFINITION, MANIFEST]) {
+        for file in attachments.into_iter().chain([ACTIVE_NVRAM, DEFINITION, PRIMARY_DEFINITION, MANIFEST]) {
             self.folder.remove(file)?;
         }
         self.folder.sync()?;
@@ -347,11 +384,38 @@ impl ReplicaDirectory {
 }
 
 /// The name of an attachment's file; that of a TPM ends as swtpm's own.
-fn attachment_name(kind: Attachment) -> &'static str {
+pub(crate) fn attachment_name(kind: Attachment) -> &'static str {
     match kind {
         Attachment::Nvram => "nvram.fd",
         Attachment::Tpm => "tpm.permall",
     }
+}
+
+/// A file that has been longer has lost its end.
+fn expect_length(disk: &ManifestDisk, path: &Path, info: &LayerInfo) -> Result<(), LayerError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match disk.file_bytes_min.get(name) {
+        Some(expected) if info.file_bytes < *expected => Err(LayerError::Gate {
+            path: path.to_owned(),
+            refusal: GateRefusal::Cut { found: info.file_bytes, expected: *expected },
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Notes how long the files are that are new in the list, or have taken in another: sealed or synced just now, they never become
+/// shorter. A base that is still to come has no length yet.
+fn note_lengths(disk: &mut ManifestDisk, folder: &Path) {
+    let length = |file: &str| {
+        let metadata = std::fs::symlink_metadata(folder.join(file)).ok();
+        metadata.filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
+    };
+    let known = std::mem::take(&mut disk.file_bytes_min);
+    let noted = disk.files().filter_map(|file| {
+        let bytes = known.get(file).copied().or_else(|| length(file))?;
+        Some((file.to_owned(), bytes))
+    });
+    disk.file_bytes_min = noted.collect();
 }
 
 fn is_known(disk: &ManifestDisk, name: &str) -> bool {

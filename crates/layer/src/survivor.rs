@@ -79,7 +79,7 @@ impl ReplicaDirectory {
     }
 
     /// What a disk starts from at a point, as its overlay names it.
-    fn point_backing(&self, point: PointId, target: &DiskTarget) -> Result<Backing, LayerError> {
+    pub(crate) fn point_backing(&self, point: PointId, target: &DiskTarget) -> Result<Backing, LayerError> {
         let listed = self.manifest().points.iter().find(|listed| listed.point.id == point);
         let file = listed.and_then(|listed| listed.files.get(target));
         let file = file.ok_or(LayerError::NoSuchPoint { path: self.path().to_owned(), point })?;
@@ -164,6 +164,8 @@ impl ReplicaDirectory {
             let layers = std::mem::take(&mut disk.layers);
             disk.folded.extend(layers);
             let base = disk.base.file().to_owned();
+            // It has grown.
+            disk.file_bytes_min.remove(&base);
             for point in &mut manifest.points {
                 if let Some(file) = point.files.get_mut(target) {
                     file.clone_from(&base);

@@ -36,7 +36,7 @@ impl ReplicaDirectory {
     ) -> Result<Vec<(DiskTarget, PathBuf)>, LayerError> {
         let folder = self.folder.enter(TESTS)?.enter(name.as_str())?;
         let overlay = |target: &DiskTarget| {
-            self.check_chain(target)?;
+            self.check_from(target, self.point_backing(point, target)?.file())?;
             let file = FileName::new(&format!("{target}.qcow2"))?;
             let below = self.point_file(point, target)?;
             let virtual_size = match below.format() {

@@ -26,17 +26,26 @@ fn write(folder: &Path, file: &FileName, spec: LayerSpec) {
     writer.seal().expect("sealed");
 }
 
-/// A replica of two disks, each a base and two layers.
-fn replica(storage: &Storage, relationship: u128) -> ReplicaDirectory {
+fn directory<const DISKS: usize>(
+    storage: &Storage,
+    relationship: u128,
+    disks: [ManifestDisk; DISKS],
+) -> ReplicaDirectory {
     let manifest = Manifest {
         vm_name: format!("VM {relationship}"),
         vm: Uuid::from_u128(relationship).into(),
         relationship: Uuid::from_u128(relationship).into(),
-        disks: [vda(), vdb()].map(|target| ManifestDisk::fresh(target, SIZE)).into(),
+        disks: disks.into(),
         points: Vec::new(),
         autostart: false,
     };
-    let mut directory = ReplicaDirectory::create(storage, manifest).expect("a directory");
+    ReplicaDirectory::create(storage, manifest).expect("a directory")
+}
+
+/// A replica of two disks, each a base and two layers.
+fn replica(storage: &Storage, relationship: u128) -> ReplicaDirectory {
+    let disks = [vda(), vdb()].map(|target| ManifestDisk::fresh(target, SIZE));
+    let mut directory = directory(storage, relationship, disks);
     for target in [vda(), vdb()] {
         let spec = directory.first_layer(&target, SIZE);
         write(&directory.disk_folder(&target), &ReplicaDirectory::base_name(), spec);
@@ -86,6 +95,39 @@ fn a_file_of_another_replica_or_disk_is_refused_though_name_chain_and_size_fit()
             }
         }
     }
+}
+
+/// Two replicas that began from existing copies.
+#[test]
+fn a_base_that_was_an_existing_copy_is_judged_as_well() {
+    let root = tempfile::tempdir().expect("a folder");
+    let storage = Storage::initialise(root.path()).expect("storage");
+    let [one, other] = [1, 2].map(|relationship| {
+        let seed = Backing::beside(&ReplicaDirectory::seed_name());
+        let mut directory =
+            directory(&storage, relationship, [vda()].map(|it| ManifestDisk::on(it, SIZE, seed.clone())));
+        // The disk has grown since the copy was made.
+        let spec = directory.first_layer(&vda(), SIZE - CLUSTER);
+        write(&directory.disk_folder(&vda()), &ReplicaDirectory::seed_name(), spec);
+        directory.check_chain(&vda()).expect("a smaller copy is fine");
+        let layer = ReplicaDirectory::layer_name(1, point(1).id);
+        write(&directory.disk_folder(&vda()), &layer, directory.next_layer(&vda()).expect("a spec"));
+        directory.add_point(point(1), &[(vda(), layer)]).expect("a point");
+        directory
+    });
+    let seed = |directory: &ReplicaDirectory| {
+        directory.disk_folder(&vda()).join(ReplicaDirectory::seed_name().as_str())
+    };
+    one.check_chain(&vda()).expect("everything is in its place");
+    exchange(&seed(&one), &seed(&other));
+    for directory in [&one, &other] {
+        assert!(matches!(refusal(directory, &vda()), GateRefusal::Owner { .. }));
+    }
+    exchange(&seed(&one), &seed(&other));
+    fs::remove_file(seed(&one)).expect("removed");
+    let larger = LayerSpec { virtual_size: SIZE + CLUSTER, backing: None, owner: None };
+    write(&one.disk_folder(&vda()), &ReplicaDirectory::seed_name(), larger);
+    assert!(matches!(refusal(&one, &vda()), GateRefusal::Size { is_exact: false, .. }));
 }
 
 /// As files of an older version are.

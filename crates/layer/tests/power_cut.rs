@@ -15,7 +15,8 @@ use common::{CLUSTER, assert_content, keep_newest, pattern, run, text};
 use domain::Timestamp;
 use domain::fixture::{point, vda};
 use layer::{
-    FileName, LayerError, LayerSpec, LayerWriter, ReplicaDirectory, Scope, Storage, check_image, discard,
+    FileName, LayerError, LayerSpec, LayerWriter, Manifest, ReplicaDirectory, Scope, Storage, check_image,
+    discard,
 };
 
 const SIZE: u64 = 4 * CLUSTER;
@@ -94,6 +95,21 @@ fn run_here(directory: &mut ReplicaDirectory) {
     directory.adopt_active(&vda(), &layer_of(ordinal)).expect("adopted");
 }
 
+fn definition(ordinal: u64) -> String {
+    format!("<domain>as it was at point {ordinal}</domain>")
+}
+
+/// A point becomes one, with what came beside its layer.
+fn list(directory: &mut ReplicaDirectory, ordinal: u64) {
+    directory.write_primary_definition(&definition(ordinal)).expect("a definition");
+    let kept = directory.keep_belongings(point(ordinal).id, &definition(ordinal), &[]).expect("kept");
+    let offered = |manifest: &mut Manifest| {
+        manifest.add_point(point(ordinal), &[(vda(), layer_of(ordinal))]);
+        manifest.note_belongings(point(ordinal).id, kept);
+    };
+    directory.update(offered).expect("a point");
+}
+
 /// Tells the recorder that somebody was told that this is done: the ordinal of a point that is safe, or a deed.
 fn acknowledge(root: &Path, what: impl Display) {
     let mark = acknowledged(root, what);
@@ -147,7 +163,7 @@ fn survive(root: &Path, directory: &mut ReplicaDirectory) {
         let newest = directory.manifest().points.last().map_or(0, |point| point.point.ordinal);
         for ordinal in newest + 1..=GIVEN_UP {
             receive(directory, ordinal);
-            directory.add_point(point(ordinal), &[(vda(), layer_of(ordinal))]).expect("a point");
+            list(directory, ordinal);
             acknowledge(root, ordinal);
         }
         fail_over(directory, IN_THE_FIRST);
@@ -191,7 +207,7 @@ fn work(root: &Path) {
             }
             run_here(&mut directory);
         }
-        directory.add_point(point(ordinal), &[(vda(), layer_of(ordinal))]).expect("a point");
+        list(&mut directory, ordinal);
         acknowledge(root, ordinal);
     }
     if newest <= Some(RECEIVED + 1) {
@@ -225,6 +241,12 @@ fn check_points(root: &Path, promised: &Promise) {
         for point in &directory.manifest().points {
             let file = directory.disk_folder(&vda()).join(&point.files[&vda()]);
             assert_content(&file, &content(point.point.ordinal));
+            let its_own = directory.primary_definition(Some(point.point.id)).expect("its definition");
+            assert_eq!(its_own, definition(point.point.ordinal));
+        }
+        if !directory.manifest().points.is_empty() {
+            let newest = directory.primary_definition(None).expect("the newest definition");
+            assert!((0..=GIVEN_UP).any(|ordinal| newest == definition(ordinal)), "{newest:?}");
         }
         if promised.set_aside {
             assert_is_kept_aside(&directory);

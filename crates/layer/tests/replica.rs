@@ -22,14 +22,7 @@ fn manifest(base: Backing) -> Manifest {
         vm_name: "a \"VM\"/with ' odd\nname".to_owned(),
         vm: uuid::Uuid::from_u128(77).into(),
         relationship: uuid::Uuid::from_u128(88).into(),
-        disks: vec![ManifestDisk {
-            target: vda(),
-            virtual_size: SIZE,
-            base,
-            layers: Vec::new(),
-            folded: Vec::new(),
-            retired: false,
-        }],
+        disks: vec![ManifestDisk::on(vda(), SIZE, base)],
         points: Vec::new(),
         autostart: false,
     }
@@ -371,18 +364,6 @@ fn an_image_that_another_process_writes_is_in_use_not_broken() {
     drop(holder.stdin.take());
     holder.wait().expect("qemu-io ends");
     commit_into_base(&layer, &base).expect("committed");
-}
-
-#[test]
-fn a_manifest_tells_how_to_start_and_those_commands_work() {
-    let world = world(2, false);
-    let json = fs::read(world.directory.path().join("manifest.json")).expect("a manifest");
-    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
-    let lines = json["how_to_start_this_vm_without_virt_replica"].as_array().expect("lines");
-    let create =
-        lines.iter().filter_map(|line| line.as_str()).find(|line| line.starts_with("qemu-img create"));
-    run(&["sh", "-c", create.expect("a command")]);
-    assert_reads_as(&world.directory.active_path(&vda()), &world.contents[&2]);
 }
 
 #[test]

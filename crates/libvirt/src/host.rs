@@ -41,6 +41,12 @@ pub(crate) fn facts(connect: &Connect) -> Result<HostFacts> {
     })
 }
 
+/// Domain types that this host can run.
+pub(crate) fn kinds(connect: &Connect) -> Result<Vec<String>> {
+    let capabilities = connect.capabilities().map_err(|error| of_host("capabilities", &error))?;
+    Ok(abilities(&parse(&capabilities)?).1)
+}
+
 fn version(number: u32) -> String {
     format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
 }

@@ -9,6 +9,7 @@ mod connection;
 mod definition;
 mod error;
 mod events;
+mod guard;
 mod host;
 mod image;
 mod raw;
@@ -153,6 +154,10 @@ impl Hypervisor for Libvirt {
         set.map(drop).map_err(|error| of_vm("autostart", id, &error))
     }
 
+    fn asks_guard(&self) -> Result<Option<bool>> {
+        guard::is_asked(&self.connection.get()?)
+    }
+
     fn begin_backup(&self, id: VmId, request: &BackupRequest) -> Result<OpenBackup> {
         let found = self.need(id)?;
         self.turns.change(id, || backup::begin(&found, id, request))
@@ -262,6 +267,16 @@ impl Hypervisor for Libvirt {
     fn merging(&self, id: VmId, disk: &DiskTarget) -> Result<Option<(u64, u64)>> {
         let job = raw::block_job(&self.need(id)?, disk.as_str());
         job.map_err(|error| of_vm("blockjob", id, &error))
+    }
+
+    fn end_merge(&self, id: VmId, disk: &DiskTarget) -> Result<()> {
+        if self.merging(id, disk)?.is_none() {
+            return Ok(());
+        }
+        // It is not waited for: QEMU ends a job when the requests of it that are on their way have ended.
+        let flags = virt_sys::VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC;
+        let ended = raw::abort_block_job(&self.need(id)?, disk.as_str(), flags);
+        ended.map_err(|error| of_vm("blockjob --abort", id, &error))
     }
 
     fn wrap_disk(&self, definition: &str, wrapper: &DiskWrapper) -> Result<String> {

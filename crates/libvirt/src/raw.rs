@@ -60,6 +60,13 @@ pub(crate) fn block_job(domain: &Domain, disk: &str) -> Raw<Option<(u64, u64)>> 
     }
 }
 
+/// `virDomainBlockJobAbort`.
+pub(crate) fn abort_block_job(domain: &Domain, disk: &str, flags: u32) -> Raw<()> {
+    let disk = CString::new(disk)?;
+    // SAFETY: see the module.
+    done(unsafe { virt_sys::virDomainBlockJobAbort(domain.as_ptr(), disk.as_ptr(), flags) })
+}
+
 /// `virDomainAbortJob`.
 pub(crate) fn abort_job(domain: &Domain) -> Raw<()> {
     // SAFETY: see the module.

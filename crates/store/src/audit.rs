@@ -90,7 +90,8 @@ impl Store {
     /// The newest `limit` records before `before`, the newest first.
     pub fn audited(&self, before: u64, limit: u32) -> Result<Vec<Audited>> {
         let connection = self.connection();
-        let query = "SELECT sequence, at_ms, who, address, role, verb, target, result, detail, asked_with FROM audit
+        let query =
+            "SELECT sequence, at_ms, who, address, role, verb, target, result, detail, asked_with FROM audit
                      WHERE sequence < ?1 ORDER BY sequence DESC LIMIT ?2";
         let mut statement = connection.prepare(query)?;
         let records = statement.query_map(params![crate::number(before), limit], |columns| {

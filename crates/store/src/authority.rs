@@ -109,11 +109,21 @@ impl Store {
         })
     }
 
-    /// [`Authority::settle`]; newer points than the one that the failover started from are given up.
-    pub fn settle(&self, id: RelationshipId, within: Option<OperationId>, since: Timestamp) -> Result<()> {
+    /// [`Authority::settle`]; newer points than the one that the failover started from are given up. `within`: the operation that does
+    /// it, and the line of its journal that tells of it; a reverse has neither.
+    pub fn settle(
+        &self,
+        id: RelationshipId,
+        within: Option<(OperationId, &Entry)>,
+        since: Timestamp,
+    ) -> Result<()> {
         self.write(|transaction| {
             let before = authority(transaction, id)?;
-            write(transaction, id, &before, &before.settle(within, since)?)?;
+            let operation = within.map(|(operation, _)| operation);
+            write(transaction, id, &before, &before.settle(operation, since)?)?;
+            if let Some((operation, done)) = within {
+                append(transaction, operation, std::slice::from_ref(done))?;
+            }
             let Phase::FailedOver { point, .. } = before.phase else { return Ok(()) };
             let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal >
                           (SELECT ordinal FROM point WHERE relationship = ?1 AND id = ?2)";

@@ -39,14 +39,27 @@ impl Store {
 
     /// A resynchronization is wanted.
     pub fn want_resynchronization(&self, id: RelationshipId, why: &str) -> Result<()> {
-        self.compared(id, "UPDATE comparison SET resynchronize = ?2 WHERE relationship = ?1", why)
+        let update = "UPDATE comparison SET resynchronize = ?2, wishes = wishes + 1 WHERE relationship = ?1";
+        self.compared(id, update, why)
     }
 
-    /// A resynchronization was completed: what was wanted is done, and what was found is repaired.
+    /// The disks are about to be frozen for a resynchronization: what is wanted by now will be done by it, what comes later is not
+    /// known to be in what it reads.
+    pub fn begin_resynchronization(&self, id: RelationshipId) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute(ROW, [id.to_string()])?;
+            let update = "UPDATE comparison SET wishes_frozen = wishes WHERE relationship = ?1";
+            transaction.execute(update, [id.to_string()])?;
+            Ok(())
+        })
+    }
+
+    /// A resynchronization was completed: what was wanted when it began is done, and what was found is repaired. What was wanted
+    /// since stays wanted.
     pub fn resynchronized(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            let update =
-                "UPDATE comparison SET resynchronize = NULL, mismatch = NULL WHERE relationship = ?1";
+            let update = "UPDATE comparison SET resynchronize = NULL, mismatch = NULL
+                          WHERE relationship = ?1 AND wishes = wishes_frozen";
             transaction.execute(update, [id.to_string()])?;
             Ok(())
         })
@@ -75,7 +88,7 @@ impl Store {
 
     /// A verification found what differs.
     pub fn mismatched(&self, id: RelationshipId, what: &str) -> Result<()> {
-        let update = "UPDATE comparison SET verify_since_ms = NULL, mismatch = ?2 WHERE relationship = ?1";
+        let update = "UPDATE comparison SET verify_since_ms = NULL, mismatch = ?2, wishes = wishes + 1 WHERE relationship = ?1";
         self.compared(id, update, what)
     }
 

@@ -70,12 +70,7 @@ impl Store {
     }
 
     /// The newest `limit` events after `since` and before `before`, oldest first.
-    pub fn events(
-        &self,
-        of: EventsOf<'_>,
-        (since, before): (u64, u64),
-        limit: u32,
-    ) -> Result<Vec<Event>> {
+    pub fn events(&self, of: EventsOf<'_>, (since, before): (u64, u64), limit: u32) -> Result<Vec<Event>> {
         let connection = self.connection();
         let query = "SELECT sequence, at_ms, number, severity, vm_name, text FROM event
                      WHERE sequence > ?1 AND sequence < ?2

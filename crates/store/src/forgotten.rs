@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::authority::authority;
 use crate::error::row;
 use crate::relationships::delete;
+use crate::stale_copies::{IfStale, keep_off};
 use crate::{Result, Store};
 
 /// A relationship that ended here.
@@ -23,22 +24,39 @@ pub struct Ended {
 }
 
 impl Store {
-    /// Ends a relationship here in one transaction: [`choreography::authority::Authority::forget`] stays of it. Repeating is fine.
-    pub fn forget_relationship(&self, id: RelationshipId) -> Result<()> {
+    /// Ends a relationship here in one transaction: [`choreography::authority::Authority::forget`] stays of it, and the refusal to
+    /// start a stale copy, if it is to. Repeating is fine.
+    pub fn forget_relationship(&self, id: RelationshipId, if_stale: IfStale) -> Result<()> {
         self.write(|transaction| {
-            let query = "SELECT vm, peer FROM relationship WHERE id = ?1";
-            let columns = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
-            let Some((vm, peer)) = transaction.query_row(query, [id.to_string()], columns).optional()? else {
-                return Ok(());
+            let query = "SELECT vm, peer, vm_name FROM relationship WHERE id = ?1";
+            let columns = |row: &rusqlite::Row<'_>| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
             };
-            let was = authority(transaction, id)?.forget()?;
-            let insert = "INSERT OR REPLACE INTO forgotten (relationship, vm, peer, epoch, was_primary)
-                          VALUES (?1, ?2, ?3, ?4, ?5)";
+            let found = transaction.query_row(query, [id.to_string()], columns).optional()?;
+            let Some((vm, peer, name)) = found else { return Ok(()) };
+            let authority = authority(transaction, id)?;
+            let was = authority.forget()?;
+            if authority.is_superseded() && if_stale == IfStale::StaysOff {
+                keep_off(transaction, &vm, &name, &peer)?;
+            }
+            let insert =
+                "INSERT OR REPLACE INTO forgotten (relationship, vm, peer, epoch, was_primary, vm_name)
+                          VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let was_primary = was.role == Role::Primary;
-            transaction
-                .execute(insert, params![id.to_string(), vm, peer, was.epoch.number(), was_primary])?;
+            let values = params![id.to_string(), vm, peer, was.epoch.number(), was_primary, name];
+            transaction.execute(insert, values)?;
             delete(transaction, id)
         })
+    }
+
+    /// The VMs that ended here as primary with that host: should it return, it hears from here that its copy is stale. Their names,
+    /// or their UUIDs.
+    pub fn moved_from(&self, peer: HostId) -> Result<Vec<String>> {
+        let connection = self.connection();
+        let query = "SELECT coalesce(vm_name, vm) FROM forgotten WHERE peer = ?1 AND was_primary ORDER BY 1";
+        let mut statement = connection.prepare(query)?;
+        let names = statement.query_map([peer.to_string()], |row| row.get(0))?;
+        Ok(names.collect::<std::result::Result<_, _>>()?)
     }
 
     /// What stayed of a relationship that ended here.

@@ -11,7 +11,6 @@ use std::time::Duration;
 use domain::{Phase, VmId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use crate::boot::boot_id;
 use crate::forms::phase_from_text;
 use crate::{Result, StoreError};
 
@@ -30,10 +29,8 @@ pub struct Guard {
 pub enum GuardVerdict {
     /// The VM has no relationship here.
     NotProtected,
-    /// This side is primary.
-    Allowed,
-    /// This side is primary as far as it knows, and has not spoken with the other since the host came back.
-    Unconfirmed {
+    /// This side is primary as far as it knows: the other host is asked, through the daemon, whether it knows better.
+    Primary {
         /// Name of the other host.
         peer: String,
     },
@@ -56,44 +53,61 @@ impl Guard {
 
     /// May the VM with this UUID start here?
     pub fn verdict(&self, vm: VmId) -> Result<GuardVerdict> {
-        self.look("r.vm = ?1", &vm.to_string())
+        self.look("vm", &vm.to_string())
     }
 
     /// May a VM of this name start here? For a definition without a UUID: when several have the name, each must be allowed.
     pub fn verdict_by_name(&self, name: &str) -> Result<GuardVerdict> {
-        self.look("r.vm_name = ?1", name)
+        self.look("vm_name", name)
     }
 
-    fn look(&self, which: &'static str, value: &str) -> Result<GuardVerdict> {
+    fn look(&self, column: &'static str, value: &str) -> Result<GuardVerdict> {
         // A daemon that has not made its tables yet protects nothing.
         if self.connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 0 {
             return Ok(GuardVerdict::NotProtected);
         }
-        let confirmed = if self.knows_boots()? { "r.confirmed_boot IS ?2" } else { "?2 IS ?2" };
         let query = format!(
-            "SELECT r.may_run, r.phase, r.vm_name, coalesce(p.name, r.peer), {confirmed} FROM relationship r
-             LEFT JOIN peer p ON p.host = r.peer WHERE {which} ORDER BY r.may_run, 5 LIMIT 1"
+            "SELECT r.may_run, r.phase, r.vm_name, coalesce(p.name, r.peer) FROM relationship r
+             LEFT JOIN peer p ON p.host = r.peer WHERE r.{column} = ?1 ORDER BY r.may_run LIMIT 1"
         );
-        let found = self.connection.query_row(&query, [value, boot_id()], |row| {
+        let found = self.connection.query_row(&query, [value], |row| {
             let (phase, name, peer): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok((row.get::<_, bool>(0)?, phase, name, peer, row.get::<_, bool>(4)?))
+            Ok((row.get::<_, bool>(0)?, phase, name, peer))
         });
         Ok(match found.optional()? {
-            None => GuardVerdict::NotProtected,
-            Some((true, _, _, _, true)) => GuardVerdict::Allowed,
-            Some((true, _, _, peer, false)) => GuardVerdict::Unconfirmed { peer: one_line(&peer) },
-            Some((false, phase, name, peer, _)) => {
+            None => self.look_among_stale_copies(column, value)?,
+            Some((true, _, _, peer)) => GuardVerdict::Primary { peer: one_line(&peer) },
+            Some((false, phase, name, peer)) => {
                 GuardVerdict::Refused(one_line(&reason(phase_from_text(&phase).ok().as_ref(), &name, &peer)))
             }
         })
     }
 
-    /// Whether the daemon of this database writes down in which boot it spoke with the peers.
-    fn knows_boots(&self) -> Result<bool> {
-        let query =
-            "SELECT EXISTS (SELECT 1 FROM pragma_table_info('relationship') WHERE name = 'confirmed_boot')";
-        Ok(self.connection.query_row(query, [], |row| row.get(0))?)
+    /// A VM whose relationship has ended here. The daemon of this database may be older than the table.
+    fn look_among_stale_copies(&self, column: &'static str, value: &str) -> Result<GuardVerdict> {
+        let table = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'stale_copy')";
+        if !self.connection.query_row(table, [], |row| row.get::<_, bool>(0))? {
+            return Ok(GuardVerdict::NotProtected);
+        }
+        let query = format!("SELECT vm_name, peer FROM stale_copy WHERE {column} = ?1 LIMIT 1");
+        let found = self
+            .connection
+            .query_row(&query, [value], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+        Ok(found.optional()?.map_or(GuardVerdict::NotProtected, |(name, peer)| {
+            GuardVerdict::Refused(stale_for_good(&name, &peer))
+        }))
     }
+}
+
+/// What is said about a copy that was overtaken before its replication ended, in one line.
+#[must_use]
+pub fn stale_for_good(name: &str, peer: &str) -> String {
+    one_line(&format!(
+        "VM {name} was moved to {peer} before its replication ended: what is here is an old copy, and starting it would make two \
+         writers. If it is to live here all the same, and runs on {peer} no more: virt-replica remove --this-host-only {vm}; \
+         otherwise: virsh undefine {vm} (its disk files stay)",
+        vm = script::quoted(name)
+    ))
 }
 
 /// What is said about a copy that the other host has overtaken, in one line.

@@ -14,6 +14,7 @@ use crate::boot::boot_id;
 use crate::error::{StoreError, row};
 use crate::forms::{notices_from_text, notices_to_text, phase_from_text, phase_to_text, to_json};
 use crate::operations::open_operation_id;
+use crate::stale_copies::free;
 use crate::{Result, Store};
 
 /// One side's whole record of a relationship.
@@ -103,7 +104,7 @@ impl Store {
                 ],
             );
             inserted.map_err(StoreError::duplicate)?;
-            Ok(())
+            free(transaction, new.vm)
         })
     }
 

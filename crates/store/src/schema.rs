@@ -1,7 +1,7 @@
 //! The tables, as numbered migrations: a fresh database is the sum of all of them.
 //!
 //! The start hook of any version reads `relationship.vm`, `vm_name`, `peer`, `phase`, `may_run` and `peer.host`, `name`, and
-//! where it exists `confirmed_boot`: no migration takes those away or gives them another meaning.
+//! where they exist `confirmed_boot` and `stale_copy`: no migration takes those away or gives them another meaning.
 
 use std::time::Duration;
 
@@ -90,8 +90,21 @@ pub(crate) const MIGRATIONS: &[&str] = &["
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, epoch INTEGER NOT NULL,
         ordinal INTEGER NOT NULL, what TEXT NOT NULL) STRICT;
 ", "
+    CREATE TABLE import (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, file BLOB NOT NULL) STRICT;
+", "
+    ALTER TABLE comparison ADD COLUMN wishes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE comparison ADD COLUMN wishes_frozen INTEGER NOT NULL DEFAULT 0;
+", "
     ALTER TABLE audit ADD COLUMN asked_with TEXT NOT NULL DEFAULT '';
     ALTER TABLE event ADD COLUMN relationship TEXT;
+", "
+    CREATE TABLE stale_copy (vm TEXT PRIMARY KEY, vm_name TEXT NOT NULL, peer TEXT NOT NULL) STRICT;
+    ALTER TABLE forgotten ADD COLUMN vm_name TEXT;
+", "
+    CREATE TABLE countdown (
+        relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, since_ms INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL, left_ms INTEGER NOT NULL) STRICT;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -178,6 +178,19 @@ impl TransportError {
         }
     }
 
+    /// Nobody answered: whether the other host is there is not known. Whatever else went wrong came from somebody who is there, or
+    /// from here.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            TransportError::Unreachable { .. }
+                | TransportError::Deadline { .. }
+                | TransportError::Stalled { .. }
+                | TransportError::Broken { .. }
+        )
+    }
+
     /// Gives an error of the connection its meaning: TLS alerts say who distrusts whom.
     pub(crate) fn of_connection(peer: &str, error: BoxError) -> TransportError {
         use rustls::{AlertDescription as Alert, CertificateError as Cert, Error as Tls};

@@ -1,11 +1,11 @@
 //! The listener: takes connections of peers, holds the limits, and hands requests to the engine.
 //!
 //! ```text
-//! accept ──► total limit ──► TLS (deadline, pinned) ──► limit per peer ──► HTTP/1.1 ──► routes
+//! accept ──► total limit ──► limit per address ──► TLS (deadline, pinned) ──► limit per peer ──► HTTP/1.1 ──► routes
 //! ```
 //! A connection over a limit is closed without a word; the other side tries again.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ const CONNECTIONS_MAX: usize = 256;
 const CONNECTIONS_PER_PEER_MAX: usize = 64;
 /// Most connections of strangers, who only ever send one small request.
 const CONNECTIONS_OF_STRANGERS_MAX: usize = 8;
+/// Most connections of one address of which nobody knows yet whose they are: a peer may open all of its own at once.
+const HANDSHAKES_PER_ADDRESS_MAX: usize = CONNECTIONS_PER_PEER_MAX;
 /// A handshake that takes longer is not serious.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for the head of the next request, which is also how long an idle connection lives.
@@ -113,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     acceptor: TlsAcceptor,
     connections: Arc<Semaphore>,
+    /// In their handshake.
+    by_address: Places<IpAddr>,
     /// By certificate owner's id; strangers share one entry.
     by_peer: Places<Option<domain::HostId>>,
 }
@@ -138,6 +142,7 @@ impl PeerServer {
             gate: Gate::default(),
             acceptor: TlsAcceptor::from(Arc::new(config)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            by_address: Places::default(),
             by_peer: Places::default(),
         });
         let accepting = tokio::spawn(accept_all(listener, shared, stopped));
@@ -192,6 +197,9 @@ async fn accept_all(listener: TcpListener, shared: Arc<Shared>, mut stopped: wat
 }
 
 async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, _permit: OwnedSemaphorePermit) {
+    let Some(in_handshake) = shared.by_address.take(from.ip(), HANDSHAKES_PER_ADDRESS_MAX) else {
+        return tracing::info!(%from, "connection refused: its address has {HANDSHAKES_PER_ADDRESS_MAX} in a handshake");
+    };
     let Ok(wire) = socket::prepare(stream) else { return };
     let handshake = shared.acceptor.accept_with(wire, |tls| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
     let tls = match timeout(HANDSHAKE_DEADLINE, handshake).await {
@@ -199,6 +207,7 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, _permit
         Ok(Err(error)) => return tracing::info!(%from, %error, "connection refused in its TLS handshake"),
         Err(_) => return tracing::info!(%from, "connection refused: its TLS handshake took too long"),
     };
+    drop(in_handshake);
     let certificates = tls.get_ref().1.peer_certificates();
     let Some(certificate) = certificates.and_then(<[_]>::first).map(|der| der.to_vec()) else { return };
     let peer = shared.trust.peer_by_certificate(&certificate).ok().flatten();

@@ -1,17 +1,20 @@
-//! What a client of another make meets: old TLS, no certificate, too much, too old.
+//! What a client of another make meets: old TLS, no certificate, too much, too old, too many.
 
 mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::{Host, paired};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A client that believes everybody.
 #[derive(Debug)]
@@ -52,13 +55,12 @@ impl ServerCertVerifier for Credulous {
     }
 }
 
-/// Sends `request` as it is and returns whatever comes back; as `host`, or without a certificate.
-async fn speak(
+/// A connection as `host`, or without a certificate.
+async fn connect(
     to: SocketAddr,
     host: Option<&Host>,
     version: &'static SupportedProtocolVersion,
-    request: &[u8],
-) -> std::io::Result<String> {
+) -> std::io::Result<TlsStream<TcpStream>> {
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[version])
         .expect("versions")
@@ -74,7 +76,17 @@ async fn speak(
         }
     };
     let name = ServerName::try_from("anything").expect("a name");
-    let mut tls = TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(to).await?).await?;
+    TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(to).await?).await
+}
+
+/// Sends `request` as it is and returns whatever comes back.
+async fn speak(
+    to: SocketAddr,
+    host: Option<&Host>,
+    version: &'static SupportedProtocolVersion,
+    request: &[u8],
+) -> std::io::Result<String> {
+    let mut tls = connect(to, host, version).await?;
     tls.write_all(request).await?;
     let mut answer = Vec::new();
     let read = tokio::time::timeout(common::SOON, tls.read_to_end(&mut answer)).await.expect("in time");
@@ -141,4 +153,59 @@ async fn other_doors_do_not_exist() {
         let answer = speak(to, Some(&second), &rustls::version::TLS13, &request).await.expect("answered");
         assert!(answer.starts_with("HTTP/1.1 404"), "{line}: {answer}");
     }
+}
+
+/// How many of these the server leaves open: one that is too many is at its end, the others wait for our next word.
+async fn left_open(connections: &mut [impl AsyncRead + Unpin]) -> usize {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut open = 0;
+    for connection in connections {
+        open += usize::from(timeout(Duration::from_millis(5), connection.read(&mut [0])).await.is_err());
+    }
+    open
+}
+
+#[tokio::test]
+async fn no_host_takes_all_connections_and_those_it_has_work_on() {
+    let (first, second) = paired().await;
+    let stranger = Host::start("stranger").await;
+    first.invite(common::SOON);
+    let to = first.server.local_address();
+    let mut open = Vec::new();
+    for (host, most, answer) in [(&stranger, 8, "HTTP/1.1 403"), (&second, 64, "HTTP/1.1 200")] {
+        let mut all = Vec::new();
+        for _ in 0..most + 3 {
+            all.push(connect(to, Some(host), &rustls::version::TLS13).await.expect("a handshake"));
+        }
+        assert_eq!(left_open(&mut all).await, most);
+        all[0].write_all(&request("POST /v1/command", "1-1", 0)).await.expect("sent");
+        let mut answered = Vec::new();
+        let _ = timeout(common::SOON, all[0].read_to_end(&mut answered)).await.expect("in time");
+        let answered = String::from_utf8_lossy(&answered);
+        assert!(answered.starts_with(answer), "{answered}");
+        open.push(all);
+    }
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_shut_out_in_time_and_shuts_nobody_out_meanwhile() {
+    let (first, second) = paired().await;
+    let to = first.server.local_address();
+    let mut silent = Vec::new();
+    // More than all the connections that there are, from an address where no peer is.
+    for _ in 0..300 {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.2:0".parse().expect("an address")).expect("bound");
+        silent.push(socket.connect(to).await.expect("connected"));
+    }
+    let begun = Instant::now();
+    assert_eq!(left_open(&mut silent).await, 64);
+    let answer =
+        second.client_of(&first).command("who".into(), common::SOON).await.expect("a peer is served");
+    assert_eq!(answer, "hvhost02");
+    for stream in &mut silent {
+        let read = timeout(2 * common::SOON, stream.read(&mut [0])).await.expect("a handshake has an end");
+        assert!(!read.is_ok_and(|bytes| bytes > 0), "nothing is told");
+    }
+    assert!(begun.elapsed() < 2 * common::SOON, "{:?}", begun.elapsed());
 }

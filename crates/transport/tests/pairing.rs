@@ -112,8 +112,9 @@ async fn a_host_is_sought_where_a_person_says_it_is_and_nobody_else_is_believed_
     let middle = Host::start("middle").await;
     // Behind a router that the host does not know of: where it says it is, nobody listens.
     let addresses = ["127.0.0.1".to_owned()];
-    let token =
-        transport::Invite::create(first.trust.as_ref(), &first.identity, &addresses, 1, SOON, now()).expect("an invite").token;
+    let token = transport::Invite::create(first.trust.as_ref(), &first.identity, &addresses, 1, SOON, now())
+        .expect("an invite")
+        .token;
     assert!(matches!(second.join(&token).await, Err(PairingError::Transport(_))));
     for nonsense in ["", ":1", "host:", "host:99999", "a:b:1", "host:0"] {
         let refused = second.join_at(&token, Some(nonsense)).await;

@@ -105,11 +105,16 @@ mod tests {
         };
         assert!(bad(|form| form.digest.replace_range(..1, "x")).contains("digest"));
         assert!(bad(|form| form.kind = "../../etc/passwd".into()).contains("kind"));
-        assert!(bad(|form| form.length = 2 << 20).contains("larger"));
+        assert!(bad(|form| form.length = (1 << 20) + 1).contains("larger"));
         assert!(bad(|form| form.zstd.push('0')).contains("hexadecimal"));
         bad(|form| form.length = 4);
         bad(|form| form.zstd.truncate(8));
         assert!(AttachmentForm::pack(Attachment::Tpm, &vec![0; (1 << 20) + 1]).is_err());
+        let largest = vec![7; 1 << 20];
+        let form = AttachmentForm::pack(Attachment::Tpm, &largest).unwrap();
+        assert_eq!(form.unpack(), Ok((Attachment::Tpm, largest)));
+        let long = bad(|form| form.kind = "x".repeat(10_000));
+        assert!(long.len() < 200, "{long}");
     }
 
     #[test]

@@ -134,4 +134,38 @@ mod tests {
         let answers = told.map(|(queued, link)| adaptive.compress(queued, link));
         assert_eq!(answers, [false, false, true, false]);
     }
+
+    #[test]
+    fn what_saves_less_than_its_part_travels_as_it_is() {
+        let mixed = |noise: usize| {
+            let mut noise_of = blake3::Hasher::new().finalize_xof();
+            let mut bytes = vec![0; 1 << 20];
+            noise_of.fill(&mut bytes[..noise]);
+            Bytes::from(bytes)
+        };
+        // Noise does not shrink, zeroes cost next to nothing.
+        assert_eq!(encode(&mixed((1 << 20) * 93 / 100), true).0, Codec::Zstd);
+        assert_eq!(encode(&mixed((1 << 20) * 95 / 100), true).0, Codec::Raw);
+        assert_eq!(encode(&Bytes::new(), true).0, Codec::Raw);
+    }
+
+    #[test]
+    fn a_codec_is_known_by_its_number() {
+        for codec in [Codec::Raw, Codec::Zstd] {
+            assert_eq!(Codec::from_number(codec.number()), Some(codec));
+        }
+        assert_eq!(Codec::from_number(2), None);
+    }
+
+    #[test]
+    fn at_its_borders_adaptive_compression_leaves_things_as_they_are() {
+        let slow = Some(Adaptive::LINK_FAST / 2.0);
+        let mut adaptive = Adaptive::default();
+        assert!(!adaptive.compress(Adaptive::QUEUE_HIGH, slow));
+        assert!(adaptive.compress(Adaptive::QUEUE_HIGH + 1, slow));
+        assert!(adaptive.compress(Adaptive::QUEUE_LOW, slow));
+        assert!(!adaptive.compress(Adaptive::QUEUE_LOW - 1, slow));
+        assert!(!adaptive.compress(Adaptive::QUEUE_HIGH + 1, Some(Adaptive::LINK_FAST)));
+        assert_eq!((Adaptive::QUEUE_HIGH, Adaptive::QUEUE_LOW), (8 << 20, 2 << 20));
+    }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::attachment::AttachmentForm;
 use crate::frame::{PREAMBLE, WireError};
+use crate::message::form::ORDINAL_MAX;
 
 /// Most disks of one VM; libvirt's own buses allow fewer.
 pub const DISKS_MAX: usize = 256;
@@ -91,6 +92,9 @@ impl DeltaHeader {
             serde_json::from_slice(json).map_err(|error| WireError::Header { why: error.to_string() })?;
         if header.disks.is_empty() || header.disks.len() > DISKS_MAX {
             return Err(WireError::Header { why: format!("{} disks", header.disks.len()) });
+        }
+        if header.ordinal >= ORDINAL_MAX {
+            return Err(WireError::Header { why: format!("ordinal {}", header.ordinal) });
         }
         let kinds: BTreeSet<&str> = header.attachments.iter().map(|it| it.kind.as_str()).collect();
         if kinds.len() < header.attachments.len() {

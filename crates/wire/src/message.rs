@@ -4,7 +4,6 @@
 //! idempotent: repeated, it is answered as the first time. The forms here are the wire's own (see [`form`]); the types
 //! of `domain` and `choreography` never meet JSON. Unknown fields are refused: a newer daemon must negotiate first.
 
-use domain::{Epoch, RelationshipId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -384,36 +383,6 @@ pub struct DiskRequirement {
     pub allocated_bytes: Option<u64>,
     /// Copied, or present and empty.
     pub replicated: bool,
-}
-
-impl Request {
-    /// The relationship and epoch that this request speaks for, when it speaks for one.
-    #[must_use]
-    pub fn authority(&self) -> Option<(RelationshipId, Epoch)> {
-        let (relationship, epoch) = match self {
-            Request::Enable { relationship, epoch, .. }
-            | Request::Beliefs { relationship, epoch, .. }
-            | Request::Settings { relationship, epoch, .. }
-            | Request::Paused { relationship, epoch, .. }
-            | Request::PlanFailover { relationship, epoch, .. }
-            | Request::Reverse { relationship, epoch, .. }
-            | Request::Remove { relationship, epoch, .. }
-            | Request::Points { relationship, epoch }
-            | Request::RemovePoint { relationship, epoch, .. }
-            | Request::LeftToMerge { relationship, epoch }
-            | Request::Doubt { relationship, epoch, .. }
-            | Request::Pending { relationship, epoch, .. }
-            | Request::Digests { relationship, epoch, .. } => (relationship, epoch),
-            Request::Hello {}
-            | Request::Survey { .. }
-            | Request::Announce { .. }
-            | Request::Abandon { .. }
-            | Request::HandOver { .. }
-            | Request::News { .. }
-            | Request::View(_) => return None,
-        };
-        Some((RelationshipId(*relationship), Epoch::new(*epoch)?))
-    }
 }
 
 #[cfg(test)]

@@ -145,6 +145,8 @@ fn points(bench: &Bench, guest: &Subject) -> Result<Vec<String>> {
 }
 
 fn fail_over(bench: &Bench, name: &str) -> Result<f64> {
+    // As a person does: what is lost is read first, and whether the other host answers is known then.
+    bench.product.run(&bench.lab, HOSTS[1], &["failover", name, "--dry-run"])?;
     let begun = now_ms();
     bench.product.run(&bench.lab, HOSTS[1], &["failover", name, "--yes"])?;
     let operation = bench.product.newest_operation(&bench.lab, HOSTS[1])?;

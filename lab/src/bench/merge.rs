@@ -18,6 +18,8 @@ use crate::run::run;
 
 /// The replica merges by itself what its retention gave up.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// Pause before each merge.
+const CALM: Duration = Duration::from_secs(3);
 
 /// One merge by each, seconds.
 #[derive(Debug, Serialize)]
@@ -68,14 +70,15 @@ fn merge(bench: &Bench, original: &Path, target: &DiskTarget, qemu_img_first: bo
     ensure!(disk.base.file() == "base.qcow2", "the base is not the replica's own: {}", disk.base.file());
     let oldest = directory.manifest().points.first().context("a point")?.point.id;
     directory.forget_points(|point| point != oldest)?;
-    rustix::fs::sync();
 
     let qemu_img = || -> Result<f64> {
+        calm();
         let begun = Instant::now();
         run(Command::new("qemu-img").args(["commit", "-q", "-d", "-f", "qcow2"]).arg(&rival))?;
         Ok(begun.elapsed().as_secs_f64())
     };
     let earlier = if qemu_img_first { Some(qemu_img()?) } else { None };
+    calm();
     let (ours_seconds, ours_commit) = fold(&mut directory, target)?;
     let qemu_img = earlier.map_or_else(qemu_img, Ok)?;
 
@@ -85,6 +88,13 @@ fn merge(bench: &Bench, original: &Path, target: &DiskTarget, qemu_img_first: bo
         std::fs::remove_dir_all(folder)?;
     }
     Ok(MergeFigure { ours: ours_seconds, ours_commit, qemu_img, layer_bytes })
+}
+
+/// Nothing is left to write, and the storage below has taken in what it said to have written: whoever comes just after a copy of
+/// gigabytes pays for it, by more than a merge takes.
+fn calm() {
+    rustix::fs::sync();
+    std::thread::sleep(CALM);
 }
 
 /// The whole fold, and of it the commit.

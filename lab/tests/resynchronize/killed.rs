@@ -1,5 +1,7 @@
 //! A daemon is killed in the middle: of a comparison, of taking an existing copy, of importing a carried one. Each goes on after the
-//! restart, or is begun again by the same command.
+//! restart.
+
+use std::process::Stdio;
 
 use lab::{HOSTS, Hold};
 
@@ -35,13 +37,19 @@ pub(super) fn in_a_seed(world: &mut World, [written, compared]: [Hold; 2]) {
     world.kill_at(compared, FIRST);
 }
 
-/// The replica's, when a delta from a file has begun and when it is sealed. What was not imported is imported again.
+/// The replica's, when a delta from a file has begun and when it is sealed: the import goes on after the restart, and whoever waits
+/// for it hears how it ends.
 pub(super) fn in_an_import(world: &mut World, directory: &str) {
-    for place in ["delta.begun", "delta.sealed"] {
-        let hold = Hold::arm(world.lab.host(SECOND), place).unwrap();
-        let words = ["import", directory, "--no-wait", "--yes"];
-        world.product.run(&world.lab, SECOND, &words).unwrap();
+    let holds =
+        ["delta.begun", "delta.sealed"].map(|place| Hold::arm(world.lab.host(SECOND), place).unwrap());
+    let mut import = world.product.command(&world.lab, SECOND, &["import", directory, "--yes"]).unwrap();
+    let waits = import.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for hold in holds {
         world.kill_at(hold, SECOND);
-        assert!(world.manifest().1["points"].as_array().unwrap().is_empty(), "{place}");
+        assert!(world.manifest().1["points"].as_array().unwrap().is_empty());
     }
+    let ended = waits.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    println!("{SECOND}# virt-replica import {directory}\n{said}");
+    assert!(ended.status.success() && said.contains("was imported"), "{ended:?}");
 }

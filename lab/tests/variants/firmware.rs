@@ -127,6 +127,28 @@ fn a_copy_has_its_own(lab: &Lab, product: &Product) {
     assert_eq!(kept(), before);
 }
 
+/// A variable that was made after a point is not there when the VM starts from that point.
+fn an_older_point_starts_with_its_own(lab: &Lab, product: &Product) {
+    const LATER: &str = "/sys/firmware/efi/efivars/VrLater-11111111-2222-3333-4444-555555555555";
+    let ([first, second], copy) = (HOSTS, format!("{VM} - Test"));
+    let create =
+        |tag: &str| product.run(lab, first, &["point", "create", VM, "--tag", tag, "--yes"]).unwrap();
+    create("before");
+    lab.host(first).guest_sh(VM, &format!(r"printf '\x07\x00\x00\x00later' > {LATER}")).unwrap();
+    create("after");
+    let listed = product.json(lab, second, &["point", "list", VM]).unwrap();
+    for (tag, expected) in [("before", "none"), ("after", "there")] {
+        let point = listed["points"].as_array().unwrap().iter().find(|point| point["tag"] == tag).unwrap();
+        let id = point["id"].as_str().unwrap();
+        product.run(lab, second, &["test-failover", VM, "--point", id, "--keep", "--yes"]).unwrap();
+        assert_proofs(lab, second, &copy);
+        let look = format!("test -e {LATER} && echo there || echo none");
+        assert_eq!(lab.host(second).guest_sh(&copy, &look).unwrap().trim(), expected, "{tag}");
+        product.run(lab, second, &["stop-test-failover", VM, "--yes"]).unwrap();
+        product.run(lab, first, &["point", "remove", VM, id, "--yes"]).unwrap();
+    }
+}
+
 /// A failover that is taken back: what the guest wrote to its variables meanwhile is not in the recovery point, and comes to nobody.
 fn a_failover_leaves_the_point_as_it_was(lab: &Lab, product: &Product, guest: &Guest) {
     const AWAY: &str = "/sys/firmware/efi/efivars/VrAway-11111111-2222-3333-4444-555555555555";
@@ -175,6 +197,7 @@ fn variables_tpm_state_and_definition_go_with_the_vm() {
     let home = (files(&lab, first), lab.host(first).virsh(["domblklist", VM]).unwrap());
 
     a_copy_has_its_own(&lab, &product);
+    an_older_point_starts_with_its_own(&lab, &product);
     a_failover_leaves_the_point_as_it_was(&lab, &product, &guest);
 
     // An edit while it runs: the next recovery point has it.

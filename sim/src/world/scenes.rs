@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use choreography::{Mark, Options, Step, StepState, fold};
-use domain::{Compression, Phase, PointId, RecoveryPoint, Settings};
+use choreography::{Entry, Mark, Options, OtherHost, Step, StepState, fold};
+use domain::{Compression, Frequency, OperationId, Phase, PointId, RecoveryPoint, Settings};
 use engine::{Code, Engine, Home, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
 use layer::ReplicaDirectory;
@@ -13,6 +13,8 @@ use store::Record;
 
 use super::{LOOK, World, record};
 use crate::time::{self, SPEED};
+
+mod operations;
 
 /// A seed whose retention keeps some points.
 const SEED: u64 = 1;
@@ -44,6 +46,17 @@ impl World {
 
     fn phase(&self, host: usize) -> Option<Phase> {
         record(&self.hosts[host]).map(|record| record.relationship.phase)
+    }
+
+    /// The journal of an operation, as a host has it.
+    fn journal(&self, host: usize, id: OperationId) -> Vec<Entry> {
+        let found = self.hosts[host].engine().and_then(|engine| engine.store().operation(id).ok()?);
+        found.map(|(_, entries)| entries).unwrap_or_default()
+    }
+
+    /// `complete-failover`, typed on a host.
+    fn complete(&self, host: usize) -> Result<OperationId> {
+        self.asked(host, |engine, record| async move { engine.begin_complete(&record, "a scene").await })
     }
 
     /// No operation is open on a host.
@@ -93,17 +106,33 @@ impl World {
         Ok(points)
     }
 
+    /// The VM is off at home, and the other host has what it wrote last: the point of it.
+    fn off_and_replicated(&self) -> Result<PointId> {
+        let asked = time::now();
+        self.hosts[HOME].hypervisor.turn_off(self.vm)?;
+        let newest = || {
+            let (engine, there) = self.hosts[AWAY].engine().zip(record(&self.hosts[AWAY]))?;
+            engine.store().points(there.relationship.id).ok()?.pop()
+        };
+        self.until("what it wrote last", |_| newest().is_some_and(|point| point.instant > asked))?;
+        Ok(newest().context("a point")?.id)
+    }
+
     fn fail_over(&self, host: usize, point: PointId) -> Result<()> {
         self.hosts[1 - host].hypervisor.turn_off(self.vm)?;
-        self.asked(host, move |engine, record| async move {
-            let options = Options { point: Some(point), force: true, ..Options::default() };
-            let plan = engine.plan_failover_alone(&record, &options).await?;
-            engine.begin_failover_alone(&record, &plan, options, "a scene").map(drop)
-        })?;
+        self.begin_failover(host, Options { point: Some(point), force: true, ..Options::default() })?;
         self.until("the failover", |it| {
             matches!(it.phase(host), Some(Phase::FailedOver { .. }))
                 && it.is_idle(host)
                 && it.hosts[host].hypervisor.runs()
+        })
+    }
+
+    /// `failover`, typed on a host.
+    fn begin_failover(&self, host: usize, options: Options) -> Result<OperationId> {
+        self.asked(host, |engine, record| async move {
+            let plan = engine.plan_failover_alone(&record, &options).await?;
+            engine.begin_failover_alone(&record, &plan, options, "a scene")
         })
     }
 
@@ -147,13 +176,8 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
     // The oldest is a file of its own; this one lies over it.
     let chosen = *points.get(1).context("a second point")?;
     world.fail_over(AWAY, chosen)?;
-    let id =
-        world.asked(AWAY, |engine, record| async move { engine.begin_complete(&record, "a scene").await })?;
-    let journal = |it: &World| {
-        let found = it.hosts[AWAY].engine().and_then(|engine| engine.store().operation(id).ok()?);
-        found.map(|(_, entries)| entries).unwrap_or_default()
-    };
-    world.until("a merge that failed", |it| match fold(&journal(it)).steps.get(&Step::Merge) {
+    let id = world.complete(AWAY)?;
+    world.until("a merge that failed", |it| match fold(&it.journal(AWAY, id)).steps.get(&Step::Merge) {
         Some(StepState::Failed { reason, .. }) => reason.contains("QEMU ended the merge of disk vda"),
         _ => false,
     })?;
@@ -171,7 +195,7 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
     cancel(true)?;
     world.until("the end of the operation", |it| it.is_idle(AWAY))?;
     let skipped =
-        journal(&world).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
+        world.journal(AWAY, id).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
     assert!(skipped);
     world.reverse(AWAY)
 }
@@ -218,7 +242,8 @@ fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -
 }
 
 #[test]
-fn of_two_people_who_change_settings_at_once_the_later_hears_of_it_and_both_hosts_have_the_same() -> Result<()> {
+fn of_two_people_who_change_settings_at_once_the_later_hears_of_it_and_both_hosts_have_the_same() -> Result<()>
+{
     let world = World::new(SEED)?;
     let (first, second) = world.asked(HOME, |engine, record| async move {
         let before = record.relationship.settings.clone();
@@ -270,4 +295,84 @@ fn both_hosts_know_where_a_vm_is_at_home_and_since_when_it_runs_elsewhere() -> R
     world.hand_over(AWAY, Options::default())?;
     ensure!(homes()? == [at_home; 2]);
     Ok(())
+}
+/// What the plan of a failover on a host says of the other one.
+fn said_of_the_other(world: &World, host: usize) -> Result<OtherHost> {
+    world.asked(host, |engine, record| async move {
+        Ok(engine.plan_failover_alone(&record, &Options::default()).await?.other)
+    })
+}
+
+/// The primary was a replica once, and the storage of that time is gone: whether its VM runs has nothing to do with that.
+#[test]
+fn a_primary_that_lost_its_replica_storage_still_tells_that_the_vm_runs() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.hand_over(HOME, Options::default())?;
+    world.rest()?;
+    world.hand_over(AWAY, Options::default())?;
+    world.rest()?;
+    let directory = record(&world.hosts[HOME]).and_then(|it| it.directory).context("it was a replica")?;
+    std::fs::rename(&directory, directory.with_extension("away"))?;
+    assert_eq!(said_of_the_other(&world, AWAY)?, OtherHost::Runs);
+    Ok(())
+}
+
+/// A second to and fro, and no connection that is open already.
+#[test]
+fn a_primary_behind_a_slow_link_is_not_taken_for_silent() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.link.delay_ms.store(500, Ordering::SeqCst);
+    assert_eq!(said_of_the_other(&world, AWAY)?, OtherHost::Runs);
+    Ok(())
+}
+
+/// All cycles succeeded, the next is an hour away, and the other host took the VM over meanwhile and cannot tell.
+#[test]
+fn a_stale_copy_does_not_start_although_no_cycle_has_failed() -> Result<()> {
+    let world = World::new(SEED)?;
+    let newest = world.off_and_replicated()?;
+    world.asked(HOME, |engine, record| async move {
+        let hour = Frequency::from_seconds(3600).map_err(Refusal::failed)?;
+        let settings = Settings { frequency: hour, ..record.relationship.settings.clone() };
+        engine.change(&record, settings).await
+    })?;
+    world.link.swallows.store(true, Ordering::SeqCst);
+    world.fail_over(AWAY, newest)?;
+    let home = record(&world.hosts[HOME]).context("a record")?;
+    assert!(home.last_failure.is_none() && home.superseded_by.is_none(), "it knows nothing: {home:?}");
+    world.link.unreachable[HOME].store(true, Ordering::SeqCst);
+    world.link.swallows.store(false, Ordering::SeqCst);
+    // It may be silent for a moment, which refuses the start as well on these hosts; it never starts.
+    world.until("a refusal that says where the VM is", |it| {
+        let refused = it.hosts[HOME].hypervisor.start(it.vm, false);
+        let refused = refused.expect_err("the VM runs on the other host").to_string();
+        refused.contains("belongs to simhost02")
+    })?;
+    world.right()
+}
+
+/// "We stop replicating", on the host to which the VM was failed over: the old copy on the other one stays off.
+#[test]
+fn a_stale_copy_stays_off_when_its_relationship_is_removed() -> Result<()> {
+    let world = World::new(SEED)?;
+    let home = &world.hosts[HOME].hypervisor;
+    home.set_autostart(world.vm, true)?;
+    let point = world.off_and_replicated()?;
+    world.fail_over(AWAY, point)?;
+    let plan =
+        world.asked(AWAY, |engine, record| async move { engine.plan_removal(&record, false).await })?;
+    assert!(plan.iter().any(|line| line.contains("on simhost01 is STALE")), "{plan:?}");
+    world.asked(AWAY, |engine, record| async move { engine.remove(&record, false).await })?;
+    assert!(world.hosts.iter().all(|host| record(host).is_none()), "it ended on both hosts");
+    let facts = home.vm(world.vm)?.context("the old copy")?;
+    assert!(!facts.autostart, "it starts with the host");
+    let refused = home.start(world.vm, false).expect_err("the VM runs on the other host").to_string();
+    assert!(refused.contains("virt-replica remove --this-host-only"), "{refused}");
+    world.right()?;
+
+    world.hosts[AWAY].hypervisor.turn_off(world.vm)?;
+    let engine = world.hosts[HOME].engine().context("a daemon")?;
+    let copy = engine.stale_copy("simVM01")?.context("a stale copy")?;
+    engine.free_stale_copy(&copy, "a scene")?;
+    Ok(home.start(world.vm, false)?)
 }

@@ -69,6 +69,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
         "fuzz",
         &[
             "api",
+            "choreography",
             "domain",
             "extent",
             "filesystem",

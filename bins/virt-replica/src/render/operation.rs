@@ -104,6 +104,7 @@ fn by_state(screen: &Screen, state: OperationState, text: &str) -> String {
         OperationState::Completed => screen.good(text),
         OperationState::Running | OperationState::Finishing => screen.bold(text),
         OperationState::Undoing | OperationState::Undone => screen.warn(text),
+        OperationState::GivenUp => screen.bad(text),
         OperationState::InDoubt => screen.bad(text),
     }
 }

@@ -9,7 +9,7 @@ use super::operation::PlannedFailoverRequest;
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FailoverRequest {
-    /// From which point, by its id; none: the newest.
+    /// From which point, by its id or its number in the list; none: the newest.
     pub point: Option<String>,
     /// Also when the other host answers that the VM runs there.
     pub force: bool,

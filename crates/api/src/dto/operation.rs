@@ -84,6 +84,8 @@ pub enum OperationState {
     Completed,
     /// Everything was taken back; the VM is protected as before.
     Undone,
+    /// It took effect, its guest did not boot, and another operation takes it back.
+    GivenUp,
 }
 
 impl OperationState {
@@ -97,13 +99,14 @@ impl OperationState {
             OperationState::InDoubt => "in doubt",
             OperationState::Completed => "completed",
             OperationState::Undone => "undone",
+            OperationState::GivenUp => "given up",
         }
     }
 
     /// Whether nothing more will happen.
     #[must_use]
     pub fn is_ended(self) -> bool {
-        matches!(self, OperationState::Completed | OperationState::Undone)
+        matches!(self, OperationState::Completed | OperationState::Undone | OperationState::GivenUp)
     }
 }
 

@@ -81,6 +81,13 @@ pub struct Done {
     pub message: String,
 }
 
+/// First copies that are being taken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Importing {
+    /// The VMs, by name. For each an event tells how it ends (1407, 1408); a restart of the daemon does not end it.
+    pub vms: Vec<String>,
+}
+
 impl Done {
     /// Done, in these words.
     pub fn saying(message: impl Into<String>) -> Done {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TestFailoverRequest {
-    /// The recovery point's id; none: the newest.
+    /// The recovery point, by its id or its number in the list; none: the newest.
     pub point: Option<String>,
     /// A bridge or libvirt network of the replica server; none: one of its own, in which there is nobody else.
     pub network: Option<String>,

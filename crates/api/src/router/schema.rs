@@ -67,7 +67,8 @@ mod tests {
     fn what_is_recorded_is_what_was_asked_for_and_no_secret() {
         let join = br#"{"token": "vr1secret", "address": "192.0.2.1", "other": "unknown"}"#;
         assert_eq!(Schema::of::<JoinRequest>().recorded(join), r#"address: "192.0.2.1""#);
-        let change = serde_json::to_vec(&SettingsChange { frequency_seconds: Some(30), ..Default::default() });
+        let change =
+            serde_json::to_vec(&SettingsChange { frequency_seconds: Some(30), ..Default::default() });
         let recorded = Schema::of::<SettingsChange>().recorded(&change.expect("JSON"));
         assert_eq!(recorded, "frequency_seconds: 30");
         assert_eq!(Schema::of::<SettingsChange>().recorded(b"no JSON"), "");
@@ -87,7 +88,10 @@ mod tests {
         }
         for (bad, named) in [
             (r#"{"frequency_seconds": 4}"#, "frequency_seconds is 5 to 86400"),
-            (r#"{"thresholds": {"missed_cycles_percent_max": 101}}"#, "missed_cycles_percent_max is 0 to 100"),
+            (
+                r#"{"thresholds": {"missed_cycles_percent_max": 101}}"#,
+                "missed_cycles_percent_max is 0 to 100",
+            ),
             (r#"{"drills": {"every-seconds": 18446744073709551615}}"#, "every-seconds is 0 to 31622400"),
             (r#"{"rate_limit": {"bytes-per-second": 0}}"#, "bytes-per-second is 1 to"),
         ] {

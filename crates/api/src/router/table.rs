@@ -243,7 +243,13 @@ impl Table {
                 json(&call(service, Change { who, path, body, dry_run }).await?)
             })
         });
-        self.router = self.router.route(row.path, post(changed_by(row, Arc::new(Form { changing, schema, places: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }))));
+        self.router = self.router.route(
+            row.path,
+            post(changed_by(
+                row,
+                Arc::new(Form { changing, schema, places: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }),
+            )),
+        );
         self
     }
 }
@@ -282,12 +288,7 @@ fn changed_by(
 
 /// Carries a change out, to its end also when its caller hangs up: two hosts are never left half agreed by a closed page. A plan
 /// changes nothing, leaves no trace, and ends with whoever asked.
-async fn change(
-    service: Shared,
-    row: Row,
-    form: &Form,
-    request: Request,
-) -> Result<Vec<u8>, Problem> {
+async fn change(service: Shared, row: Row, form: &Form, request: Request) -> Result<Vec<u8>, Problem> {
     let (mut parts, body) = request.into_parts();
     let who = request::caller(&parts)?;
     let DryRun { dry_run } = request::query(&parts)?;
@@ -309,7 +310,8 @@ async fn change(
     if dry_run {
         return answer.await;
     }
-    let place = form.places.clone().acquire_owned().await.map_err(|_| not_carried_out(&"the daemon stops"))?;
+    let place =
+        form.places.clone().acquire_owned().await.map_err(|_| not_carried_out(&"the daemon stops"))?;
     let carried_out = tokio::spawn(async move {
         let _place = place;
         recorded(service.as_ref(), asked, answer).await

@@ -7,9 +7,10 @@ use api::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
     ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
     EndSessionsRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, ImportRequest,
-    Invitation, InviteRequest, JoinRequest, Mode, OperationQuery, OperationView, Page, Paged, Peer, Plan,
-    PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
-    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    Importing, Invitation, InviteRequest, JoinRequest, Mode, OperationQuery, OperationView, Page, Paged,
+    Peer, Plan, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary,
+    RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView,
+    What,
 };
 use api::{Asked, Caller, Code, Problem, Reply, Service};
 use futures_util::StreamExt;
@@ -42,9 +43,12 @@ impl Recorder {
     }
 
     fn done(&self, line: String, dry: bool) -> Reply<'_, Answer<Done>> {
+        self.answer(line, dry, Done::saying("did"))
+    }
+
+    fn answer<T: Send + 'static>(&self, line: String, dry: bool, done: T) -> Reply<'_, Answer<T>> {
         self.note(format!("{line} dry={dry}"));
-        let answer =
-            if dry { Answer::Planned(Plan::of(["would"])) } else { Answer::Done(Done::saying("did")) };
+        let answer = if dry { Answer::Planned(Plan::of(["would"])) } else { Answer::Done(done) };
         Box::pin(async { Ok(answer) })
     }
 }
@@ -295,8 +299,8 @@ impl Service for Recorder {
     fn unwrap_raw_disks(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
         self.done(format!("unwrap_raw_disks {vm}"), dry)
     }
-    fn import(&self, _: Caller, request: ImportRequest, dry: bool) -> Reply<'_, Answer<Done>> {
-        self.done(format!("import {request:?}"), dry)
+    fn import(&self, _: Caller, request: ImportRequest, dry: bool) -> Reply<'_, Answer<Importing>> {
+        self.answer(format!("import {request:?}"), dry, Importing { vms: vec!["vm".into()] })
     }
     fn verify(&self, _: Caller, vm: String, dry: bool) -> Reply<'_, Answer<Done>> {
         self.done(format!("verify {vm}"), dry)

@@ -49,7 +49,8 @@ async fn the_service_learns_who_asks_and_whether_it_is_meant() {
 }
 
 #[tokio::test]
-async fn a_change_runs_to_its_end_and_is_recorded_though_its_caller_hangs_up_and_a_plan_ends_with_its_caller() {
+async fn a_change_runs_to_its_end_and_is_recorded_though_its_caller_hangs_up_and_a_plan_ends_with_its_caller()
+{
     let (_folder, recorder, client) = serve().await;
     *recorder.pause_takes.lock().expect("not poisoned") = Duration::from_millis(600);
     for dry_run in [true, false] {

@@ -168,7 +168,11 @@ async fn what_is_not_a_request_is_refused_with_a_cure_and_changes_nothing() {
         ("POST /relationships/vm/points", r#"{"tog": "x"}"#, "invalid"),
         ("POST /relationships/vm/points", "{", "invalid"),
         ("POST /relationships/vm/points", long.as_str(), "too-large"),
-        ("POST /relationships/vm/test-failover", r#"{"boot_timeout_seconds": 18446744073709551615}"#, "invalid"),
+        (
+            "POST /relationships/vm/test-failover",
+            r#"{"boot_timeout_seconds": 18446744073709551615}"#,
+            "invalid",
+        ),
         ("POST /relationships/vm", r#"{"thresholds": {"missed_cycles_percent_max": 255}}"#, "invalid"),
         ("POST /relationships/vm/pause", r#"{"why": "x"}"#, "invalid"),
         ("POST /relationships/vm/pause?dry_runn=true", "", "invalid"),

@@ -69,6 +69,11 @@ fn each_host_does_its_own_steps_in_order_and_the_operation_completes() {
                 })
                 .collect();
             assert!(done.is_sorted());
+            // What is not asked for is written down by the one whose step it is; nobody waits for a demotion that may lag.
+            let skips = |step| trace.iter().any(|next| matches!(next, Next::Skip(it, _) if *it == step));
+            let is_new = side == Side::NewPrimary;
+            assert_eq!((skips(Step::Reverse), skips(Step::Confirm)), (is_new && !reverse, is_new && !start));
+            assert!(!trace.contains(&Next::Await(Step::Demote)));
             let mine = if side == Side::OldPrimary { Place::OldPrimary } else { Place::NewPrimary };
             assert!(done.iter().all(|step| spec(*step).place == mine));
             assert_eq!(done.contains(&Step::Reverse), reverse && side == Side::NewPrimary);
@@ -241,6 +246,20 @@ fn a_procedure_of_one_host_does_every_step_and_is_turned_round_only_before_it_to
 }
 
 #[test]
+fn what_does_not_stand_its_own_test_is_ended_where_it_is() {
+    let operation = Operation { procedure: Procedure::Failover, ..operation(Side::NewPrimary, false, true) };
+    let mut journal = Journal(Vec::new());
+    for step in [Step::Check, Step::TakeOver, Step::Start] {
+        journal.write(Mark::Done(step, String::new()));
+    }
+    journal.write(Mark::GivenUp("it does not boot".into()));
+    journal.write(Mark::Failed(Step::Confirm, "it does not boot".into()));
+    assert_eq!(next(&operation, &fold(&journal.0)), Next::End(Outcome::GivenUp), "no users are sent there");
+    journal.write(Mark::Ended(Outcome::GivenUp));
+    assert_eq!(next(&operation, &fold(&journal.0)), Next::Nothing);
+}
+
+#[test]
 fn a_merge_that_is_left_out_is_no_obstacle_and_nothing_else_can_be() {
     for procedure in Procedure::ALL {
         let operation = Operation { procedure, ..operation(Side::NewPrimary, false, true) };
@@ -263,5 +282,70 @@ fn a_merge_that_is_left_out_is_no_obstacle_and_nothing_else_can_be() {
             }
             journal.write(Mark::Done(step, String::new()));
         }
+    }
+}
+
+#[test]
+fn what_failed_after_it_was_done_is_heard_only_when_it_is_being_taken_back() {
+    let lines = |marks: &[Mark]| {
+        let mut journal = Journal(Vec::new());
+        marks.iter().for_each(|mark| journal.write(mark.clone()));
+        fold(&journal.0).steps.remove(&Step::Lock)
+    };
+    let (done, failed) = (Mark::Done(Step::Lock, String::new()), Mark::Failed(Step::Lock, "no".into()));
+    let late = lines(&[done.clone(), failed.clone()]);
+    assert!(matches!(late, Some(StepState::Done { .. })), "{late:?}");
+    let taken_back = lines(&[done, Mark::Cancel("root".into()), failed.clone()]);
+    assert!(matches!(taken_back, Some(StepState::Failed { .. })), "{taken_back:?}");
+    let tried = lines(&[failed]);
+    assert!(matches!(tried, Some(StepState::Failed { .. })), "{tried:?}");
+}
+
+#[test]
+fn each_resting_state_is_called_something_of_its_own() {
+    let all = [
+        RestingState::UnderWay,
+        RestingState::Undoing,
+        RestingState::InDoubt,
+        RestingState::Forward,
+        RestingState::Ended,
+    ];
+    let words: std::collections::BTreeSet<&str> = all.into_iter().map(RestingState::words).collect();
+    assert!(words.len() == all.len() && words.iter().all(|words| words.len() > 3), "{words:?}");
+}
+
+#[test]
+fn a_step_is_given_its_time_from_its_first_try_and_taking_back_from_its_last() {
+    let lines = |marks: &[(u64, Mark)]| {
+        let host = HostId(Uuid::from_u128(3));
+        let entries = marks.iter().map(|(at, mark)| Entry { at: Timestamp(*at), host, mark: mark.clone() });
+        fold(&entries.collect::<Vec<_>>())
+    };
+    let failed = |step| Mark::Failed(step, "no".into());
+    let behind = lines(&[
+        (0, Mark::Done(Step::HandOver, String::new())),
+        (1_000, Mark::Intent(Step::Start)),
+        (20_000, failed(Step::Start)),
+    ]);
+    let operation = operation(Side::NewPrimary, true, true);
+    assert_eq!(resting_state(&operation, &behind), RestingState::Forward);
+    assert_eq!(advice(&operation, &behind, Timestamp(1_000 + PATIENCE_MS)), None);
+    assert_eq!(advice(&operation, &behind, Timestamp(1_001 + PATIENCE_MS)), Some(Advice::MendAndResume));
+
+    let turned = lines(&[
+        (0, Mark::Intent(Step::Lock)),
+        (5_000, failed(Step::Lock)),
+        (6_000, Mark::Cancel("root".into())),
+    ]);
+    assert_eq!(resting_state(&operation, &turned), RestingState::Undoing);
+    assert_eq!(advice(&operation, &turned, Timestamp(5_000 + PATIENCE_MS)), None);
+    assert_eq!(advice(&operation, &turned, Timestamp(5_001 + PATIENCE_MS)), Some(Advice::MendAndResume));
+
+    // What moves by itself asks nobody, however long.
+    for side in [Side::OldPrimary, Side::NewPrimary] {
+        let operation = Operation { side, ..operation.clone() };
+        let tries = lines(&[(0, Mark::Intent(Step::PreSync)), (9, failed(Step::PreSync))]);
+        assert_eq!(resting_state(&operation, &tries), RestingState::UnderWay);
+        assert_eq!(advice(&operation, &tries, Timestamp(100 * PATIENCE_MS)), None);
     }
 }

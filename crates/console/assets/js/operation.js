@@ -22,6 +22,7 @@ const STATES = {
   "in-doubt": "in doubt",
   completed: "completed",
   undone: "undone",
+  "given-up": "given up",
 };
 
 export const stateWords = (operation) => STATES[operation.state] ?? operation.state;

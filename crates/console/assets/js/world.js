@@ -149,7 +149,7 @@ export const detail = (side) => use(`relationships/${encodeURIComponent(side.id)
 /** Those operations that have not ended. */
 export const openOperations = () => (use("operations").value ?? []).filter((one) => !isEnded(one));
 
-export const isEnded = (operation) => operation.state === "completed" || operation.state === "undone";
+export const isEnded = (operation) => ["completed", "undone", "given-up"].includes(operation.state);
 
 /** Since when a VM runs on another host than the one it was first protected on; null: it is at home, or nothing is known. */
 export const awaySince = (side) => side.away_since_ms ?? null;

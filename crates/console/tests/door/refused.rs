@@ -134,7 +134,10 @@ async fn a_request_that_another_sites_page_made_is_refused_though_it_has_cookie_
     assert_eq!((world.reached().len(), world.sessions()), (0, 1));
     let record = world.kept.record.lock().unwrap().clone();
     let forged: Vec<_> = record.iter().filter(|line| line.contains("Forged")).collect();
-    assert!(forged.len() == 1 && forged[0].starts_with("alice Forged(\"POST of /api/v1/thing: "), "{forged:?}");
+    assert!(
+        forged.len() == 1 && forged[0].starts_with("alice Forged(\"POST of /api/v1/thing: "),
+        "{forged:?}"
+    );
 }
 
 #[tokio::test]

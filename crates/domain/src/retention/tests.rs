@@ -68,7 +68,8 @@ fn a_choice_survives_its_text() {
     for (text, same) in [("0", "latest"), ("24x1h", "24"), ("24x60m", "24"), ("2x90m, 1x24h", "2x90m,1x1d")] {
         assert_eq!(text.parse::<Retention>().expect(text).to_string(), same);
     }
-    for broken in ["", "x", "24x", "x1h", "0x1h", "24x0h", "24x1w", "-1", "1x367d", "24x1h,", "1.5x1h", "24h"]
+    for broken in
+        ["", "x", "24x", "x1h", "0x1h", "24x0h", "24x1w", "-1", "1x367d", "24x1h,", "1.5x1h", "24h", "0xall"]
     {
         assert!(matches!(broken.parse::<Retention>(), Err(BadRetention::Text(_))), "{broken:?} was accepted");
     }

@@ -70,7 +70,8 @@ pub(crate) fn verification_is_due(engine: &Engine, record: &Record) -> Result<bo
         return Ok(false);
     }
     let every = relationship.settings.comparing.verify_every;
-    let overdue = every.is_some_and(|every| known.verified.is_none_or(|at| at.plus(every) <= clock::now()));
+    let overdue =
+        every.is_some_and(|every| known.verified.is_none_or(|at| at.is_due_again(every, clock::now())));
     Ok(known.verify_since.is_some() || overdue)
 }
 

@@ -90,12 +90,15 @@ fn judge(
         return Ok(());
     }
     let targets: Vec<&str> = source.disks.iter().map(|disk| disk.target.as_str()).collect();
-    let path = keep(engine, record, head, &targets, comparison)?;
+    // What was found counts, whether or not there is room to write down where.
+    let evidence = match keep(engine, record, head, &targets, comparison) {
+        Ok(path) => format!("evidence: {}", path.display()),
+        Err(error) => format!("the evidence could not be kept: {error}"),
+    };
     let what = format!(
-        "the replica differs from the VM's disks in {} of {total} (recovery point {}; evidence: {})",
+        "the replica differs from the VM's disks in {} of {total} (recovery point {}; {evidence})",
         crate::operation::mib(differing),
         head.id,
-        path.display()
     );
     let doubt = Doubt { epoch: record.relationship.epoch, ordinal: head.ordinal, what: what.clone() };
     engine.store().set_doubt(id, &doubt).map_err(Refusal::failed)?;
@@ -143,6 +146,7 @@ fn keep(
     let folder = &engine.config().evidence;
     let path = folder.join(format!("{}-{now}.json", record.relationship.id));
     let json = serde_json::to_vec_pretty(&evidence).map_err(Refusal::failed)?;
-    fs::create_dir_all(folder).and_then(|()| fs::write(&path, json)).map_err(Refusal::failed)?;
+    let failed = |error| Refusal::failed(format!("{}: {error}", path.display()));
+    fs::create_dir_all(folder).and_then(|()| fs::write(&path, json)).map_err(failed)?;
     Ok(path)
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use choreography::{Mark, OtherHost, Step};
-use domain::{DiskTarget, OperationId, Phase, PointId, Settlement, Timestamp, shell_word, vm_argument};
-use hypervisor::VmState;
+use domain::{DiskTarget, Phase, PointId, RecoveryPoint, Settlement, Timestamp, shell_word, vm_argument};
+use hypervisor::{Hypervisor, VmState};
+use layer::ReplicaDirectory;
 use store::Record;
+use tokio::time::Instant;
 
 use crate::compare::serve;
 use crate::operation::Run;
@@ -15,8 +17,8 @@ use crate::{
 
 /// Pause between two looks how far a merge is.
 const MERGE_LOOK: Duration = Duration::from_millis(100);
-/// How long the start waits for the other host to hear of it.
-const TELL_DEADLINE: Duration = Duration::from_millis(300);
+/// How long a merge that was told to end may take to do so before it is said that it does not.
+const END_MERGE_MAX: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
     /// The point of no return: this host is primary. A delta that is arriving ends first; none can come after.
@@ -51,7 +53,7 @@ impl Run<'_> {
     pub(crate) async fn tell_of_failover(&self) -> Result<()> {
         let record = self.engine.record(self.operation.relationship)?;
         let (peer, vm) = (self.engine.peer_name(&record), vm_argument(&record.relationship.vm_name));
-        let other = self.engine.ask_whether_it_runs(&record, TELL_DEADLINE).await;
+        let other = self.engine.ask_whether_it_runs(&record).await;
         if other == OtherHost::Silent {
             tracing::info!(%peer, "the other host will learn of the failover later");
         }
@@ -68,20 +70,21 @@ impl Run<'_> {
         Err(Refusal::new(Code::Refused, format!("{found}; it is not started here as well"), cure))
     }
 
-    /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended.
+    /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended. The time for that
+    /// is over since the failover began.
     pub(crate) fn roll_back_now(&self) -> Result<()> {
         let Phase::FailedOver { since, point, .. } = self.record.relationship.phase else { return Ok(()) };
-        let phase = Phase::FailedOver { since, point, timer: Some((Settlement::RollBack, clock::now())) };
+        let phase = Phase::FailedOver { since, point, timer: Some((Settlement::RollBack, since)) };
         self.engine.store().set_phase(self.operation.relationship, &phase).map_err(Refusal::failed)
     }
 
     /// Shuts the guest down; it is turned off only where a person said so.
     pub(crate) async fn shut_down_here(&self) -> Result<String> {
-        if !self.state().await?.is_active() {
+        if !self.runs().await? {
             return Ok("the VM was off".into());
         }
         let asked = self.shut_down().await;
-        if !self.state().await?.is_active() {
+        if !self.runs().await? {
             return Ok("the guest shut down".into());
         }
         let vm = self.record.relationship.vm;
@@ -103,7 +106,7 @@ impl Run<'_> {
     pub(crate) async fn give_back(&self) -> Result<()> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
-        if self.state().await?.is_active() {
+        if self.runs().await? {
             let cure = format!("virsh shutdown {}", vm_argument(&self.record.relationship.vm_name));
             return Err(Refusal::new(Code::Refused, "the VM was started again", cure));
         }
@@ -158,13 +161,27 @@ impl Run<'_> {
         ))
     }
 
-    /// The point of no return: no other recovery point is offered any more.
-    pub(crate) async fn settle(&self) -> Result<String> {
-        let given_up = self.engine.settle_failover(&self.record, Some(self.operation.id)).await?;
-        Ok(match given_up {
-            0 => "it was the newest recovery point".into(),
+    /// The point of no return: no other recovery point is offered any more. Their files go with the merge.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        let Phase::FailedOver { point, .. } = self.record.relationship.phase else {
+            // An earlier version wrote its evidence apart, and was cut in between.
+            return self.write(Mark::Done(Step::Settle, "it was final".into()));
+        };
+        let slot = self.engine.slot(self.operation.relationship);
+        let _alone = slot.replica.lock().await;
+        let newer = self.engine.newer_than(&self.record, point)?;
+        let words = match newer {
+            0 => "it was the newest recovery point".to_owned(),
             count => format!("{count} newer recovery points are given up"),
-        })
+        };
+        let done = self.engine.entry(Mark::Done(Step::Settle, words));
+        let within = Some((self.operation.id, &done));
+        self.engine
+            .store()
+            .settle(self.operation.relationship, within, clock::now())
+            .map_err(Refusal::failed)?;
+        self.engine.reach("settle.stored").await;
+        Ok(())
     }
 
     /// QEMU merges what lies below the overlay, while the VM runs.
@@ -172,12 +189,12 @@ impl Run<'_> {
         let (engine, vm) = (self.engine, self.record.relationship.vm);
         let slot = engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
-        // Newer ones were given up when it was settled.
+        engine.give_up_files(&self.record).await?;
         let point = replica::point(&self.record, None)?.id;
         let targets = keep_only(&self.record, point).await?;
         for target in &targets {
             if let Some((top, base)) = to_merge(&self.record, target).await? {
-                if !self.state().await?.is_active() {
+                if !self.runs().await? {
                     let cure = format!("virsh start {}", vm_argument(&self.record.relationship.vm_name));
                     return Err(Refusal::new(
                         Code::Refused,
@@ -186,7 +203,8 @@ impl Run<'_> {
                     ));
                 }
                 let disk = target.clone();
-                engine.hypervisor(move |it| it.begin_merge(vm, &disk, &top, &base)).await?;
+                let begin = move |it: &dyn Hypervisor| it.begin_merge(vm, &disk, &top, &base);
+                engine.hypervisor_in_time("begin the merge", begin).await?;
                 engine.reach("merge.under way").await;
                 while let Some((done, total)) = self.merging(target).await? {
                     slot.show_progress(done, total, self.operation.begun);
@@ -223,8 +241,8 @@ impl Run<'_> {
         blocking(move || directory.layers_are_merged(&target).map_err(Refusal::failed)).await
     }
 
-    /// A merge that a person left out may be under way, or at its end: the files are told as they are before anything else is done
-    /// with them.
+    /// A merge that a person left out may be under way, or at its end: it is ended, and the files are told as they are before anything else
+    /// is done with them.
     pub(crate) async fn conclude_merge(&self) -> Result<()> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = slot.replica.lock().await;
@@ -239,19 +257,33 @@ impl Run<'_> {
         for target in &targets {
             let is_there =
                 facts.as_ref().is_some_and(|facts| facts.disks.iter().any(|disk| disk.target == *target));
-            if is_there && self.merging(target).await?.is_some() {
-                let vm = vm_argument(&self.record.relationship.vm_name);
-                let found = format!("QEMU still merges what lies below disk {target}");
-                return Err(Refusal::new(
-                    Code::Busy,
-                    found,
-                    format!("wait, or end it: virsh blockjob {vm} {target} --abort"),
-                ));
+            if is_there {
+                self.end_merge(target).await?;
             }
             let left = to_merge(&self.record, target).await;
             if left.as_ref().is_ok_and(Option::is_none) {
                 self.note_merged(target).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// QEMU is told to end a merge, and does when what it reads or writes just then has ended: on a disk that hangs, not before.
+    async fn end_merge(&self, target: &DiskTarget) -> Result<()> {
+        let (vm, disk, begun) = (self.record.relationship.vm, target.clone(), Instant::now());
+        self.engine.hypervisor(move |it| it.end_merge(vm, &disk)).await?;
+        while self.merging(target).await?.is_some() {
+            if begun.elapsed() > END_MERGE_MAX {
+                let found = format!(
+                    "QEMU was told to end the merge of what lies below disk {target}, and has not: a request to its files hangs"
+                );
+                let vm = vm_argument(&self.record.relationship.vm_name);
+                let cure = format!(
+                    "see to the storage below it (dmesg); to look: virsh blockjob {vm} {target} --info; it is told so again by itself"
+                );
+                return Err(Refusal::new(Code::Busy, found, cure));
+            }
+            tokio::time::sleep(MERGE_LOOK).await;
         }
         Ok(())
     }
@@ -301,29 +333,41 @@ impl crate::Slot {
 }
 
 impl Engine {
-    /// The failover is final: newer points are forgotten here, then their files. Gives how many they were. The files follow the
-    /// store, so that a crash between the two is mended by the next call, and nothing leaves this phase without one.
-    pub(crate) async fn settle_failover(
-        &self,
-        record: &Record,
-        within: Option<OperationId>,
-    ) -> Result<usize> {
+    /// A failover becomes final because it is reversed: newer points are forgotten in the store, then their files go.
+    pub(crate) async fn settle_failover(&self, record: &Record) -> Result<()> {
         let relationship = &record.relationship;
         let slot = self.slot(relationship.id);
         let _alone = slot.replica.lock().await;
-        if let Phase::FailedOver { .. } = relationship.phase {
-            // The point that it was from becomes the newest that is known: it must be among them.
-            chain::know_points(self, relationship.id, &replica::directory(record)?)?;
+        if let Phase::FailedOver { point, .. } = relationship.phase {
+            self.newer_than(record, point)?;
         }
-        self.store().settle(relationship.id, within, clock::now()).map_err(Refusal::failed)?;
+        self.store().settle(relationship.id, None, clock::now()).map_err(Refusal::failed)?;
         self.reach("settle.stored").await;
-        let head = self.store().points(relationship.id).map_err(Refusal::failed)?.pop();
-        let (Some(head), true) = (head, record.directory.is_some()) else { return Ok(0) };
-        let mut directory = replica::directory(record)?;
-        let newer = directory.manifest().points.iter().filter(|it| it.point.ordinal > head.ordinal).count();
-        if newer > 0 {
-            blocking(move || directory.give_up_after(head.id).map_err(Refusal::failed)).await?;
-        }
-        Ok(newer)
+        self.give_up_files(record).await
     }
+
+    /// How many recovery points are newer than the one that a failover started from, which is the newest that is known once the others
+    /// are given up: it must be among them.
+    fn newer_than(&self, record: &Record, point: PointId) -> Result<usize> {
+        let directory = replica::directory(record)?;
+        chain::know_points(self, record.relationship.id, &directory)?;
+        Ok(newer(&directory, &replica::point(record, Some(point))?))
+    }
+
+    /// The files of points that the store has given up go. They follow the store, so that whatever stopped this is mended by the next
+    /// call, and nothing leaves a failover that is final without one. Whoever calls it holds the replica's lock.
+    async fn give_up_files(&self, record: &Record) -> Result<()> {
+        let head = self.store().points(record.relationship.id).map_err(Refusal::failed)?.pop();
+        let (Some(head), true) = (head, record.directory.is_some()) else { return Ok(()) };
+        let mut directory = replica::directory(record)?;
+        if newer(&directory, &head) == 0 {
+            return Ok(());
+        }
+        blocking(move || directory.give_up_after(head.id).map_err(Refusal::failed)).await
+    }
+}
+
+/// How many points of a directory are newer than one.
+pub(crate) fn newer(directory: &ReplicaDirectory, than: &RecoveryPoint) -> usize {
+    directory.manifest().points.iter().filter(|it| it.point.ordinal > than.ordinal).count()
 }

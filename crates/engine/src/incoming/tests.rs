@@ -12,14 +12,7 @@ const CLUSTER: u64 = layer::CLUSTER_BYTES;
 const SIZE: u64 = 8 * CLUSTER;
 
 fn directory(root: &std::path::Path) -> ReplicaDirectory {
-    let disk = |target: &str| ManifestDisk {
-        target: DiskTarget::new(target).expect("a target"),
-        virtual_size: SIZE,
-        base: Backing::beside(&ReplicaDirectory::base_name()),
-        layers: Vec::new(),
-        folded: Vec::new(),
-        retired: false,
-    };
+    let disk = |target: &str| ManifestDisk::fresh(DiskTarget::new(target).expect("a target"), SIZE);
     let manifest = Manifest {
         vm_name: "vm".into(),
         vm: Uuid::from_u128(1).into(),

@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use domain::{Health, Notice, Phase, Timestamp, vm_argument};
 use store::{Record, TestFailover, TestState};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{TestFacts, TestOptions, TestView};
 use crate::events::Number;
-use crate::{Engine, Refusal, Result, clock};
+use crate::{Code, Engine, Refusal, Result, clock};
 
 /// Who asks for a drill.
 const SCHEDULE: &str = "the schedule of drills";
 /// How long the guest of a drill may take to boot, seconds.
 const BOOT_TIMEOUT_S: u64 = 600;
+
+/// How long one that has to wait does so before it is tried again: trying waits for the recovery points' files, too.
+const WAITS: Duration = Duration::from_secs(300);
 
 /// A test as the schedule sees it.
 #[derive(Clone, Copy)]
@@ -25,14 +29,15 @@ struct Past {
 
 /// Whether it is time for a drill; `tests` are the newest first. Pure.
 fn is_due(every: Duration, tests: &[Past], now: Timestamp) -> bool {
-    let recent = tests.first().is_some_and(|newest| now < newest.begun.plus(every));
+    let recent = tests.iter().any(|test| !test.begun.is_due_again(every, now));
     !recent && !tests.iter().any(|test| test.open)
 }
 
 /// Since when no drill has passed although it should have. A quarter of the time is granted for the drill itself. Pure.
 fn overdue_since(every: Duration, tests: &[Past], now: Timestamp) -> Option<Timestamp> {
-    let passed = tests.iter().find(|test| test.passed == Some(true)).map(|test| test.begun);
-    let since = passed.or_else(|| tests.last().map(|oldest| oldest.begun))?;
+    let known = || tests.iter().filter(|test| !test.begun.is_wrong(now));
+    let passed = known().find(|test| test.passed == Some(true)).map(|test| test.begun);
+    let since = passed.or_else(|| known().last().map(|oldest| oldest.begun))?;
     (now > since.plus(every.saturating_add(every / 4))).then_some(since)
 }
 
@@ -47,13 +52,19 @@ fn history(engine: &Engine, record: &Record) -> Result<Vec<(Past, TestView)>> {
     Ok(views.into_iter().map(|view| (past(&view), view)).collect())
 }
 
-/// Begins a drill when it is time. One that cannot begin is remembered as one that failed, and tried again when it is due.
+/// Begins a drill when it is time. One that cannot begin is remembered as one that failed, and tried again when it is due; one that only
+/// has to wait is not.
 pub(crate) async fn mind(engine: &Engine, record: &Record) -> Result<()> {
     let Some(every) = record.relationship.settings.drill_every else { return Ok(()) };
     let tests: Vec<Past> = history(engine, record)?.into_iter().map(|(past, _)| past).collect();
     let points = engine.store().points(record.relationship.id).map_err(Refusal::failed)?;
     let idle = engine.must_be_idle(record).is_ok() && record.relationship.phase == Phase::Receiving;
     if points.is_empty() || !idle || !is_due(every, &tests, clock::now()) {
+        return Ok(());
+    }
+    let slot = engine.slot(record.relationship.id);
+    let waits = || slot.drill_waits();
+    if waits().is_some_and(|since| since.elapsed() < WAITS) {
         return Ok(());
     }
     let options = TestOptions {
@@ -66,8 +77,18 @@ pub(crate) async fn mind(engine: &Engine, record: &Record) -> Result<()> {
     };
     match engine.begin_test(record, options.clone(), SCHEDULE).await {
         Ok(_) => Ok(()),
+        Err(error) if passes(error.code) => {
+            tracing::info!(%error, "a drill waits");
+            *waits() = Some(Instant::now());
+            Ok(())
+        }
         Err(error) => remember_refusal(engine, record, options, &error),
     }
+}
+
+/// Whether what stood in the way of a drill passes by itself: it is tried again soon, and says nothing of the replica.
+fn passes(code: Code) -> bool {
+    matches!(code, Code::Busy | Code::Unavailable)
 }
 
 fn remember_refusal(engine: &Engine, record: &Record, options: TestOptions, error: &Refusal) -> Result<()> {
@@ -161,6 +182,16 @@ mod tests {
         assert!(!due(&[(10, 'p')], 109) && due(&[(10, 'p')], 110));
         assert!(!due(&[(10, 'p'), (50, 'f')], 149), "a failed one is not repeated at once");
         assert!(!due(&[(10, 'o')], 500), "one still stands");
+        assert!(due(&[(10, 'p'), (9_000, 'p')], 500), "the clock was wrong, and was set back");
+        assert!(!due(&[(9_000, 'p'), (450, 'p')], 500), "and one has begun since");
+    }
+
+    #[test]
+    fn a_merge_or_an_operation_that_is_under_way_is_no_failed_drill() {
+        assert!(passes(Code::Busy) && passes(Code::Unavailable));
+        for lasting in [Code::Refused, Code::NotFound, Code::InDoubt, Code::Failed, Code::TrackingLost] {
+            assert!(!passes(lasting), "{lasting:?}");
+        }
     }
 
     #[test]
@@ -174,5 +205,6 @@ mod tests {
         assert_eq!(overdue(&[(10, 'p'), (110, 'f'), (120, 'u'), (130, 'o')], 136), Some(10));
         assert_eq!(overdue(&[(10, 'f'), (110, 'f')], 136), Some(10), "none ever passed");
         assert_eq!(overdue(&[(10, 'p'), (110, 'p')], 136), None);
+        assert_eq!(overdue(&[(10, 'p'), (9_000, 'p')], 136), Some(10), "by a clock that was wrong");
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn make(engine: &Engine, test: &TestView) -> Result<()> {
     let text = definition.clone();
     engine.hypervisor(move |it| it.define(&text)).await?;
     engine.reach("test.defined").await;
-    attachments::restore(engine, &directory, &definition).await?;
+    attachments::restore(engine, &directory, &definition, Some(test.point)).await?;
     let vm = test.vm;
     engine.hypervisor(move |it| it.start(vm, false)).await?;
     let started = clock::now().millis();
@@ -51,9 +51,10 @@ async fn definition(
     directory: &ReplicaDirectory,
     disks: Vec<(DiskTarget, PathBuf)>,
 ) -> Result<String> {
-    let primary = replica::primary_definition(directory)?;
+    let primary = directory.primary_definition(Some(test.point)).map_err(Refusal::failed)?;
     let original = directory.manifest().vm;
-    let has_nvram = directory.attachment_path(Attachment::Nvram).exists();
+    let variables = directory.read_attachment(Attachment::Nvram, Some(test.point));
+    let has_nvram = variables.map_err(Refusal::failed)?.is_some();
     let nvram =
         has_nvram.then(|| Ok::<_, Refusal>(directory.throwaway_path(&test.folder()?).join("nvram.fd")));
     let nvram = nvram.transpose()?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Manifest, ManifestDisk, ManifestPoint};
 use crate::backing::{Backing, BackingFormat};
+use crate::belongings::POINTS;
 use crate::name::FileName;
 
 const VERSION: u32 = 1;
@@ -37,6 +38,9 @@ struct DiskForm {
     layers: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     merged_layers_to_delete: Vec<String>,
+    /// Of a version before it: not known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    file_bytes_at_least: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     removed_from_the_vm: bool,
 }
@@ -57,6 +61,9 @@ struct PointForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
     files: BTreeMap<String, String>,
+    /// A folder of the replica's; of a version before it: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    definition_and_firmware: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -116,6 +123,7 @@ fn disk_form(disk: &ManifestDisk) -> DiskForm {
         base_format: disk.base.format(),
         layers: names(&disk.layers),
         merged_layers_to_delete: names(&disk.folded),
+        file_bytes_at_least: disk.file_bytes_min.clone(),
         removed_from_the_vm: disk.retired,
     }
 }
@@ -130,6 +138,7 @@ fn disk(form: DiskForm) -> Result<ManifestDisk, String> {
         base: Backing::new(&form.base, form.base_format).map_err(|error| error.to_string())?,
         layers: names(form.layers)?,
         folded: names(form.merged_layers_to_delete)?,
+        file_bytes_min: form.file_bytes_at_least,
         retired: form.removed_from_the_vm,
     })
 }
@@ -155,6 +164,7 @@ fn point_form(entry: &ManifestPoint) -> PointForm {
         delta_bytes: point.delta_bytes,
         tag: point.tag.clone(),
         files: entry.files.iter().map(|(target, file)| (target.to_string(), file.clone())).collect(),
+        definition_and_firmware: entry.belongings.map(|kept| format!("{POINTS}/{kept}")),
     }
 }
 
@@ -166,6 +176,9 @@ fn point(form: PointForm) -> Result<ManifestPoint, String> {
         Backing::new(&file, BackingFormat::Qcow2).map_err(|error| error.to_string())?;
         Ok::<_, String>((target, file))
     });
+    let kept = form.definition_and_firmware.as_deref();
+    let folder = |text: &str| text.strip_prefix(POINTS).and_then(|it| it.strip_prefix('/')).map(id);
+    let kept = kept.map(|text| folder(text).unwrap_or_else(|| id(text))).transpose()?;
     Ok(ManifestPoint {
         point: RecoveryPoint {
             id: id(&form.id)?,
@@ -184,5 +197,6 @@ fn point(form: PointForm) -> Result<ManifestPoint, String> {
             tag: form.tag,
         },
         files: files.collect::<Result<_, _>>()?,
+        belongings: kept,
     })
 }

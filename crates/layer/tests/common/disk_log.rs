@@ -246,6 +246,11 @@ impl Moment {
                 }
                 _ => {
                     let inside = |name: &PathBuf| name.parent() == Some(path);
+                    // With a folder goes what was in it, whether its own removal was synced or not.
+                    let is_gone = |name: &PathBuf| inside(name) && !self.names.contains_key(name);
+                    let gone: Vec<PathBuf> =
+                        self.durable_names.keys().filter(|name| is_gone(name)).cloned().collect();
+                    self.durable_names.retain(|name, _| !gone.iter().any(|gone| name.starts_with(gone)));
                     self.durable_names.retain(|name, _| !inside(name));
                     let now = self.names.iter().filter(|(name, _)| inside(name));
                     self.durable_names.extend(now.map(|(name, node)| (name.clone(), *node)));

@@ -41,7 +41,6 @@ fn records_come_back_newest_first_and_are_bounded_in_length() {
     assert_eq!((records[1].detail.len(), records[1].target.as_ref().map(String::len)), (500, Some(500)));
     assert_eq!(records[1].with.len(), 500);
     assert_eq!(store.audited(second, 9).expect("a list"), records[1..], "the page behind");
-
 }
 
 #[test]
@@ -70,12 +69,15 @@ fn the_audit_does_not_grow_without_end() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(&dir);
     // As if a viewer had asked all night for what it may not, after one change that was made.
-    store.write(|transaction| {
-        let many = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 60098)
+    store
+        .write(|transaction| {
+            let many =
+                "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 60098)
             INSERT INTO audit (at_ms, who, verb, result, detail)
             SELECT 1, 'mallory', 'pause', CASE n WHEN 1 THEN 'accepted' ELSE 'refused' END, '' FROM number";
-        Ok(transaction.execute(many, [])?)
-    }).expect("a write");
+            Ok(transaction.execute(many, [])?)
+        })
+        .expect("a write");
     store.audit(&asked("resume")).expect("kept");
     store.audit(&asked("resume")).expect("kept, and the old ones forgotten");
     let records = store.audited(u64::MAX, 60_000).expect("a list");

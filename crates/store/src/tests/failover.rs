@@ -71,16 +71,34 @@ fn what_is_settled_forgets_newer_points_and_nothing_else() {
     let done = entry(Mark::Done(Step::TakeOver, String::new()));
     store.begin_operation(&operation(7), &[]).expect("begun");
     store.take_over(&operation(7), &failed_over(point(2).id), &done).expect("taken");
-    let own = Some(operation(7).id);
+    let (own, settled) = (operation(7).id, entry(Mark::Done(Step::Settle, String::new())));
     assert!(
         matches!(store.settle(relationship, None, AT), Err(StoreError::Denied(Denied::Busy(_)))),
         "within another"
     );
     for _ in 0..2 {
-        store.settle(relationship, own, AT).expect("settled");
+        store.settle(relationship, Some((own, &settled)), AT).expect("settled");
+        let (_, entries) = store.operation(own).expect("a read").expect("there");
+        let told = entries.iter().filter(|entry| **entry == settled).count();
+        assert_eq!(told, 1, "whoever finds it settled finds it in the journal, too: {entries:?}");
         let ordinals: Vec<u64> =
             store.points(relationship).expect("points").iter().map(|point| point.ordinal).collect();
         assert_eq!((ordinals, standing(&store).1), (vec![1, 2], Phase::Unprotected { since: AT }));
+    }
+}
+
+#[test]
+fn what_is_left_of_a_failovers_time_is_kept_for_that_failover_and_that_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relationship, of) = (operation(7).relationship, (Timestamp(10), Timestamp(20)));
+    assert_eq!(store(&dir).countdown(relationship, of).expect("a read"), None);
+    for seconds in [9, 8] {
+        let left = std::time::Duration::from_secs(seconds);
+        store(&dir).keep_countdown(relationship, of, left).expect("kept");
+        assert_eq!(store(&dir).countdown(relationship, of).expect("a read"), Some(left));
+    }
+    for other in [(Timestamp(11), Timestamp(20)), (Timestamp(10), Timestamp(10))] {
+        assert_eq!(store(&dir).countdown(relationship, other).expect("a read"), None);
     }
 }
 

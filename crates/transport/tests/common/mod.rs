@@ -114,7 +114,11 @@ impl Host {
         self.join_at(token, None).await
     }
 
-    pub async fn join_at(&self, token: &str, at: Option<&str>) -> Result<PeerRecord, transport::PairingError> {
+    pub async fn join_at(
+        &self,
+        token: &str,
+        at: Option<&str>,
+    ) -> Result<PeerRecord, transport::PairingError> {
         join(token, at, &self.own, &self.identity, self.trust.as_ref(), now()).await
     }
 

@@ -8,7 +8,11 @@ use crate::router::table::{Change, Read, Table};
 pub(super) fn rows(table: Table) -> Table {
     table
         .list(
-            viewer("/operations", "operations", "Operations with their steps, of all VMs or of one, the newest first."),
+            viewer(
+                "/operations",
+                "operations",
+                "Operations with their steps, of all VMs or of one, the newest first.",
+            ),
             |it, asked: Read<(), OperationQuery>| it.operations(asked.query),
         )
         .read(

@@ -1,0 +1,77 @@
+//! What stays on disk when a relationship ends, in words for whoever is about to end it. *Not* the end itself (`protect`).
+
+use domain::{Role, shell_word};
+use store::Record;
+
+use crate::{Engine, replica};
+
+/// Where the VM was at home first and is a replica now, its own disk files lie below the layers: neither is complete without the other.
+fn is_at_home(record: &Record) -> bool {
+    match record.relationship.role() {
+        Role::Replica => record.home_definition.is_some(),
+        Role::Primary => record.directory.is_some() && record.home_definition.is_none(),
+    }
+}
+
+impl Engine {
+    /// What a removal does to the replica's files, and what of them is left for a person.
+    #[must_use]
+    pub fn fate_of_files(&self, record: &Record, delete_replica: bool) -> Vec<String> {
+        let mut said = vec![fate(record, delete_replica, &self.peer_name(record))];
+        let Ok(directory) = replica::directory(record) else { return said };
+        let aside = directory.diverged().map_or(0, |aside| aside.len());
+        if aside > 0 {
+            let folder = shell_word(&directory.path().to_string_lossy());
+            said.push(format!(
+                "What was set aside on this host stays, and diverged list shows it no more: {aside} files, {folder}/*/diverged-*.qcow2."
+            ));
+        }
+        said
+    }
+}
+
+fn fate(record: &Record, delete_replica: bool, peer: &str) -> String {
+    if !delete_replica {
+        return "The replica's files stay.".to_owned();
+    }
+    if !is_at_home(record) {
+        return "The replica's files are deleted.".to_owned();
+    }
+    let place = match record.relationship.role() {
+        Role::Replica => "this host",
+        Role::Primary => peer,
+    };
+    format!(
+        "The replica's files stay although their deletion is asked for: the VM lived on {place} before, and its own disk files there are \
+         whole only with the layers over them. Delete both by hand when nothing of them is needed."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Phase, fixture};
+
+    use super::*;
+
+    fn record(phase: Phase, at_home: bool, has_directory: bool) -> Record {
+        Record {
+            home_definition: at_home.then(|| "<domain/>".to_owned()),
+            directory: has_directory.then(|| "/replicas/vm".into()),
+            ..Record::new(fixture::relationship(phase))
+        }
+    }
+
+    #[test]
+    fn files_are_said_to_be_deleted_only_where_they_are() {
+        let said = |record: &Record| fate(record, true, "hvhost01");
+        let deleted = "The replica's files are deleted.";
+        // Never moved; and moved, with the replica on the host that it came from, as either side sees it.
+        assert_eq!(said(&record(Phase::Replicating, false, false)), deleted);
+        assert_eq!(said(&record(Phase::Receiving, false, true)), deleted);
+        assert!(said(&record(Phase::Replicating, false, true)).contains("lived on hvhost01"));
+        assert!(said(&record(Phase::Receiving, true, true)).contains("lived on this host"));
+        // Back at home: the replica is on the replica server again.
+        assert_eq!(said(&record(Phase::Replicating, true, true)), deleted);
+        assert_eq!(fate(&record(Phase::Receiving, true, true), false, "x"), "The replica's files stay.");
+    }
+}

@@ -1,0 +1,218 @@
+//! Operations that meet an error, a wait or a person in their middle.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use choreography::{Options, Outcome, Step, StepState, fold};
+use domain::{Health, Phase, PointId, Settlement};
+use hypervisor::Hypervisor;
+use layer::ReplicaDirectory;
+
+use super::{AWAY, HOME, SEED};
+use crate::form::Form;
+use crate::time;
+use crate::world::{World, record};
+
+impl World {
+    /// The replica's directory of a host.
+    fn directory(&self, host: usize) -> Result<std::path::PathBuf> {
+        record(&self.hosts[host]).and_then(|it| it.directory).context("a directory")
+    }
+
+    /// `virsh edit` at home; the definition arrives at the replica.
+    fn edit(&self, edit: impl FnOnce(&mut Form)) -> Result<()> {
+        let disk = self.hosts[HOME].disk("vm.qcow2");
+        let mut form = Form { id: self.vm.0, name: "simVM01".into(), disk, agent: false, bridge: None };
+        edit(&mut form);
+        let definition = serde_json::to_string(&form)?;
+        self.hosts[HOME].hypervisor.define(&definition)?;
+        let arrived = self.directory(AWAY)?.join("primary.xml");
+        self.until("the definition", |_| std::fs::read_to_string(&arrived).is_ok_and(|it| it == definition))
+    }
+
+    /// The recovery points that a replica's files hold, the oldest first.
+    fn points(&self, host: usize) -> Result<Vec<PointId>> {
+        let files = ReplicaDirectory::open(&self.directory(host)?)?;
+        Ok(files.manifest().points.iter().map(|listed| listed.point.id).collect())
+    }
+}
+
+/// The manifest cannot be written, as on a full disk, when a failover becomes final. It is final all the same: the operation says so,
+/// and goes on when there is room.
+#[test]
+fn an_error_behind_the_point_of_no_return_of_a_completion_does_not_undo_it() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.until("two points", |it| it.points(AWAY).is_ok_and(|points| points.len() > 1))?;
+    let oldest = *world.points(AWAY)?.first().context("a point")?;
+    world.fail_over(AWAY, oldest)?;
+    ensure!(world.points(AWAY)?.len() > 1, "nothing is given up yet");
+    let in_the_way = world.directory(AWAY)?.join("manifest.json.tmp");
+    std::fs::create_dir(&in_the_way)?;
+    let id = world.complete(AWAY)?;
+    let failed = |it: &World| fold(&it.journal(AWAY, id)).steps.get(&Step::Merge).cloned();
+    world.until("a merge that failed", |it| matches!(failed(it), Some(StepState::Failed { .. })))?;
+    let progress = fold(&world.journal(AWAY, id));
+    assert!(progress.handed_over() && progress.cancelled.is_none(), "{progress:?}");
+    assert!(matches!(world.phase(AWAY), Some(Phase::Unprotected { .. })), "it is final");
+    assert_eq!(progress.outcome, None, "and it goes on");
+    std::fs::remove_dir(&in_the_way)?;
+    world.until("the end of the operation", |it| it.is_idle(AWAY))?;
+    assert_eq!(fold(&world.journal(AWAY, id)).outcome, Some(Outcome::Completed));
+    assert_eq!(world.points(AWAY)?, [oldest]);
+    world.reverse(AWAY)
+}
+
+/// A failover is made final, which takes long, and the link heals: the VM runs on both hosts, and both say so at once.
+#[test]
+fn a_split_brain_is_seen_on_both_hosts_while_an_operation_is_open() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.until("two points", |it| it.points(AWAY).is_ok_and(|points| points.len() > 1))?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    world.link.swallows.store(true, Ordering::SeqCst);
+    // The VM runs on where it was, and nobody can know.
+    world.begin_failover(AWAY, Options { point: Some(newest), ..Options::default() })?;
+    world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())?;
+    world.hosts[AWAY].hypervisor.stall_merges(true);
+    let id = world.complete(AWAY)?;
+    world.until("a merge", |it| it.hosts[AWAY].hypervisor.merges())?;
+    world.link.swallows.store(false, Ordering::SeqCst);
+    let told = |it: &World, host: usize| {
+        let notices = record(&it.hosts[host]).map(|it| it.notices).unwrap_or_default();
+        notices.iter().any(|it| it.severity == Health::Critical && it.what.starts_with("split brain"))
+    };
+    world.until("both say it", |it| told(it, HOME) && told(it, AWAY))?;
+    assert!(world.hosts[AWAY].hypervisor.merges(), "the operation is still under way");
+    assert_eq!(fold(&world.journal(AWAY, id)).outcome, None);
+    Ok(())
+}
+
+/// A failover becomes final by itself, and cannot: its directory is not readable. It is tried again, seldom, and health says why; when it
+/// can, it does.
+#[test]
+fn what_a_failover_is_to_become_by_itself_is_tried_seldom_while_it_cannot_be() -> Result<()> {
+    let world = World::new(SEED)?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    let commit_timer = Some((Settlement::Complete, Duration::from_secs(20)));
+    world.begin_failover(AWAY, Options { point: Some(newest), commit_timer, ..Options::default() })?;
+    world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())?;
+    let manifest = world.directory(AWAY)?.join("manifest.json");
+    let elsewhere = manifest.with_extension("away");
+    std::fs::rename(&manifest, &elsewhere)?;
+    let said = |it: &World, words: &str| {
+        let notices = record(&it.hosts[AWAY]).map(|it| it.notices).unwrap_or_default();
+        notices.iter().any(|it| it.what.contains(words))
+    };
+    world.until("health says it", |it| said(it, "its time is over") && said(it, "was undone: settle"))?;
+    time::pass(Duration::from_secs(30));
+    let id = record(&world.hosts[AWAY]).context("a record")?.relationship.id;
+    let engine = world.hosts[AWAY].engine().context("a daemon")?;
+    let operations = engine.store().operations(None, Some(&[id]), 1000)?.len();
+    assert!((3..8).contains(&operations), "the failover and {} tries", operations - 1);
+    std::fs::rename(&elsewhere, &manifest)?;
+    world.until("it is final", |it| matches!(it.phase(AWAY), Some(Phase::Unprotected { .. })))
+}
+
+/// The guest of a failover does not boot in the time that a person gave it: no users are sent to it, the operation does not say that all is
+/// well, and when it is taken back the users are sent away.
+#[test]
+fn a_guest_that_does_not_boot_gets_no_users_and_is_taken_back() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.edit(|form| form.agent = true)?;
+    let (hooks, told) = (world.hosts[AWAY].place("redirect.d"), world.hosts[AWAY].place("told"));
+    std::fs::create_dir(&hooks)?;
+    let hook = hooks.join("10-tell");
+    std::fs::write(&hook, format!("#!/bin/sh\necho $DIRECTION >>{}\n", told.display()))?;
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
+    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    let roll_back_unless_boots = Some(Duration::from_secs(5));
+    let id = world.begin_failover(AWAY, Options { roll_back_unless_boots, ..Options::default() })?;
+    world.until("the end of the failover", |it| fold(&it.journal(AWAY, id)).outcome.is_some())?;
+    let progress = fold(&world.journal(AWAY, id));
+    assert_eq!(progress.outcome, Some(Outcome::GivenUp), "{progress:?}");
+    assert!(matches!(progress.steps.get(&Step::Confirm), Some(StepState::Failed { .. })), "{progress:?}");
+    assert!(!progress.steps.contains_key(&Step::Redirect), "{progress:?}");
+    world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
+    assert_eq!(std::fs::read_to_string(&told)?, "away\n");
+    Ok(())
+}
+
+/// QEMU's merge stands still: a person leaves it out, the job is ended, and the VM is protected again.
+#[test]
+fn a_merge_that_stands_still_is_ended_when_a_person_leaves_it_out() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.until("two points", |it| it.points(AWAY).is_ok_and(|points| points.len() > 1))?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    world.fail_over(AWAY, newest)?;
+    world.hosts[AWAY].hypervisor.stall_merges(true);
+    let id = world.complete(AWAY)?;
+    world.until("a merge", |it| it.hosts[AWAY].hypervisor.merges())?;
+    world.asked(AWAY, move |engine, _| async move { engine.cancel_operation(id, "a scene", true) })?;
+    world.until("the end of the operation", |it| it.is_idle(AWAY))?;
+    assert!(
+        !world.hosts[AWAY].hypervisor.merges(),
+        "nothing works on the VM's files behind the operation's back"
+    );
+    world.reverse(AWAY)
+}
+
+/// libvirt hangs in the start of a failover, as it does on storage that does: the failover is taken back where it is, and a start that
+/// comes through later finds nothing to start from.
+#[test]
+fn a_start_that_hangs_is_taken_back_while_it_hangs() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    world.hosts[AWAY].hypervisor.hang_starts(true);
+    let id = world.begin_failover(AWAY, Options { force: true, ..Options::default() })?;
+    let start = |it: &World| fold(&it.journal(AWAY, id)).steps.remove(&Step::Start);
+    world.until("a start", |it| matches!(start(it), Some(StepState::Running { .. })))?;
+    time::pass(Duration::from_secs(10));
+    assert!(matches!(start(&world), Some(StepState::Running { .. })), "it hangs: {:?}", start(&world));
+    world.asked(AWAY, |engine, record| async move {
+        engine.begin_cancel(&record, Options::default(), "a scene").map(drop)
+    })?;
+    world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
+    world.hosts[AWAY].hypervisor.hang_starts(false);
+    time::pass(Duration::from_secs(10));
+    assert!(!world.hosts[AWAY].hypervisor.runs(), "the late start comes to nothing");
+    world.until("it starts at home, which was told", |it| {
+        it.hosts[HOME].hypervisor.start(it.vm, false).is_ok()
+    })?;
+    world.rest()
+}
+
+/// The VM of a failover is undefined by hand: it is off, and the failover can be taken back.
+#[test]
+fn a_failover_whose_vm_was_undefined_is_taken_back() -> Result<()> {
+    let world = World::new(SEED)?;
+    let newest = *world.points(AWAY)?.last().context("a point")?;
+    world.fail_over(AWAY, newest)?;
+    world.hosts[AWAY].hypervisor.turn_off(world.vm)?;
+    world.hosts[AWAY].hypervisor.undefine(world.vm)?;
+    let refused = world.complete(AWAY).expect_err("it does not run").to_string();
+    assert!(refused.contains("not defined") && refused.contains("virsh define"), "{refused}");
+    let id = world.asked(AWAY, |engine, record| async move {
+        engine.begin_cancel(&record, Options::default(), "a scene")
+    })?;
+    world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
+    assert_eq!(fold(&world.journal(AWAY, id)).outcome, Some(Outcome::Completed));
+    world.until("it starts at home, which was told", |it| {
+        it.hosts[HOME].hypervisor.start(it.vm, false).is_ok()
+    })
+}
+
+/// The bridge of the VM is not on the replica's host: that is told before a failover, and it starts all the same.
+#[test]
+fn what_the_host_of_a_failover_lacks_is_told_and_is_no_obstacle() -> Result<()> {
+    let world = World::new(SEED)?;
+    world.edit(|form| form.bridge = Some("br-gone".into()))?;
+    let plan = world.asked(AWAY, |engine, record| async move {
+        engine.plan_failover_alone(&record, &Options::default()).await
+    })?;
+    assert!(format!("{:?}", plan.unfit).contains("br-gone"), "{:?}", plan.unfit);
+    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    world.begin_failover(AWAY, Options { force: true, ..Options::default() })?;
+    world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())
+}
