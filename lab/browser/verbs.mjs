@@ -14,6 +14,8 @@ const field = (page, label) => dialog(page).getByLabel(label);
 /** What the window says, sooner or later. */
 const told = (page, words) => dialog(page).getByText(words).first().waitFor();
 const gone = (page) => dialog(page).waitFor({ state: "detached" });
+/** The plan of what the fields say now is there. */
+const planned = (page) => dialog(page).locator(".plan:not(.old)").getByText("Actions").waitFor();
 /** Opens a window, and presses its button when its plan is there. */
 async function ask(page, verb, button) {
   await action(page, verb).click();
@@ -22,7 +24,7 @@ async function ask(page, verb, button) {
 /** Whoever destroys something types its name first. */
 async function confirmed(page, button) {
   const press = dialog(page).getByRole("button", { name: button, exact: true });
-  await dialog(page).locator(".plan").getByText("Actions").waitFor();
+  await planned(page);
   if (await press.isEnabled()) throw new Error(`${button} asks for no word`);
   await field(page, `Type ${VM} to confirm`).fill(VM);
   await press.click();
@@ -67,7 +69,7 @@ async function chapterTest() {
   await panel(otto).getByRole("button", { name: "Test Failover from here…" }).click();
   await told(otto, "A network of its own");
   await field(otto, "Keep the copy after its check").check();
-  await dialog(otto).locator(".plan").getByText("Actions").waitFor();
+  await planned(otto);
   await picture(otto, "test-failover");
   await accessible(otto, "the window of a test failover");
   await press(otto, "Test");
@@ -85,7 +87,7 @@ async function chapterFailover() {
   const point = dialog(otto).getByRole("combobox", { name: "Recovery point" });
   await point.selectOption({ label: (await point.getByText(TAG).innerText()).trim() });
   await told(otto, /newer recovery points? stays?/);
-  await dialog(otto).locator(".plan").getByText("Actions").waitFor();
+  await planned(otto);
   await picture(otto, "failover");
   await accessible(otto, "the window of a failover");
   await press(otto, "Fail Over");

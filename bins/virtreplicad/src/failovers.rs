@@ -38,7 +38,8 @@ impl Daemon {
             return self.operation_view(&open.id.to_string()).map(Answer::Done);
         }
         let plan = self.engine.plan_failover_alone(&record, &options).await.map_err(problem)?;
-        let lines = sentences(&vm, &host_name(&self.engine, record.relationship.peer), &plan, &options);
+        let (vm, peer) = (&record.relationship.vm_name, host_name(&self.engine, record.relationship.peer));
+        let lines = sentences(vm, &peer, &plan, &options);
         let shown = shown(lines, &plan.plan, false);
         if dry_run {
             return Ok(Answer::Planned(shown));
@@ -60,7 +61,8 @@ impl Daemon {
             return Err(problem(refusal));
         }
         if dry_run {
-            let peer = host_name(&self.engine, record.relationship.peer);
+            let (vm, peer) =
+                (&record.relationship.vm_name, host_name(&self.engine, record.relationship.peer));
             return Ok(Answer::Planned(dto::Plan::of([
                 match request.turn_off {
                     true => format!("{vm} is shut down here, and turned off if it does not obey."),

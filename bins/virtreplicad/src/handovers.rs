@@ -37,7 +37,7 @@ impl Daemon {
             let from = views::summary(&self.engine, &record).map_err(problem)?;
             let mut lines = vec![format!(
                 "{} will be shut down on {} and handed over to {}.",
-                vm, from.primary_server, from.replica_server
+                from.vm, from.primary_server, from.replica_server
             )];
             lines.push(match (request.start, request.reverse) {
                 (true, true) => "It starts there, and replication is reversed at once.".into(),
