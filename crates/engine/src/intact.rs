@@ -21,7 +21,7 @@ pub(crate) enum Start {
 
 impl Start {
     /// The command that does it from another point; none: it takes the newest or nothing.
-    fn from_point(self) -> Option<&'static str> {
+    fn verb_of_a_point(self) -> Option<&'static str> {
         match self {
             Start::Failover => Some("failover"),
             Start::TestFailover => Some("test-failover"),
@@ -51,7 +51,7 @@ pub(crate) async fn expect_trusted(
     let Some((error, whole)) = looked else { return Ok(()) };
     let vm = vm_argument(&record.relationship.vm_name);
     let found = format!("recovery point {point} is not to be trusted: {error}");
-    let older = whole.zip(start.from_point()).map(|(whole, verb)| {
+    let older = whole.zip(start.verb_of_a_point()).map(|(whole, verb)| {
         let age = domain::words::duration(clock::now().since(whole.instant));
         format!(
             "start from the newest one that is whole, {age} old: virt-replica {verb} --point {} {vm}",

@@ -29,7 +29,7 @@ fn a_viewer_reads_everything_but_the_audit_and_the_visitors_and_changes_nothing(
     // The last is a question with a consequence: the running cycle lets go of the VM's files.
     let administrators = ["/audit", "/console/sessions", "/relationships/{vm}/may-start"];
     let document = api::openapi();
-    for (path, method, operation) in operations(&document) {
+    for (path, method, operation) in operations(document) {
         let role = operation["x-role"].as_str().expect("a role");
         match (path, method) {
             (path, "get") if administrators.contains(&path) => assert_eq!(role, "administrator", "{path}"),
@@ -43,7 +43,7 @@ fn a_viewer_reads_everything_but_the_audit_and_the_visitors_and_changes_nothing(
 fn every_name_is_said_once_and_every_reference_leads_somewhere() {
     let document = api::openapi();
     let mut names: Vec<&str> =
-        operations(&document).iter().map(|(_, _, it)| it["operationId"].as_str().expect("a name")).collect();
+        operations(document).iter().map(|(_, _, it)| it["operationId"].as_str().expect("a name")).collect();
     let count = names.len();
     names.sort_unstable();
     names.dedup();
@@ -76,9 +76,9 @@ fn every_number_that_a_request_takes_has_a_most() {
     }
     let document = api::openapi();
     let mut found = Vec::new();
-    for (_, _, operation) in operations(&document) {
+    for (_, _, operation) in operations(document) {
         let body = &operation["requestBody"]["content"]["application/json"]["schema"];
-        without_most(&document, body, "the body", &mut found);
+        without_most(document, body, "the body", &mut found);
     }
     assert_eq!(found, Vec::<String>::new());
 }
@@ -86,7 +86,7 @@ fn every_number_that_a_request_takes_has_a_most() {
 #[test]
 fn no_request_takes_a_field_that_it_does_not_know() {
     let document = api::openapi();
-    for (path, _, operation) in operations(&document) {
+    for (path, _, operation) in operations(document) {
         let Some(body) = operation.pointer("/requestBody/content/application~1json/schema/$ref") else {
             continue;
         };

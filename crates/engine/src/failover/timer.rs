@@ -47,7 +47,7 @@ impl Countdown {
     }
 
     /// What is to be kept now, if so much has passed since that was done last.
-    fn to_keep(&mut self) -> Option<Duration> {
+    fn due_to_keep(&mut self) -> Option<Duration> {
         let left = self.left();
         let due = self.kept.is_none_or(|kept| kept - left.min(kept) >= KEPT_EVERY.min(kept) && left < kept);
         due.then(|| *self.kept.insert(left))
@@ -132,7 +132,7 @@ impl Engine {
             Some(known) => known,
             None => Countdown::begin(of, self.store().countdown(id, of).map_err(Refusal::failed)?),
         };
-        if let Some(left) = countdown.to_keep() {
+        if let Some(left) = countdown.due_to_keep() {
             self.store().keep_countdown(id, of, left).map_err(Refusal::failed)?;
         }
         *slot.countdown() = Some(countdown);
@@ -191,16 +191,20 @@ mod tests {
         // The clock of then was years off.
         let of = (Timestamp(5_000), Timestamp(605_000));
         let mut countdown = Countdown::begin(of, None);
-        assert_eq!(countdown.to_keep(), Some(seconds(600)), "a daemon that ends at once is no loss");
+        assert_eq!(countdown.due_to_keep(), Some(seconds(600)), "a daemon that ends at once is no loss");
         tokio::time::advance(seconds(59)).await;
-        assert_eq!((countdown.to_keep(), countdown.left()), (None, seconds(541)));
+        assert_eq!((countdown.due_to_keep(), countdown.left()), (None, seconds(541)));
         tokio::time::advance(seconds(1)).await;
-        assert_eq!(countdown.to_keep(), Some(seconds(540)));
+        assert_eq!(countdown.due_to_keep(), Some(seconds(540)));
         let mut again = Countdown::begin(of, Some(seconds(540)));
-        assert_eq!((again.to_keep(), again.left()), (None, seconds(540)), "the daemon was away for years");
+        assert_eq!(
+            (again.due_to_keep(), again.left()),
+            (None, seconds(540)),
+            "the daemon was away for years"
+        );
         tokio::time::advance(seconds(541)).await;
-        assert_eq!((again.to_keep(), again.left()), (Some(Duration::ZERO), Duration::ZERO));
-        assert_eq!(again.to_keep(), None, "it is over, and that is kept once");
+        assert_eq!((again.due_to_keep(), again.left()), (Some(Duration::ZERO), Duration::ZERO));
+        assert_eq!(again.due_to_keep(), None, "it is over, and that is kept once");
         assert_eq!(Countdown::begin((of.0, of.0), None).left(), Duration::ZERO, "at once");
     }
 

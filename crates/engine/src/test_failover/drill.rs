@@ -37,7 +37,7 @@ fn is_due(every: Duration, tests: &[Past], now: Timestamp) -> bool {
 fn overdue_since(every: Duration, tests: &[Past], now: Timestamp) -> Option<Timestamp> {
     let known = || tests.iter().filter(|test| !test.begun.is_wrong(now));
     let passed = known().find(|test| test.passed == Some(true)).map(|test| test.begun);
-    let since = passed.or_else(|| known().last().map(|oldest| oldest.begun))?;
+    let since = passed.or_else(|| known().next_back().map(|oldest| oldest.begun))?;
     (now > since.plus(every.saturating_add(every / 4))).then_some(since)
 }
 
