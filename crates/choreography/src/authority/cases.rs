@@ -170,7 +170,8 @@ fn the_lock_is_set_on_a_primary_and_only_a_lock_is_taken_back() {
 fn a_role_changes_in_the_next_epoch_and_neither_late_nor_early() {
     let end = Phase::Unprotected { since: AT };
     type Rule = fn(&Authority, &Operation) -> Ruling;
-    let rules: [(Rule, fn(&Phase) -> bool, Phase); 3] = [
+    type Begins = fn(&Phase) -> bool;
+    let rules: [(Rule, Begins, Phase); 3] = [
         (|it, by| it.demote(by, Phase::Receiving), |from| from.role() == Role::Primary, Phase::Receiving),
         (
             |it, by| it.take_over(by, Phase::Unprotected { since: AT }),
