@@ -83,16 +83,20 @@ const PLACES: [(Way, Side, &str); 40] = [
     (Way::Cancel,   Side::Primary, "end.before"),
 ];
 
+/// The pairs of place and fault that fit into continuous integration: every second place, the faults in turn.
+fn is_usual(place: usize, fault: usize) -> bool {
+    place.is_multiple_of(2) && place / 2 % FAULTS.len() == fault
+}
+
 #[test]
-fn every_place_survives_a_fault() {
-    // Each place once, the faults in turn; the other pairs are below.
-    walk("walk", |place, fault| place % FAULTS.len() == fault);
+fn every_second_place_survives_a_fault() {
+    walk("walk", is_usual);
 }
 
 #[test]
 #[ignore = "half an hour: cargo xtask test --long"]
-fn every_place_survives_every_fault() {
-    walk("walk-all", |place, fault| place % FAULTS.len() != fault);
+fn every_place_survives_every_other_fault() {
+    walk("walk-all", |place, fault| !is_usual(place, fault));
 }
 
 fn walk(name: &str, chosen: impl Fn(usize, usize) -> bool) {

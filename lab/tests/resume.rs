@@ -31,6 +31,7 @@ fn a_first_copy_goes_on_after_link_replica_or_primary_were_gone() {
         match fault {
             "link" => {
                 lab.cut_link().unwrap();
+                nothing_starts_from_half_a_copy(&lab, &product, &guest.name);
                 product.wait_show(&lab, HOSTS[0], &guest.name, LIMIT, failed).unwrap();
                 lab.heal_link().unwrap();
             }
@@ -51,6 +52,14 @@ fn a_first_copy_goes_on_after_link_replica_or_primary_were_gone() {
     }
     the_disks_are_equal(&lab, &product, &guest.name).unwrap();
     lab.down().unwrap();
+}
+
+fn nothing_starts_from_half_a_copy(lab: &Lab, product: &Product, vm: &str) {
+    for words in [["failover", vm, "--yes"], ["test-failover", vm, "--yes"]] {
+        let (code, said) = product.attempt(lab, HOSTS[1], &words).unwrap();
+        println!("{}# virt-replica {}\n{said}", HOSTS[1], words.join(" "));
+        assert!(code == Some(3) && said.contains("there is no complete recovery point yet"), "{code:?} {said}");
+    }
 }
 
 fn failed(shown: &Value) -> bool {

@@ -1,7 +1,7 @@
 //! Lists, page by page. A cursor says behind which place in the list's order a page begins; it stays good when entries come and go, and
 //! one that no page ever named is refused.
 
-use api::Problem;
+use api::{Code, Problem};
 use api::dto::{self, LIMIT_MAX, Page, Paged};
 use domain::{HostId, OperationId, Role};
 use engine::StartWord;
@@ -94,7 +94,11 @@ impl Daemon {
         }
         let ids = match (&query.vm, of) {
             (None, None) => None,
-            (Some(vm), of) => Some(vec![self.find_with(vm, of)?.relationship.id]),
+            // As of events: of a VM that nobody knows there are none.
+            (Some(vm), of) => match self.find_with(vm, of) {
+                Err(unknown) if unknown.code == Code::NotFound => Some(Vec::new()),
+                found => Some(vec![found?.relationship.id]),
+            },
             (None, Some(_)) => Some(self.records(of)?.iter().map(|it| it.relationship.id).collect()),
         };
         let found = self.engine.store().operations(before, ids.as_deref(), limit + 1).map_err(failed)?;
