@@ -72,7 +72,7 @@ export async function signIn(page, user, secret = password) {
 export async function enter(host, user, options) {
   const page = await visit(host, options);
   await signIn(page, user);
-  await page.getByRole("heading", { level: 1 }).waitFor();
+  await page.getByRole("button", { name: "Sign out" }).waitFor(); // the sign-in page has a heading, too
   return page;
 }
 

@@ -112,6 +112,7 @@ async function chapterAside() {
   await tab(admin, "Recovery Points");
   await panel(admin).getByText("Set aside").waitFor();
   await accessible(admin, "what was set aside");
+  await panel(admin).getByRole("button", { name: "Delete…" }).scrollIntoViewIfNeeded();
   await picture(admin, "set-aside");
   await panel(admin).getByRole("button", { name: "Delete…" }).click();
   await confirmed(admin, "Delete for Good");
