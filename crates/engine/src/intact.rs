@@ -37,11 +37,11 @@ pub(crate) async fn expect_trusted(
     point: PointId,
     start: Start,
 ) -> Result<()> {
-    let directory = replica::directory(record)?;
     replica::expect_untouched(record)?;
     let slot = engine.slot(record.relationship.id);
-    // A layer that is merged between two looks is no sign of tampering.
+    // A layer that is merged between two looks, at the manifest and at the files, is no sign of tampering.
     let files = slot.chain.hold().await;
+    let directory = replica::directory(record)?;
     let looked = blocking(move || {
         let Err(error) = directory.check_point(point) else { return Ok(None) };
         Ok(Some((error.to_string(), directory.newest_whole().cloned())))
