@@ -12,6 +12,8 @@ use crate::product::{HOSTS, Product, is_normal};
 
 /// Longest wait for the guest to boot, and for the first cycles.
 const LIMIT: Duration = Duration::from_secs(120);
+/// As long without a new recovery point, and a cycle that was under way at a pause has ended.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// Two paired hosts and the VM.
 pub struct Protected {
@@ -127,5 +129,19 @@ impl Protected {
         let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
         let points = manifest["points"].as_array().unwrap();
         points.iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The same, when a cycle that was under way before a pause has ended.
+    #[must_use]
+    pub fn settled_points(&self, host: &str) -> Vec<String> {
+        let mut before = self.points(host);
+        loop {
+            std::thread::sleep(SETTLED);
+            let now = self.points(host);
+            if now == before {
+                return now;
+            }
+            before = now;
+        }
     }
 }

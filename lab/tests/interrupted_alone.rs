@@ -65,10 +65,10 @@ const CANCEL: [&str; 9] = [
     "report.after",
     "end.before",
 ];
-const COMPLETE: [&str; 9] = [
+/// Once the settlement is stored it is done: nothing comes back to its end.
+const COMPLETE: [&str; 8] = [
     "settle.before",
     "settle.stored",
-    "settle.after",
     "merge.under way",
     "merge.merged",
     "merge.after",

@@ -140,7 +140,7 @@ fn the_replicas_disk_is_full(world: &mut Protected) {
     second.sh(&fill).unwrap();
     // No cycle takes a part of it, for which there would be room.
     world.say(FIRST, &["pause", VM, "--yes"]);
-    let points = world.points(SECOND);
+    let points = world.settled_points(SECOND);
     let much = "dd if=/dev/urandom of=/data/much bs=1M count=96 && sync";
     world.lab.host(FIRST).guest_sh(VM, much).unwrap();
     world.say(FIRST, &["resume", VM, "--yes"]);
