@@ -1,36 +1,50 @@
 //! The link between the hosts, as a road for each direction of connecting: it carries, swallows, or breaks what is on it.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use anyhow::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
-/// How often a road that swallows is looked at again.
-const LOOK: Duration = Duration::from_millis(2);
+use crate::outside::Outside;
 
 /// What all roads are like.
-#[derive(Default)]
 pub(crate) struct Link {
     /// Nothing arrives, and nobody is told.
-    pub(crate) swallows: AtomicBool,
+    swallows: watch::Sender<bool>,
     /// Raised when all connections break.
-    breaks: AtomicU64,
+    breaks: watch::Sender<u64>,
     /// Bytes after which the next connection breaks; 0: none does.
     breaks_after: AtomicU64,
+    outside: Outside,
 }
 
 impl Link {
+    pub(crate) fn new(outside: Outside) -> Link {
+        let (swallows, breaks) = (watch::Sender::new(false), watch::Sender::new(0));
+        Link { swallows, breaks, breaks_after: AtomicU64::new(0), outside }
+    }
+
+    /// From now on it swallows everything, or nothing.
+    pub(crate) fn swallow(&self, everything: bool) {
+        self.swallows.send_replace(everything);
+    }
+
     /// All connections break now.
     pub(crate) fn break_all(&self) {
-        self.breaks.fetch_add(1, Ordering::SeqCst);
+        self.breaks.send_modify(|breaks| *breaks += 1);
     }
 
     /// The connection that carries this many bytes from now on breaks.
     pub(crate) fn break_after(&self, bytes: u64) {
         self.breaks_after.store(bytes.max(1), Ordering::SeqCst);
+    }
+
+    async fn lets_pass(&self) {
+        drop(self.swallows.subscribe().wait_for(|swallows| !swallows).await);
     }
 
     /// Whether so many bytes more are too many; once.
@@ -43,53 +57,57 @@ impl Link {
     }
 }
 
-/// A road to a host; gives the port at which it begins. It ends with the process.
+/// A road to the host that listens at the port `to`; gives the port at which it begins.
 pub(crate) fn road(link: &Arc<Link>, to: &Arc<AtomicU16>) -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
-    let (link, to) = (Arc::clone(link), Arc::clone(to));
-    std::thread::spawn(move || {
-        while let Ok((near, _)) = listener.accept() {
-            let (link, to) = (Arc::clone(&link), Arc::clone(&to));
-            std::thread::spawn(move || drop(connect(&near, &link, &to)));
+    listener.set_nonblocking(true)?;
+    let outside = &link.outside.handle;
+    let _here = outside.enter();
+    let listener = TcpListener::from_std(listener)?;
+    let (road, to) = (Arc::clone(link), Arc::clone(to));
+    outside.spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let (link, to) = (Arc::clone(&road), Arc::clone(&to));
+            tokio::spawn(async move { drop(connect(near, &link, &to).await) });
         }
     });
     Ok(port)
 }
 
-fn connect(near: &TcpStream, link: &Arc<Link>, to: &AtomicU16) -> Result<()> {
-    let begun = link.breaks.load(Ordering::SeqCst);
-    while link.swallows.load(Ordering::SeqCst) {
-        std::thread::sleep(LOOK);
-    }
+async fn connect(mut near: TcpStream, link: &Link, to: &AtomicU16) -> Result<()> {
+    link.outside.moved();
+    let mut breaks = link.breaks.subscribe();
+    link.lets_pass().await;
     // A daemon that is not there refuses, as its host would.
-    let far = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst)))?;
-    let (near_again, far_again, other) = (near.try_clone()?, far.try_clone()?, Arc::clone(link));
-    std::thread::spawn(move || carry(far_again, near_again, &other, begun));
-    carry(near.try_clone()?, far, link, begun);
-    Ok(())
+    let mut far = TcpStream::connect((Ipv4Addr::LOCALHOST, to.load(Ordering::SeqCst))).await?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let ((near_from, near_to), (far_from, far_to)) = (near.split(), far.split());
+    // Whichever ends first ends all: both streams are closed.
+    tokio::select! {
+        done = carry(near_from, far_to, link) => done,
+        done = carry(far_from, near_to, link) => done,
+        _ = breaks.changed() => Ok(()),
+    }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, link: &Link, begun: u64) {
-    let mut buffer = [0; 16 * 1024];
-    let _ = from.set_read_timeout(Some(LOOK));
-    let is_broken = || link.breaks.load(Ordering::SeqCst) != begun;
-    while !is_broken() {
-        match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                while link.swallows.load(Ordering::SeqCst) && !is_broken() {
-                    std::thread::sleep(LOOK);
-                }
-                if link.is_broken_by(count as u64) || to.write_all(&buffer[..count]).is_err() {
-                    break;
-                }
-            }
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
-            Err(_) => break,
+async fn carry(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    link: &Link,
+) -> Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        link.outside.moved();
+        if count == 0 {
+            return Ok(());
         }
+        link.lets_pass().await;
+        if link.is_broken_by(count as u64) {
+            return Ok(());
+        }
+        to.write_all(&buffer[..count]).await?;
     }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }

@@ -66,7 +66,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Two real engines over a simulated hypervisor, link and clock
+    /// Two real engines over a simulated hypervisor, disk, link and clock
     Sim {
         /// How many seeds
         #[arg(long, default_value_t = 200)]

@@ -1,43 +1,47 @@
-//! What a person types, and what must come of it: named scenes on the simulated hosts, each from a defect that was found.
+//! What a person types, and what must come of it: named scenes on the simulated hosts, each from a defect that was found. An error
+//! says what did not come; `sim/tests/scenes.rs` plays them.
 
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use choreography::{Mark, Options, Step, StepState, fold};
-use domain::{Phase, PointId, RecoveryPoint};
+use domain::{Divergence, Phase, PointId, RecoveryPoint};
 use engine::{Engine, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
-use layer::ReplicaDirectory;
 use store::Record;
 
 use super::{LOOK, World, record};
-use crate::time::{self, SPEED};
+use crate::hypervisor::checkpoint_of;
+use crate::{Plan, judges};
 
 /// A seed whose retention keeps some points.
 const SEED: u64 = 1;
-/// Longest wait for something that comes by itself, of simulated time.
+/// Longest wait for something that comes by itself.
 const LIMIT: Duration = Duration::from_secs(600);
 /// A VM's home is the first host.
 const HOME: usize = 0;
 const AWAY: usize = 1;
 
 impl World {
-    fn asked<T, F>(&self, host: usize, question: impl FnOnce(Engine, Record) -> F) -> Result<T>
+    fn quiet() -> Result<World> {
+        World::new(&Plan { seed: SEED, rounds: Vec::new(), sabotage: None })
+    }
+
+    fn asked<T, F>(&mut self, host: usize, question: impl FnOnce(Engine, Record) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
         let record = record(&self.hosts[host]).context("no record")?;
-        let answer = self.hosts[host].ask(|engine| question(engine, record));
+        let answer = self.ask(host, |engine| question(engine, record));
         answer.context("no answer")?.map_err(|refused| anyhow::anyhow!("{refused}"))
     }
 
-    fn until(&self, what: &str, good: impl Fn(&Self) -> bool) -> Result<()> {
-        let begun = Instant::now();
+    fn until(&mut self, what: &str, mut good: impl FnMut(&mut Self) -> bool) -> Result<()> {
+        let begun = self.now;
         while !good(self) {
-            ensure!(begun.elapsed() * SPEED < LIMIT, "not within {LIMIT:?}: {what}");
-            std::thread::sleep(LOOK);
+            ensure!(self.now - begun < LIMIT, "not within {LIMIT:?}: {what}");
+            self.pass(LOOK);
         }
         Ok(())
     }
@@ -46,14 +50,18 @@ impl World {
         record(&self.hosts[host]).map(|record| record.relationship.phase)
     }
 
-    /// No operation is open on a host.
-    fn is_idle(&self, host: usize) -> bool {
-        let (engine, record) = (self.hosts[host].engine(), record(&self.hosts[host]));
-        let open = engine.zip(record).map(|(engine, it)| engine.store().open_operation(it.relationship.id));
-        open.is_some_and(|open| open.is_ok_and(|open| open.is_none()))
+    /// The points that the files of a host's replica tell of, the oldest first.
+    fn listed(&self, host: usize) -> Result<Vec<PointId>> {
+        Ok(self.points_in_files(host)?.iter().map(|point| point.id).collect())
     }
 
-    fn hand_over(&self, from: usize, options: Options) -> Result<()> {
+    /// What a host wrote as an old primary, and has not set aside; the outer none: it has no daemon.
+    fn diverged(&self, host: usize) -> Option<Option<Divergence>> {
+        let (engine, there) = self.hosts[host].engine().zip(record(&self.hosts[host]))?;
+        engine.store().divergence(there.relationship.id).ok()
+    }
+
+    fn hand_over_with(&mut self, from: usize, options: Options) -> Result<()> {
         let to = 1 - from;
         let reverse = options.reverse;
         self.until("a handover that is not refused", |it| {
@@ -76,25 +84,29 @@ impl World {
     /// The VM has been away for long: the host where it was knows only the newest of the points that its files hold. Then it goes
     /// home, and is not protected there. Gives the points, the oldest first.
     fn away_for_long_and_home_without_reverse(&mut self) -> Result<Vec<PointId>> {
-        self.hand_over(HOME, Options::default())?;
+        self.hand_over_with(HOME, Options::default())?;
         self.rest()?;
         let there = record(&self.hosts[AWAY]).context("a record")?;
-        let engine = self.hosts[AWAY].engine().context("a daemon")?;
-        let head = engine.store().points(there.relationship.id)?.pop().context("a point")?;
+        let store = self.hosts[AWAY].engine().context("a daemon")?.store().clone();
+        let head = store.points(there.relationship.id)?.pop().context("a point")?;
         // As 64 cycles do.
         let late = RecoveryPoint { ordinal: head.ordinal + 64, ..head };
-        engine.store().forget_old_points(there.relationship.id, &late)?;
-        self.hand_over(AWAY, Options { reverse: false, ..Options::default() })?;
-        let files = ReplicaDirectory::open(there.directory.as_deref().context("a directory")?)?;
-        let points: Vec<PointId> = files.manifest().points.iter().map(|listed| listed.point.id).collect();
-        let known = engine.store().points(there.relationship.id)?;
+        store.forget_old_points(there.relationship.id, &late)?;
+        self.hand_over_with(AWAY, Options { reverse: false, ..Options::default() })?;
+        let points = self.listed(AWAY)?;
+        let known = store.points(there.relationship.id)?;
         let oldest = *points.first().context("points")?;
         ensure!(known.iter().all(|known| known.id != oldest), "the store knows {oldest}: {points:?}");
         Ok(points)
     }
 
-    fn fail_over(&self, host: usize, point: PointId) -> Result<()> {
+    fn fail_over_from(&mut self, host: usize, point: PointId) -> Result<()> {
+        self.hosts[1 - host].machine.enter();
         self.hosts[1 - host].hypervisor.turn_off(self.vm)?;
+        let points = self.points_in_files(host)?;
+        let ordinal = points.iter().find(|it| it.id == point).context("a point")?.ordinal;
+        let moment = self.witness.seen().moments.get(&checkpoint_of(point)).cloned().context("a moment")?;
+        self.witness.is_failed_over(host, moment, ordinal);
         self.asked(host, move |engine, record| async move {
             let options = Options { point: Some(point), force: true, ..Options::default() };
             let plan = engine.plan_failover_alone(&record, &options).await?;
@@ -107,46 +119,40 @@ impl World {
         })
     }
 
-    fn ask_to_reverse(&self, host: usize) -> Result<()> {
+    fn ask_to_reverse(&mut self, host: usize) -> Result<()> {
         self.asked(host, |engine, record| async move {
             engine.reverse(&record, &ReverseRequest { peer: None, settings: None }).await
         })
     }
 
     /// It is protected again, and each point of its replica reads as the disk was.
-    fn reverse(&self, host: usize) -> Result<()> {
+    fn reverse(&mut self, host: usize) -> Result<()> {
         self.ask_to_reverse(host)?;
-        let covered = |it: &World| {
-            let (engine, there) = it.hosts[1 - host].engine().zip(record(&it.hosts[1 - host]))?;
-            engine.store().divergence(there.relationship.id).ok()
-        };
         self.until("it is protected again", |it| {
             it.phase(host) == Some(Phase::Replicating)
                 && it.phase(1 - host) == Some(Phase::Receiving)
-                && covered(it) == Some(None)
+                && it.diverged(1 - host) == Some(None)
         })?;
-        let moments = self.witness.seen().moments.clone();
-        let replica = record(&self.hosts[1 - host]).and_then(|it| it.directory).context("a replica")?;
-        self.judge_replica(&replica, &moments)
+        judges::judge(&self.hosts, &self.witness)
     }
 }
 
-#[test]
-fn a_failover_from_a_point_that_only_the_files_know_can_be_left() -> Result<()> {
-    let mut world = World::new(SEED)?;
+/// The host that fails over knows the point from its files alone; the failover ends all the same, and the direction is reversed.
+pub fn a_failover_from_a_point_that_only_the_files_know_can_be_left() -> Result<()> {
+    let mut world = World::quiet()?;
     let points = world.away_for_long_and_home_without_reverse()?;
-    world.fail_over(AWAY, points[0])?;
+    world.fail_over_from(AWAY, points[0])?;
     world.reverse(AWAY)
 }
 
-/// QEMU ends each merge before its end (here it never can): the operation waits and says so, a person leaves the merge out, and the VM is protected again.
-#[test]
-fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
-    let mut world = World::new(SEED)?;
+/// QEMU ends each merge before its end: the operation waits and says so, a person leaves the merge out, and the VM is protected again.
+pub fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
+    let mut world = World::quiet()?;
+    world.hosts[AWAY].hypervisor.let_merges_fail();
     let points = world.away_for_long_and_home_without_reverse()?;
     // The oldest is a file of its own; this one lies over it.
     let chosen = *points.get(1).context("a second point")?;
-    world.fail_over(AWAY, chosen)?;
+    world.fail_over_from(AWAY, chosen)?;
     let id =
         world.asked(AWAY, |engine, record| async move { engine.begin_complete(&record, "a scene").await })?;
     let journal = |it: &World| {
@@ -157,62 +163,58 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
         Some(StepState::Failed { reason, .. }) => reason.contains("QEMU ended the merge of disk vda"),
         _ => false,
     })?;
-    let files = record(&world.hosts[AWAY]).and_then(|it| it.directory).context("a directory")?;
-    let points: Vec<PointId> =
-        ReplicaDirectory::open(&files)?.manifest().points.iter().map(|listed| listed.point.id).collect();
-    assert_eq!(points, [chosen], "the others are given up");
+    ensure!(world.listed(AWAY)? == [chosen], "the others are not given up");
     let refused = world.ask_to_reverse(AWAY);
-    assert!(refused.is_err_and(|refused| refused.to_string().contains("is under way")));
-    let cancel = |force: bool| {
+    ensure!(refused.is_err_and(|refused| refused.to_string().contains("is under way")), "it is reversed");
+    let mut cancel = |force: bool| {
         world.asked(AWAY, move |engine, _| async move { engine.cancel_operation(id, "a scene", force) })
     };
-    let refused = cancel(false).expect_err("it has taken effect").to_string();
-    assert!(refused.contains("operation cancel --force"), "{refused}");
+    let refused = why_not(cancel(false), "it is cancelled, and has taken effect")?;
+    ensure!(refused.contains("operation cancel --force"), "{refused}");
     cancel(true)?;
     world.until("the end of the operation", |it| it.is_idle(AWAY))?;
     let skipped =
         journal(&world).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
-    assert!(skipped);
+    ensure!(skipped, "it does not say that the merge was left out");
     world.reverse(AWAY)
 }
 
 /// An old primary cannot set aside what it wrote (its sockets have no place): no recovery point may go meanwhile, for that over it
 /// tells where it is. When it can again, it does.
-#[test]
-fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -> Result<()> {
-    let world = World::new(SEED)?;
-    let replica = record(&world.hosts[AWAY]).and_then(|it| it.directory).context("a replica")?;
-    let newest = ReplicaDirectory::open(&replica)?.manifest().points.last().context("a point")?.point.id;
+pub fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -> Result<()> {
+    let mut world = World::quiet()?;
+    let newest = *world.listed(AWAY)?.last().context("a point")?;
     // What the old primary writes after the common point.
-    world.link.swallows.store(true, Ordering::SeqCst);
-    time::pass(Duration::from_secs(10));
-    world.fail_over(AWAY, newest)?;
-    world.link.swallows.store(false, Ordering::SeqCst);
+    world.link.swallow(true);
+    world.pass(Duration::from_secs(10));
+    world.fail_over_from(AWAY, newest)?;
+    world.link.swallow(false);
     world.until("a reverse that is not refused", |it| it.ask_to_reverse(AWAY).is_ok())?;
-    let (sockets, elsewhere) = (world.hosts[HOME].place("n"), world.hosts[HOME].place("away"));
+    let (sockets, elsewhere) = (world.hosts[HOME].dir.join("n"), world.hosts[HOME].dir.join("away"));
     std::fs::rename(&sockets, &elsewhere)?;
-    let diverged = |it: &World| {
-        let (engine, there) = it.hosts[HOME].engine().zip(record(&it.hosts[HOME]))?;
-        engine.store().divergence(there.relationship.id).ok()?
-    };
-    let points = || -> Result<Vec<PointId>> {
-        let replica = record(&world.hosts[HOME]).and_then(|it| it.directory).context("a replica")?;
-        Ok(ReplicaDirectory::open(&replica)?.manifest().points.iter().map(|listed| listed.point.id).collect())
-    };
-    world.until("two points more", |_| points().is_ok_and(|points| points.len() > 2))?;
+    world.until("two points more", |it| it.listed(HOME).is_ok_and(|points| points.len() > 2))?;
+    let diverged = world.diverged(HOME).flatten();
     let covered_by =
-        diverged(&world).and_then(|it| it.covered_by).context("it was set aside: there was time for it")?;
-    let remove = || {
+        diverged.and_then(|it| it.covered_by).context("it was set aside: there was time for it")?;
+    let remove = move |world: &mut World| {
         world.asked(HOME, move |engine, record| async move {
             engine.remove_point(&record, covered_by, false).await
         })
     };
-    let refused = remove().expect_err("what lies below it is not set aside").to_string();
-    assert!(refused.contains("not set aside yet"), "{refused}");
+    let refused = why_not(remove(&mut world), "it is removed, and what lies below it is not set aside")?;
+    ensure!(refused.contains("not set aside yet"), "{refused}");
     std::fs::rename(&elsewhere, &sockets)?;
-    world.until("it is set aside", |it| diverged(it).is_none())?;
-    if points()?.contains(&covered_by) {
-        remove()?;
+    world.until("it is set aside", |it| it.diverged(HOME) == Some(None))?;
+    if world.listed(HOME)?.contains(&covered_by) {
+        remove(&mut world)?;
     }
     Ok(())
+}
+
+/// The words of a refusal.
+fn why_not(answer: Result<()>, what: &str) -> Result<String> {
+    match answer {
+        Ok(()) => bail!("{what}"),
+        Err(refused) => Ok(refused.to_string()),
+    }
 }

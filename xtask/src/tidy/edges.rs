@@ -79,7 +79,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
             "wire",
         ],
     ),
-    ("sim", &["choreography", "domain", "engine", "hypervisor", "layer", "store", "transport"]),
+    ("sim", &["choreography", "domain", "engine", "hypervisor", "layer", "nbd", "store", "transport"]),
     ("xtask", &["api", "lab", "model", "sim"]),
 ];
 
