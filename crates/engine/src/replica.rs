@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, vm_argument};
 use hypervisor::{Firmware, Placement, VmFacts};
-use layer::{Backing, BackingFormat, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
+use layer::{Backing, BackingFormat, FileName, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
 use store::Record;
 use tokio::time::Instant;
 
@@ -109,9 +109,8 @@ pub(crate) fn storage(engine: &Engine) -> Result<Storage> {
 
 /// Keeps the primary's own definition beside the manifest.
 pub(crate) fn keep_primary_definition(directory: &ReplicaDirectory, definition: &str) -> Result<()> {
-    let path = directory.path().join(PRIMARY_DEFINITION);
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, definition).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
+    let name = FileName::new(PRIMARY_DEFINITION).map_err(Refusal::failed)?;
+    directory.write_beside(&name, definition.as_bytes()).map_err(Refusal::from)
 }
 
 /// Deletes a replica with all its files.

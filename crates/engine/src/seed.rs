@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::DiskTarget;
-use layer::{Gate, ReplicaDirectory};
+use layer::{FileName, Gate, ReplicaDirectory};
 use store::Record;
 use wire::message::Requirements;
 
@@ -71,9 +71,8 @@ pub(crate) fn want(directory: &ReplicaDirectory, seeds: &[Seed]) -> Result<()> {
     }
     let wanted: Vec<(&str, &PathBuf)> = seeds.iter().map(|(target, path)| (target.as_str(), path)).collect();
     let json = serde_json::to_vec(&wanted).map_err(Refusal::failed)?;
-    let path = directory.path().join(WANTED);
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, json).and_then(|()| std::fs::rename(&fresh, &path)).map_err(Refusal::failed)
+    let name = FileName::new(WANTED).map_err(Refusal::failed)?;
+    directory.write_beside(&name, &json).map_err(Refusal::from)
 }
 
 /// Whether copies still have to be taken.

@@ -151,6 +151,11 @@ impl ReplicaDirectory {
         self.path().join(DEFINITION)
     }
 
+    /// Keeps a file of the caller's own, replacing an older one at once: it survives a power cut from now on.
+    pub fn write_beside(&self, name: &FileName, bytes: &[u8]) -> Result<(), LayerError> {
+        self.folder.replace(name.as_str(), bytes)
+    }
+
     /// Keeps a file that belongs to the VM, replacing an older one at once.
     pub fn write_attachment(&self, kind: Attachment, bytes: &[u8]) -> Result<(), LayerError> {
         self.folder.replace(attachment_name(kind), bytes)
