@@ -145,6 +145,15 @@ impl Host {
         }
     }
 
+    /// The host has booted anew, while its daemon is dead: what both sides agreed on was in another boot.
+    pub(crate) fn boot(&self) -> Result<()> {
+        let store = Store::open(&self.dir.join("state.db"))?;
+        for record in store.relationships()? {
+            store.confirm_boot(record.relationship.id, "the boot before")?;
+        }
+        Ok(())
+    }
+
     /// Keeps its database as it is.
     pub(crate) fn back_up_database(&self) -> Result<()> {
         self.copy_database(&self.dir, &self.dir.join(BACKUP))

@@ -97,7 +97,9 @@ pub(crate) fn merge(active: &Path, top: &Path, base: &Path) -> Result<PathBuf> {
             version.map_or(Ok(()), |version| into.put(cluster, version))?;
         }
     }
-    rebase(&above, base.file_name().and_then(|name| name.to_str()).context("a name")?)?;
+    // In another folder only its whole path finds it.
+    let beside = base.file_name().filter(|_| base.parent() == above.parent()).map(Path::new);
+    rebase(&above, beside.unwrap_or(base).to_str().context("a name")?)?;
     Ok(above)
 }
 

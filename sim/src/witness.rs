@@ -100,13 +100,21 @@ impl Witness {
         self.seen().failed_over = None;
     }
 
-    /// A host is in this epoch; a primary knows that this recovery point is safe.
-    pub(crate) fn believes(&self, host: usize, epoch: Epoch, acknowledged: Option<u64>) {
+    /// A host is in this epoch.
+    pub(crate) fn is_in(&self, host: usize, epoch: Epoch) {
         let mut seen = self.seen();
         if let Some(before) = seen.epochs[host].filter(|before| *before > epoch) {
             seen.wrong.push(format!("host {} went from epoch {before} back to {epoch}", host + 1));
         }
         seen.epochs[host] = Some(epoch);
-        seen.acknowledged = seen.acknowledged.max(acknowledged.unwrap_or(0));
+    }
+
+    /// A primary of this epoch lists this recovery point as safe. What one that was overtaken lists was given up by whoever took
+    /// over.
+    pub(crate) fn is_acknowledged(&self, epoch: Epoch, ordinal: u64) {
+        let mut seen = self.seen();
+        if seen.epochs.iter().flatten().all(|other| *other <= epoch) {
+            seen.acknowledged = seen.acknowledged.max(ordinal);
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use domain::{DiskChoice, DiskTarget, Frequency, Role, Settings, Thresholds, Timestamp, VmId};
+use domain::{DiskChoice, DiskTarget, Frequency, Phase, Settings, Thresholds, Timestamp, VmId};
 use engine::{EnableRequest, Engine};
 use hypervisor::Hypervisor;
 use store::Record;
@@ -265,6 +265,7 @@ impl World {
         if self.sabotage == Some(Sabotage::DatabaseForgets) {
             self.hosts[host].restore_database()?;
         }
+        self.hosts[host].boot()?;
         Ok(self.hosts[host].machine.disk.lose_power(&mut self.chance)?)
     }
 
@@ -331,13 +332,16 @@ impl World {
 
     /// Nothing that must not happen was seen until now.
     fn right(&self) -> Result<()> {
-        for (host, record) in self.hosts.iter().map(record).enumerate() {
-            let Some(record) = record else { continue };
+        let records = [record(&self.hosts[0]), record(&self.hosts[1])];
+        let known = || records.iter().enumerate().filter_map(|(host, record)| Some((host, record.as_ref()?)));
+        known().for_each(|(host, record)| self.witness.is_in(host, record.relationship.epoch));
+        // One that was failed over still lists the points that it gives up.
+        for (host, record) in known().filter(|(_, it)| it.relationship.phase == Phase::Replicating) {
             let relationship = &record.relationship;
-            let is_primary = relationship.role() == Role::Primary;
             let points = self.hosts[host].engine().and_then(|it| it.store().points(relationship.id).ok());
-            let acknowledged = points.filter(|_| is_primary).and_then(|points| Some(points.last()?.ordinal));
-            self.witness.believes(host, relationship.epoch, acknowledged);
+            if let Some(newest) = points.and_then(|points| Some(points.last()?.ordinal)) {
+                self.witness.is_acknowledged(relationship.epoch, newest);
+            }
         }
         let seen = self.witness.seen();
         ensure!(seen.wrong.is_empty(), "{}", seen.wrong.join("; "));
@@ -376,18 +380,19 @@ impl World {
             };
             format!("{} / {}", tell(one), tell(two))
         };
-        let Some(primary) = self.home() else { return Some(told()) };
         for (host, record) in self.hosts.iter().zip([one, two]) {
             let open = host.engine()?.store().open_operation(record.relationship.id);
             if let Ok(Some((operation, entries))) = open {
+                let last: Vec<_> = entries.iter().rev().take(3).map(|entry| &entry.mark).collect();
                 return Some(format!(
-                    "{} {:?} is open: {:?}",
-                    host.name,
+                    "{}; {:?} of {} is open: {last:?}",
+                    told(),
                     operation.procedure,
-                    entries.last()
+                    host.name
                 ));
             }
         }
+        let Some(primary) = self.home() else { return Some(told()) };
         let home = &self.hosts[primary];
         if !home.hypervisor.runs() {
             return Some("the VM is off".into());

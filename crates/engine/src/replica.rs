@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use domain::{Attachment, DiskTarget, Phase, PointId, RecoveryPoint, vm_argument};
 use hypervisor::{Firmware, Placement, VmFacts};
-use layer::{Backing, BackingFormat, FileName, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage};
+use layer::{
+    Backing, BackingFormat, FileName, Manifest, ManifestDisk, ManifestPoint, ReplicaDirectory, Storage,
+};
 use store::Record;
 use tokio::time::Instant;
 

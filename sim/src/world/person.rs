@@ -87,7 +87,10 @@ impl World {
                 }
                 _ => continue,
             };
-            self.history.push(format!("{:8.2} s   {told}", self.now.as_secs_f32()));
+            // The same answer again says nothing new.
+            if self.history.last().is_none_or(|last| !last.ends_with(&told)) {
+                self.history.push(format!("{:8.2} s   {told}", self.now.as_secs_f32()));
+            }
         }
     }
 
