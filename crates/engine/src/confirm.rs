@@ -31,6 +31,12 @@ impl Engine {
     /// Somebody starts the VM: may this side run it? If so, this daemon lets go of its files.
     pub async fn about_to_start(&self, record: &Record) -> Result<StartWord> {
         let word = self.may_start(record).await?;
+        // To ask the other host takes time, in which a handover may have locked the VM here.
+        let now = self.record(record.relationship.id)?.relationship;
+        if !matches!(word, StartWord::Refused(_)) && !now.phase.may_run() {
+            let peer = self.peer_name(record);
+            return Ok(StartWord::Refused(store::may_not_run(&now.phase, &now.vm_name, &peer)));
+        }
         if !matches!(word, StartWord::Refused(_)) {
             self.let_go(record.relationship.id).await;
         }

@@ -96,9 +96,7 @@ impl Run<'_> {
         }
     }
 
-    pub(crate) async fn final_sync(&self) -> Result<String> {
-        let record = self.engine.record(self.operation.relationship)?;
-        // Locked: a VM that runs nevertheless was started behind the guard, and its writes would be lost.
+    async fn expect_off(&self) -> Result<()> {
         if self.runs().await? {
             return Err(Refusal::new(
                 Code::Refused,
@@ -106,6 +104,13 @@ impl Run<'_> {
                 "shut it down, and try again",
             ));
         }
+        Ok(())
+    }
+
+    pub(crate) async fn final_sync(&self) -> Result<String> {
+        let record = self.engine.record(self.operation.relationship)?;
+        // Locked: a VM that runs nevertheless was started behind the guard, and its writes would be lost.
+        self.expect_off().await?;
         // What an earlier try sent, which was cut before it said so, is not known any more.
         let first_try = !fold(&self.entries).steps.contains_key(&Step::FinalSync);
         let done = cycle::run(self.engine, &record).await?;
@@ -122,6 +127,8 @@ impl Run<'_> {
                 "virt-replica show, on both hosts",
             ));
         }
+        // A start that was allowed before the lock may have come through since the first look.
+        self.expect_off().await?;
         Ok(evidence(&format!("{}, the digests of both hosts agree", mib(done.bytes)), &facts))
     }
 

@@ -121,6 +121,12 @@ pub fn stale_copy(name: &str, peer: &str) -> String {
     ))
 }
 
+/// What is said about a VM that may not run here in this phase, in one line.
+#[must_use]
+pub fn may_not_run(phase: &Phase, name: &str, peer: &str) -> String {
+    one_line(&reason(Some(phase), name, peer))
+}
+
 /// Where the VM runs and what to do. A phase that this version cannot read is a replica's: it may not run.
 fn reason(phase: Option<&Phase>, name: &str, peer: &str) -> String {
     let vm = script::quoted(name);

@@ -48,7 +48,7 @@ pub use error::StoreError;
 pub use events::{Event, EventSeverity, EventsOf};
 pub use forgotten::Ended;
 pub use freezes::Freeze;
-pub use guard::{Guard, GuardVerdict, HookSettings, hook_script, stale_copy, stale_for_good};
+pub use guard::{Guard, GuardVerdict, HookSettings, hook_script, may_not_run, stale_copy, stale_for_good};
 pub use peers::{InviteVerdict, Peer};
 pub use pending::Pending;
 pub use relationships::Record;
