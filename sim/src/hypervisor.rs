@@ -53,7 +53,6 @@ type Bell = (Handle, Arc<dyn Fn(Happening) + Send + Sync>);
 
 /// How long a guest takes to shut down.
 const SHUTS_DOWN: Duration = Duration::from_secs(1);
-
 /// Pause between two looks of a start that hangs, of the machine's time.
 const HANGS_FOR: Duration = Duration::from_millis(1);
 
@@ -76,6 +75,8 @@ struct Inner {
     merges_stall: AtomicBool,
     /// A start that has begun hangs.
     starts_hang: AtomicBool,
+    /// Whoever looks is told that nothing runs.
+    looks_off: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,8 +110,9 @@ impl SimHypervisor {
             hook: Mutex::default(),
             fails: Mutex::new((0, fastrand::Rng::with_seed(seed))),
             cannot_merge: AtomicBool::new(false),
-            merges_stall: AtomicBool::new(false),
-            starts_hang: AtomicBool::new(false),
+            merges_stall: AtomicBool::default(),
+            starts_hang: AtomicBool::default(),
+            looks_off: AtomicBool::default(),
         }))
     }
 
@@ -260,7 +262,9 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn vm_state(&self, id: VmId) -> Result<Option<VmState>> {
-        Ok(self.0.verb("state")?.get(&id).map(|vm| vm.state))
+        let state = self.0.verb("state")?.get(&id).map(|vm| vm.state);
+        let looks_off = self.0.looks_off.load(Ordering::SeqCst);
+        Ok(state.map(|state| if looks_off { VmState::ShutOff(ShutoffReason::Shutdown) } else { state }))
     }
 
     fn shut_down(&self, id: VmId, _by_agent: bool) -> Result<()> {
@@ -273,6 +277,7 @@ impl Hypervisor for SimHypervisor {
             if let Err(error) = inner.stop(vm, ShutoffReason::Shutdown) {
                 inner.witness.seen().wrong.push(format!("the simulation failed: {error:#}"));
             }
+            inner.looks_off.store(inner.sabotage == Some(Sabotage::NoLock), Ordering::SeqCst);
             drop(vms);
             inner.ring(Happening::Lifecycle(id));
         });

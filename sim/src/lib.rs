@@ -60,7 +60,7 @@ pub enum Sabotage {
     DiskForgets,
     /// A database forgets with the power what it has committed: as if an epoch were not kept.
     DatabaseForgets,
-    /// A handover leaves the step out that locks the VM on the old primary.
+    /// A handover leaves the step out that locks the VM on the old primary, and looks only once whether the guest has shut down.
     NoLock,
 }
 
