@@ -58,7 +58,10 @@ fn nothing_starts_from_half_a_copy(lab: &Lab, product: &Product, vm: &str) {
     for words in [["failover", vm, "--yes"], ["test-failover", vm, "--yes"]] {
         let (code, said) = product.attempt(lab, HOSTS[1], &words).unwrap();
         println!("{}# virt-replica {}\n{said}", HOSTS[1], words.join(" "));
-        assert!(code == Some(3) && said.contains("there is no complete recovery point yet"), "{code:?} {said}");
+        assert!(
+            code == Some(3) && said.contains("there is no complete recovery point yet"),
+            "{code:?} {said}"
+        );
     }
 }
 

@@ -138,9 +138,12 @@ fn the_replicas_disk_is_full(world: &mut Protected) {
     let second = world.lab.host(SECOND);
     let fill = format!("fallocate -l $(($(stat -f -c '%a*%S' {STORAGE}) - 24*1024*1024)) {STORAGE}/filler");
     second.sh(&fill).unwrap();
+    // No cycle takes a part of it, for which there would be room.
+    world.say(FIRST, &["pause", VM, "--yes"]);
     let points = world.points(SECOND);
     let much = "dd if=/dev/urandom of=/data/much bs=1M count=96 && sync";
     world.lab.host(FIRST).guest_sh(VM, much).unwrap();
+    world.say(FIRST, &["resume", VM, "--yes"]);
     let shown = world.wait(FIRST, |shown| reasons(shown).contains("No space left"));
     assert!(reasons(&shown).contains("make room in the storage (df -h)"), "{shown:#}");
     assert_eq!(world.points(SECOND).last(), points.last(), "the newest point is the one from before");

@@ -137,12 +137,12 @@ fn whoever_has_none_hears_the_same_after_the_same_time(world: &World) {
     let (here, there) = (From::Host(HOST), From::Host(HOSTS[1]));
     let tries = [
         ("alice", "wrong", here, "wrong password"),
-        ("nobody-has-this-name", PASSWORD, here, "refused"),
-        ("root", PASSWORD, here, "refused"),
+        ("nobody-has-this-name", PASSWORD, here, "Refused"),
+        ("root", PASSWORD, here, "Refused"),
         ("norma", PASSWORD, here, "in no group with a role"),
         // Which module of PAM refuses these first, and what it calls that, is the site's.
-        ("expired", PASSWORD, there, "refused"),
-        ("stale", PASSWORD, there, "refused"),
+        ("expired", PASSWORD, there, "Refused"),
+        ("stale", PASSWORD, there, "Refused"),
         ("locked", PASSWORD, there, "wrong password"),
         ("empty", " ", there, "wrong password"),
     ];

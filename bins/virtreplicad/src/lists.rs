@@ -1,8 +1,8 @@
 //! Lists, page by page. A cursor says behind which place in the list's order a page begins; it stays good when entries come and go, and
 //! one that no page ever named is refused.
 
-use api::{Code, Problem};
 use api::dto::{self, LIMIT_MAX, Page, Paged};
+use api::{Code, Problem};
 use domain::{HostId, OperationId, Role};
 use engine::StartWord;
 use store::{EventSeverity, EventsOf, Record};

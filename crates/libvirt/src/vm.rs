@@ -70,10 +70,14 @@ pub(crate) fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Only the state.
+/// Only the state. A VM that is being started has passed its start guard before libvirt calls it anything but shut off; libvirt counts it
+/// among the active ones from the beginning of that start (`qemuProcessInit`), and so does this: whoever looks after a lock was
+/// written sees each start that the guard allowed before it.
 pub(crate) fn state(domain: &Domain, id: VmId) -> Result<VmState> {
-    let (state, reason) = raw::state(domain).map_err(|error| of_vm("domstate", id, &error))?;
+    let failed = |error| of_vm("domstate", id, &error);
+    let (state, reason) = raw::state(domain).map_err(failed)?;
     Ok(match state {
+        virt_sys::VIR_DOMAIN_SHUTOFF if domain.is_active().map_err(failed)? => VmState::Paused,
         virt_sys::VIR_DOMAIN_SHUTOFF => VmState::ShutOff(shutoff_reason(reason.unsigned_abs())),
         virt_sys::VIR_DOMAIN_PAUSED | virt_sys::VIR_DOMAIN_CRASHED => VmState::Paused,
         _ => VmState::Running,
