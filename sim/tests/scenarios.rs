@@ -79,6 +79,7 @@ fn the_primary_loses_its_power_and_comes_back_after_a_failover() {
 /// Why: what a VM is started from is written again with each point, and once was not synced: a replica's host that lost its power
 /// right after the hand over could not start the VM any more.
 #[test]
+#[ignore = "minutes: cargo xtask test --long"]
 fn the_new_primary_loses_its_power_at_any_sync_of_a_handover() {
     for sync in 1..30 {
         let cut = Event::CutPowerAt(1, sync, seconds(10));
