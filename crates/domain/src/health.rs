@@ -267,10 +267,11 @@ fn missed_cycles(facts: &HealthFacts<'_>) -> Vec<Reason> {
 mod tests {
     use super::*;
 
-    fn check(edit: impl FnOnce(&mut HealthFacts<'_>), expected: Health) {
+    /// What is said in a phase of a VM whose replication is as it should be, but for what `edit` changes.
+    fn judged(phase: &Phase, edit: impl FnOnce(&mut HealthFacts<'_>)) -> HealthReport {
         let (statistics, thresholds) = (Statistics::default(), Thresholds::default());
         let mut facts = HealthFacts {
-            phase: &Phase::Replicating,
+            phase,
             paused_since: None,
             paused_on_peer: false,
             last_synchronized: Some(Timestamp(1_000)),
@@ -282,7 +283,11 @@ mod tests {
             now: Timestamp(2_000),
         };
         edit(&mut facts);
-        let report = assess(&facts);
+        assess(&facts)
+    }
+
+    fn check(edit: impl FnOnce(&mut HealthFacts<'_>), expected: Health) {
+        let report = judged(&Phase::Replicating, edit);
         assert_eq!(report.health, expected, "{:?}", report.reasons);
         assert_eq!(report.reasons.is_empty(), expected == Health::Normal);
     }
@@ -327,20 +332,11 @@ mod tests {
     #[test]
     fn a_replica_is_as_old_as_its_last_delta_and_one_that_never_had_one_is_not_finished() {
         let finished = |last_synchronized| {
-            let (statistics, thresholds) = (Statistics::default(), Thresholds::default());
-            let facts = HealthFacts {
-                phase: &Phase::Receiving,
-                paused_since: None,
-                paused_on_peer: false,
-                last_synchronized,
-                last_failure: None,
-                operation_open: true,
-                interference: &[],
-                statistics: &statistics,
-                thresholds: &thresholds,
-                now: Timestamp(2_000),
+            let edit = |facts: &mut HealthFacts<'_>| {
+                facts.last_synchronized = last_synchronized;
+                facts.operation_open = true;
             };
-            assess(&facts).reasons
+            judged(&Phase::Receiving, edit).reasons
         };
         let unfinished = [Reason::InitialReplicationUnfinished, Reason::OperationUnfinished];
         assert_eq!(finished(None), unfinished);
@@ -350,20 +346,11 @@ mod tests {
     #[test]
     fn who_paused_is_told_from_either_side_and_the_worst_comes_first() {
         let told = |phase: &Phase, here, there| {
-            let (statistics, thresholds) = (Statistics::default(), Thresholds::default());
-            let facts = HealthFacts {
-                phase,
-                paused_since: here,
-                paused_on_peer: there,
-                last_synchronized: Some(Timestamp(1_000)),
-                last_failure: None,
-                operation_open: false,
-                interference: &[],
-                statistics: &statistics,
-                thresholds: &thresholds,
-                now: Timestamp(2_000),
+            let edit = |facts: &mut HealthFacts<'_>| {
+                facts.paused_since = here;
+                facts.paused_on_peer = there;
             };
-            assess(&facts).reasons
+            judged(phase, edit).reasons
         };
         let at = Some(Timestamp(1));
         assert_eq!(told(&Phase::Replicating, at, false), [Reason::PausedOnPrimary]);

@@ -1,6 +1,8 @@
 //! Whatever is too much, out of its form or out of its place is refused at exactly the limit that the format names, and before memory
 //! is taken for it.
 
+mod common;
+
 use bytes::Bytes;
 use wire::delta::{DISKS_MAX, DeltaDisk, DeltaHeader, DeltaTrailer};
 use wire::digests::{BLOCK_BYTES, DigestsForm, RANGE_BYTES_MAX};
@@ -22,22 +24,7 @@ const RESERVED: usize = 28;
 
 fn header(disks: usize) -> DeltaHeader {
     let disk = |index: usize| DeltaDisk { target: format!("vd{index}"), virtual_size: SIZE };
-    DeltaHeader {
-        relationship: uuid::Uuid::from_u128(1),
-        epoch: 1,
-        point: uuid::Uuid::from_u128(2),
-        parent: None,
-        ordinal: 1,
-        instant_ms: 0,
-        consistency: "crash".into(),
-        disks: (0..disks).map(disk).collect(),
-        resume_at: None,
-        domain_xml: "<domain/>".into(),
-        attachments: Vec::new(),
-        expected_bytes: 0,
-        tag: None,
-        autostart: None,
-    }
+    common::header((0..disks).map(disk).collect())
 }
 
 fn read(header: &DeltaHeader) -> Result<DeltaHeader, WireError> {

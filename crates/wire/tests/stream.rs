@@ -1,5 +1,7 @@
 //! A delta survives its journey in whatever pieces it arrives, and nothing damaged gets through.
 
+mod common;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use wire::delta::{DeltaDisk, DeltaHeader};
@@ -7,25 +9,8 @@ use wire::frame::{data_frame, end_frame, zero_frame};
 use wire::{DeltaDigest, FrameDecoder, FrameKind, Item, WireError};
 
 fn header() -> DeltaHeader {
-    DeltaHeader {
-        relationship: uuid::Uuid::from_u128(1),
-        epoch: 1,
-        point: uuid::Uuid::from_u128(2),
-        parent: None,
-        ordinal: 1,
-        instant_ms: 0,
-        consistency: "crash".into(),
-        disks: vec![
-            DeltaDisk { target: "vda".into(), virtual_size: 1 << 20 },
-            DeltaDisk { target: "vdb".into(), virtual_size: 1 << 16 },
-        ],
-        resume_at: None,
-        domain_xml: "<domain/>".into(),
-        attachments: Vec::new(),
-        expected_bytes: 0,
-        tag: None,
-        autostart: None,
-    }
+    let disk = |target: &str, virtual_size| DeltaDisk { target: target.into(), virtual_size };
+    common::header(vec![disk("vda", 1 << 20), disk("vdb", 1 << 16)])
 }
 
 fn stream() -> Vec<u8> {
