@@ -82,7 +82,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
         ],
     ),
     ("sim", &["choreography", "domain", "engine", "hypervisor", "layer", "store", "transport"]),
-    ("xtask", &["api", "lab", "model", "sim"]),
+    ("xtask", &["api", "domain", "lab", "model", "sim"]),
 ];
 
 /// Complaints about edges of the workspace as cargo sees it.
