@@ -1,6 +1,6 @@
 //! `cargo xtask test`: what continuous integration runs, in the order in which it fails soonest.
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 
 use crate::program::run;
 use crate::{install, tidy};
@@ -15,50 +15,64 @@ pub(crate) enum LabCases {
     All,
 }
 
-/// Format, tidiness, lints, tests of all crates, and the lab cases that are wanted.
+/// Format, tidiness, tests of all crates, the lab cases that are wanted, and lints.
 pub(crate) fn everything(cases: LabCases) -> Result<()> {
     install::packages()?;
     let nextest = install::nextest()?;
     step("format", || run(&["cargo", "fmt", "--all", "--check"]))?;
     step("tidy", tidy::check)?;
-    step("lints", || {
-        run(&["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
-    })?;
-    step("tests", || tests(nextest, cases))?;
     if cases != LabCases::None {
         install::for_lab()?;
-        // With all targets, for then the crates that the tests were built with serve here too: nothing is built twice.
-        step("programs for the lab", || run(&["cargo", "build", "--quiet", "--workspace", "--all-targets"]))?;
-        step("lab cases", || lab_cases(nextest, cases))?;
     }
-    Ok(())
+    // With all targets, for then all crates are built with the same features: nothing is built twice.
+    step("programs and tests", || run(&["cargo", "build", "--quiet", "--workspace", "--all-targets"]))?;
+    // The lab's cases wait for most of their time, which the compiler uses.
+    std::thread::scope(|scope| {
+        let lints = scope.spawn(lints);
+        let tested = step("tests", || if nextest { tests(cases) } else { tests_one_by_one(cases) });
+        let clean = lints.join().unwrap_or_else(|_| Err(anyhow!("the lints panicked")));
+        tested.and(clean)
+    })
 }
 
-fn tests(nextest: bool, cases: LabCases) -> Result<()> {
-    let with = |words: &[&'static str], long: &[&'static str]| {
-        let long = if cases == LabCases::All { long } else { &[] };
-        run(&[words, long].concat())
-    };
-    if nextest {
-        with(&["cargo", "nextest", "run", "--workspace"], &["--run-ignored", "all"])?;
-    } else {
-        run(&["cargo", "test", "--quiet", "--workspace", "--lib", "--bins"])?;
-        let words = ["cargo", "test", "--quiet", "--workspace", "--exclude", "lab", "--tests"];
-        with(&words, &["--", "--include-ignored"])?;
-    }
-    run(&["cargo", "test", "--quiet", "--workspace", "--doc"])
+/// In a folder of their own and with the time that nothing else needs, for the tests run meanwhile.
+fn lints() -> Result<()> {
+    let words = [
+        "nice",
+        "cargo",
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--target-dir",
+        "target/lints",
+    ];
+    run(&[words.as_slice(), &["--", "-D", "warnings"]].concat()).context("lints")
 }
 
-fn lab_cases(nextest: bool, cases: LabCases) -> Result<()> {
-    let (mut words, long): (Vec<&str>, &[&str]) = if nextest {
-        (vec!["cargo", "nextest", "run", "--workspace", "--profile", "lab"], &["--run-ignored", "all"])
-    } else {
-        (vec!["cargo", "test", "-p", "lab", "--tests", "--", "--test-threads", "1"], &["--include-ignored"])
-    };
-    if cases == LabCases::All {
-        words.extend(long);
+fn tests(cases: LabCases) -> Result<()> {
+    let mut words = vec!["cargo", "nextest", "run", "--workspace"];
+    match cases {
+        LabCases::None => {}
+        LabCases::Usual => words.extend(["--profile", "everything"]),
+        LabCases::All => words.extend(["--profile", "everything", "--run-ignored", "all"]),
     }
+    run(&["cargo", "test", "--quiet", "--workspace", "--doc"])?;
     run(&words)
+}
+
+/// What a machine without nextest does: one test program after the other.
+fn tests_one_by_one(cases: LabCases) -> Result<()> {
+    let long: &[&str] = if cases == LabCases::All { &["--include-ignored"] } else { &[] };
+    let test = ["cargo", "test", "--quiet"];
+    let with = |words: &[&str]| run(&[&test, words, &["--"], long].concat());
+    with(&["--workspace", "--lib", "--bins"])?;
+    with(&["--workspace", "--exclude", "lab", "--tests"])?;
+    run(&[&test, ["--workspace", "--doc"].as_slice()].concat())?;
+    if cases == LabCases::None {
+        return Ok(());
+    }
+    run(&[&test, ["-p", "lab", "--tests", "--", "--test-threads", "1"].as_slice(), long].concat())
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
