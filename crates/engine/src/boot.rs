@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use crate::seen::Seen;
 use crate::{Engine, Result};
 
-/// How long a guest that was started may keep a cycle waiting.
-const COMES_UP_MAX: Duration = Duration::from_secs(30);
+/// How long a guest that was started may keep a cycle waiting: as long as many guests take, for whose agent comes after that while a
+/// backup is open has none until it is started again.
+const COMES_UP_MAX: Duration = Duration::from_secs(120);
 /// Pause between two looks whether it is up.
 pub(crate) const LOOK: Duration = Duration::from_millis(500);
 /// How long its agent may take to answer once it is there.
