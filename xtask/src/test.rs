@@ -35,18 +35,10 @@ pub(crate) fn everything(cases: LabCases) -> Result<()> {
     })
 }
 
-/// In a folder of their own and with the time that nothing else needs, for the tests run meanwhile.
+/// In a folder of their own, for the tests run meanwhile.
 fn lints() -> Result<()> {
-    let words = [
-        "nice",
-        "cargo",
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--target-dir",
-        "target/lints",
-    ];
+    let words =
+        ["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--target-dir", "target/lints"];
     run(&[words.as_slice(), &["--", "-D", "warnings"]].concat()).context("lints")
 }
 
