@@ -3,6 +3,7 @@
 
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
+import { basename } from "node:path";
 
 const {
   CONSOLE_TOOLS: tools,
@@ -11,6 +12,8 @@ const {
   CONSOLE_PASSWORD: password,
 } = process.env;
 const { chromium } = await import(`${tools}/playwright-core/index.mjs`);
+/** Which script this is: two may be played at once. */
+const script = basename(process.argv[1], ".mjs");
 const axe = readFileSync(`${tools}/axe-core/axe.min.js`, "utf8");
 const addresses = JSON.parse(CONSOLE_ADDRESSES);
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -48,7 +51,9 @@ export async function visit(host, { theme = "light", size = SIZE, path = "/" } =
   page.on("pageerror", (error) => complaints.push(String(error.stack)));
   page.on(
     "console",
-    (message) => /Content Security Policy|Uncaught/.test(message.text()) && complaints.push(message.text()),
+    (message) =>
+      /Content Security Policy|Trusted(HTML|Script)|Uncaught/.test(message.text()) &&
+      complaints.push(message.text()),
   );
   page.on(
     "request",
@@ -87,11 +92,11 @@ export async function lab(...words) {
 /** Keeps what the page looks like. */
 export const picture = (page, name) => page.screenshot({ path: `${pictures}/${name}.png` });
 
-/** No rule of WCAG 2.1 AA is broken by what the page shows now. */
-export async function accessible(page, what) {
+/** No rule of WCAG 2.1 AA is broken by what the page shows now, or by a part of it, where the rest was looked at before. */
+export async function accessible(page, what, part = "html") {
   // By the debugger's door, for the page's own policy lets no such script in.
   const inspector = await page.context().newCDPSession(page);
-  const run = `${axe}; axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }).then((found) => JSON.stringify(found.violations.map(({ id, nodes }) => [id, nodes.map((node) => node.target.join(" "))])))`;
+  const run = `${axe}; axe.run("${part}", { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }).then((found) => JSON.stringify(found.violations.map(({ id, nodes }) => [id, nodes.map((node) => node.target.join(" "))])))`;
   const { result, exceptionDetails } = await inspector.send("Runtime.evaluate", {
     expression: run,
     awaitPromise: true,
@@ -109,9 +114,15 @@ export async function tell(chapters) {
       if (complaints.length) throw new Error(complaints.join("\n"));
     } catch (error) {
       const pages = browser.contexts().flatMap((context) => context.pages());
-      await Promise.all(pages.map((page, index) => picture(page, `failed-${index}`).catch(() => {})));
+      await Promise.all(pages.map((page, index) => picture(page, `failed-${script}-${index}`).catch(() => {})));
       console.log(`${name} failed: ${error.stack}`);
-      for (const page of pages) console.log(await page.locator("dialog").allInnerTexts().catch(() => []));
+      for (const page of pages)
+        console.log(
+          await page
+            .locator("dialog")
+            .allInnerTexts()
+            .catch(() => []),
+        );
       process.exit(1);
     }
     console.log(`${name}: ${((Date.now() - begun) / 1000).toFixed(1)} s`);

@@ -1,6 +1,7 @@
 // The whole story of a planned failover by clicks, with what is refused on the way. Three people: an administrator and an operator at the
 // consoles of both hosts, and a viewer.
 
+import { readFileSync } from "node:fs";
 import { LIMIT, accessible, enter, lab, picture, signIn, tell, visit } from "./browser.mjs";
 import { VM, action, dialog, open, press, row, says } from "./pages.mjs";
 
@@ -29,6 +30,7 @@ async function chapterSignIn() {
 }
 
 async function chapterEnable() {
+  await lab("boot"); // the guest did while people signed in
   await alice.getByRole("listitem").filter({ hasText: VM }).getByRole("button", { name: "Enable…" }).click();
   await dialog(alice)
     .getByRole("radio", { name: new RegExp(`^${SECOND}`) })
@@ -85,6 +87,7 @@ async function chapterRoles() {
   if (!viewer.startsWith("403") || !viewer.includes("operator"))
     throw new Error(`a viewer's command: ${viewer}`);
   if (!forged.startsWith("403")) throw new Error(`without the token: ${forged}`);
+  await vera.context().close();
   await says(alice, "Replicating", "Normal");
 }
 
@@ -180,11 +183,34 @@ async function chapterFailback() {
   if (!state.startsWith("running")) throw new Error(`the VM is ${state} at home`);
 }
 
+/** The cycles as a file that a spreadsheet reads. */
+async function savesCycles(page) {
+  const saved = page.waitForEvent("download");
+  await page.getByRole("link", { name: "Save as CSV" }).click();
+  const file = await saved;
+  const [head, first] = readFileSync(await file.path(), "utf8").split("\n");
+  if (!file.suggestedFilename().endsWith(".csv") || !head.includes("begun_at_ms") || !first)
+    throw new Error(`${file.suggestedFilename()}: ${head}`);
+}
+
+/** The host's own settings. */
+async function changesLimit(page) {
+  await page.getByRole("button", { name: "Change the Limit…" }).click();
+  await dialog(page).getByLabel("Limit", { exact: true }).fill("200MiB/s");
+  await press(page, "Apply");
+  await dialog(page).waitFor({ state: "detached" });
+  await page
+    .getByText(/200(\.0)? MiB\/s/)
+    .first()
+    .waitFor();
+}
+
 async function chapterPages() {
   for (const tab of ["Replication", "Recovery Points", "Networking", "Operations", "Events", "Summary"]) {
     await alice.getByRole("tab", { name: tab, exact: true }).click();
     await alice.getByRole("tabpanel", { name: tab }).locator(":not(.loading)").first().waitFor();
-    await accessible(alice, `the tab ${tab}`);
+    await accessible(alice, `the tab ${tab}`, "main");
+    if (tab === "Replication") await savesCycles(alice);
     await picture(alice, tab.toLowerCase().replace(" ", "-"));
   }
   for (const [name, path] of [
@@ -195,7 +221,9 @@ async function chapterPages() {
   ]) {
     await alice.goto(new URL(path, alice.url()).href);
     await alice.getByRole("heading", { level: 1 }).waitFor();
+    if (name === "authorization") await alice.getByText("virt-replica-operator").waitFor();
     await accessible(alice, name);
+    if (name === "host") await changesLimit(alice);
     await picture(alice, name);
   }
   const dark = await enter(FIRST, "alice", { theme: "dark" });
@@ -204,9 +232,11 @@ async function chapterPages() {
   await dark.getByRole("img", { name: /^Lag/ }).waitFor();
   await accessible(dark, "the dark theme");
   await picture(dark, "health-dark");
+  await dark.context().close();
   const narrow = await enter(FIRST, "vera", { size: { width: 420, height: 860 } });
   await accessible(narrow, "a narrow screen");
   await picture(narrow, "narrow");
+  await narrow.context().close();
 }
 
 async function chapterKeyboard() {
@@ -223,6 +253,15 @@ async function chapterKeyboard() {
   await dialog(alice).getByText("Planned Failover of").waitFor();
   await alice.keyboard.press("Escape");
   await dialog(alice).waitFor({ state: "detached" });
+  // What closes leaves its place to where it came from, and another page begins at its heading.
+  await alice.getByRole("button", { name: "Close the details" }).focus();
+  await alice.keyboard.press("Enter");
+  await alice.locator("tr:focus", { hasText: VM }).waitFor();
+  await alice.getByRole("navigation").getByRole("link", { name: "Overview" }).focus();
+  await alice.keyboard.press("Enter");
+  await alice.locator("h1:focus", { hasText: "Overview" }).waitFor();
+  await alice.goBack();
+  await alice.locator("h1:focus", { hasText: "Virtual machines" }).waitFor();
 }
 
 async function chapterSessionEnds() {

@@ -41,6 +41,24 @@ async function chapterHold() {
   await says(alice, "Replicating", "Normal");
 }
 
+/** What must hold first is red with its cure, and green when that was done. */
+async function chapterPrerequisites() {
+  await lab("virsh", FIRST, "suspend", VM);
+  await action(alice, "Planned Failover…").click();
+  const red = dialog(alice).locator(".checks .fail");
+  await red.getByText("the VM is paused").waitFor();
+  await red.getByText(`virsh resume ${VM}`).waitFor();
+  await picture(alice, "prerequisites");
+  if (await dialog(alice).getByRole("button", { name: "Fail Over", exact: true }).isEnabled())
+    throw new Error("it can be failed over all the same");
+  await lab("virsh", FIRST, "resume", VM);
+  await press(alice, "Check again");
+  await dialog(alice)
+    .getByText(/all \d+ met/)
+    .waitFor();
+  await press(alice, "Cancel");
+}
+
 async function chapterProofs() {
   const happened = (words) => panel(alice).getByText(words).first().waitFor();
   await tab(alice, "Events");
@@ -58,6 +76,58 @@ async function chapterPoint() {
   await gone(alice);
   await tab(alice, "Recovery Points");
   await panel(alice).getByRole("cell", { name: TAG }).waitFor();
+}
+
+/** A disk that waits for a person is taken in where its warning stands. */
+async function chapterDisk() {
+  await lab("run", FIRST, "set", VM, "--new-disks", "warn", "--yes");
+  await lab("plug", FIRST, "vdb");
+  await says(alice, "Warning");
+  await tab(alice, "Summary");
+  await panel(alice).getByText("disk vdb of VM").waitFor();
+  await picture(alice, "added-disk");
+  await panel(alice).getByRole("button", { name: "Replicate Disk vdb…" }).first().click();
+  await dialog(alice).getByText("Disk vdb will be replicated").waitFor();
+  await press(alice, "Replicate");
+  await gone(alice);
+  await says(alice, "Replicating", "Normal");
+  await panel(alice)
+    .getByRole("listitem")
+    .filter({ hasText: "vdb" })
+    .getByText("replicated", { exact: true })
+    .waitFor();
+}
+
+/** Who cannot be asked is unknown, at both consoles, with the cure; what is left is not told as all there is. */
+async function chapterBlind() {
+  const blind = (page) => row(page).locator(".c-power", { hasText: "Unknown" }).waitFor();
+  const watcher = await enter(FIRST, "vera");
+  await lab("stop-libvirt", FIRST);
+  await blind(alice);
+  await alice.getByText("libvirt does not answer").first().waitFor();
+  await alice.getByText("systemctl start libvirtd").first().waitFor();
+  await picture(alice, "blind");
+  await accessible(alice, "a host without libvirt");
+  await watcher.locator(".figure", { hasText: "not protected" }).getByText("?").waitFor();
+  await watcher.getByText(`What ${FIRST} runs is unknown`).waitFor();
+  // A page that has never seen the VMs says no less.
+  await watcher.goto(new URL(`/hosts/${FIRST}`, watcher.url()).href);
+  await blind(watcher);
+  await watcher.getByText("What there is cannot be read").waitFor();
+  if (
+    await row(watcher)
+      .getByText(/^(Running|Normal)$/)
+      .count()
+  )
+    throw new Error("unknown is shown as well");
+  await watcher.context().close();
+  await open(otto, FIRST);
+  await blind(otto);
+  await otto.getByText("libvirt does not answer").first().waitFor();
+  await lab("start-libvirt", FIRST);
+  await says(alice, "Running", "Replicating", "Normal");
+  await says(otto, "Running");
+  await open(otto, SECOND);
 }
 
 async function chapterTest() {
@@ -144,8 +214,11 @@ async function chapterRemove() {
 
 await tell({
   "pause and resume": chapterHold,
+  "what must hold first": chapterPrerequisites,
   "verify and resynchronize": chapterProofs,
+  "an added disk": chapterDisk,
   "a recovery point by hand": chapterPoint,
+  "a host without libvirt": chapterBlind,
   "a test failover": chapterTest,
   "failover to an older point": chapterFailover,
   "it is taken back": chapterCancel,

@@ -39,7 +39,7 @@ pub fn let_people_in(lab: &Lab) -> Result<()> {
 }
 
 /// Plays a script of `lab/browser` to its end; `answer` does what it asks for, and says `ok` or why not.
-pub fn play(lab: &Lab, script: &str, mut answer: impl FnMut(&[&str]) -> String) -> Result<()> {
+pub fn play(lab: &mut Lab, script: &str, mut answer: impl FnMut(&mut Lab, &[&str]) -> String) -> Result<()> {
     let folder = repository().join("target/console");
     let (tools, pictures) = (folder.join("node_modules"), folder.join("pictures"));
     ensure!(tools.exists(), "the browser's tools are not there: run `cargo xtask install`");
@@ -62,7 +62,7 @@ pub fn play(lab: &Lab, script: &str, mut answer: impl FnMut(&[&str]) -> String) 
     for line in BufReader::new(node.stdout.take().context("a pipe")?).lines() {
         let line = line?;
         match line.strip_prefix("LAB ") {
-            Some(asked) => writeln!(answers, "{}", answer(&asked.split(' ').collect::<Vec<_>>()))?,
+            Some(asked) => writeln!(answers, "{}", answer(lab, &asked.split(' ').collect::<Vec<_>>()))?,
             None => println!("{line}"),
         }
     }

@@ -185,7 +185,8 @@ impl Host {
         self.start_libvirtd()
     }
 
-    fn start_libvirtd(&mut self) -> Result<()> {
+    /// Starts libvirtd, which must not run.
+    pub fn start_libvirtd(&mut self) -> Result<()> {
         let daemon = self.spawn("libvirtd", ["libvirtd", "-p", config::LIBVIRTD_PID])?;
         self.libvirtd = Some(daemon);
         let deadline = Instant::now() + LIBVIRT_START_LIMIT;
@@ -201,17 +202,22 @@ impl Host {
 
     /// Ends libvirtd (guests run on) and starts it again.
     pub fn restart_libvirtd(&mut self) -> Result<()> {
-        self.stop_libvirtd(Signal::TERM)?;
+        self.stop_libvirtd()?;
         self.start_libvirtd()
     }
 
     /// Kills libvirtd without a chance to tidy up, and starts it again.
     pub fn crash_libvirtd(&mut self) -> Result<()> {
-        self.stop_libvirtd(Signal::KILL)?;
+        self.end_libvirtd(Signal::KILL)?;
         self.start_libvirtd()
     }
 
-    fn stop_libvirtd(&mut self, signal: Signal) -> Result<()> {
+    /// Ends libvirtd, as an administrator does; guests run on.
+    pub fn stop_libvirtd(&mut self) -> Result<()> {
+        self.end_libvirtd(Signal::TERM)
+    }
+
+    fn end_libvirtd(&mut self, signal: Signal) -> Result<()> {
         let daemon =
             self.libvirtd.take().with_context(|| format!("libvirtd of {} does not run", self.name))?;
         daemon.signal(signal)?;

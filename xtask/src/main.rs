@@ -49,7 +49,11 @@ enum Command {
         copies_only: bool,
     },
     /// Measures how long the console takes to show a thousand VMs in Chromium; target/console/first-paint.json
-    Console,
+    Console {
+        /// With the programs that the tests use, which are there already and slower
+        #[arg(long)]
+        debug: bool,
+    },
     /// Two libvirt hosts on this machine, to play with
     #[command(subcommand)]
     Lab(lab_commands::Command),
@@ -113,7 +117,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Install => install::everything()?,
-        Command::Console => console::measure()?,
+        Command::Console { debug } => console::measure(debug)?,
         Command::Bench { quick, copies_only } => bench::run(quick, copies_only)?,
         Command::Demo { keep } => demo::run(keep)?,
         Command::Deny => deny::run()?,

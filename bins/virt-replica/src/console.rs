@@ -25,6 +25,8 @@ pub enum Verb {
     },
     /// Who is signed in
     Sessions,
+    /// Which groups of the system have which role
+    Roles,
     /// Sign everybody out, or one person
     EndSessions {
         /// Only this person
@@ -46,6 +48,11 @@ pub async fn run(session: &Session, verb: Verb) -> Ending {
         Verb::Sessions => {
             let sessions = session.client.console_sessions().await?;
             session.show(&sessions, |screen, sessions| render::console_sessions(screen, sessions));
+            Ok(Exit::Ok)
+        }
+        Verb::Roles => {
+            let roles = session.client.console_roles().await?;
+            session.show(&roles, |screen, roles| render::console_roles(screen, roles));
             Ok(Exit::Ok)
         }
         Verb::EndSessions { user, consent } => {

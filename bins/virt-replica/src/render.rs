@@ -16,7 +16,7 @@ mod test_failover;
 mod tests;
 
 pub use audit::audit;
-pub use console::{console_link, console_sessions};
+pub use console::{console_link, console_roles, console_sessions};
 pub use diverged::diverged;
 pub use event::events;
 pub use host::{host, invitation, joined, peers};

@@ -10,7 +10,7 @@ pub(crate) fn problem(refusal: Refusal) -> Problem {
         engine::Code::NotFound => (Code::NotFound, "Not found"),
         engine::Code::Stale => (Code::Stale, "State changed"),
         engine::Code::Busy => (Code::Busy, "Another operation is under way"),
-        engine::Code::Unavailable => (Code::Failed, "The other side does not answer"),
+        engine::Code::Unavailable => (Code::Failed, "No answer"),
         engine::Code::InDoubt => (Code::NeedsOperator, "In doubt"),
         engine::Code::Failed | engine::Code::TrackingLost => (Code::Failed, "Failed"),
     };

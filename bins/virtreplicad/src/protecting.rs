@@ -48,9 +48,11 @@ impl Daemon {
         let settings = self.engine.with_disks(&record, settings, &change.add_disks).await.map_err(problem)?;
         if dry_run {
             self.engine.expect_changeable(&record, &settings).await.map_err(problem)?;
-            return Ok(Answer::Planned(dto::Plan::of([
-                "Both hosts will use the new settings from the next cycle on.",
-            ])));
+            let disks = change.add_disks.iter().map(|disk| {
+                format!("Disk {disk} will be replicated as it is now; the next recovery point has it.")
+            });
+            let settings = "Both hosts will use the new settings from the next cycle on.".to_owned();
+            return Ok(Answer::Planned(dto::Plan::of(disks.chain([settings]))));
         }
         self.engine.change(&record, settings).await.map_err(problem)?;
         self.engine.accept_disks(&record, &change.add_disks).await.map_err(problem)?;

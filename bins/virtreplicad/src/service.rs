@@ -86,6 +86,10 @@ impl Service for Daemon {
         Box::pin(async move { self.visitors() })
     }
 
+    fn console_roles(&self) -> Reply<'_, Vec<dto::ConsoleRole>> {
+        Box::pin(async move { self.roles() })
+    }
+
     fn vms(&self, page: Page) -> Reply<'_, Paged<Vec<dto::VmView>>> {
         Box::pin(async move { self.list_vms(&page, None).await })
     }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::dto::{self, Answer, Done};
-use api::{Caller, Code, Problem};
-use console::{Door, LINK_VALID, Served, Vouched};
+use api::{Caller, Code, Problem, Role};
+use console::{Door, LINK_VALID, Roles, Served, Vouched};
 use transport::Fingerprint;
 
 use crate::door::without_port;
@@ -21,6 +21,13 @@ impl Daemon {
     pub(crate) fn visitors(&self) -> Result<Vec<dto::ConsoleSession>, Problem> {
         let sessions = self.console()?.sessions();
         Ok(sessions.into_iter().map(shown).collect())
+    }
+
+    pub(crate) fn roles(&self) -> Result<Vec<dto::ConsoleRole>, Problem> {
+        let Roles { viewer, operator, administrator } = self.console()?.roles();
+        let by_role =
+            [(Role::Viewer, viewer), (Role::Operator, operator), (Role::Administrator, administrator)];
+        Ok(by_role.map(|(role, groups)| dto::ConsoleRole { role, groups: groups.clone() }).into())
     }
 
     pub(crate) fn let_in(

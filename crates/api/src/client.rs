@@ -13,9 +13,9 @@ use tokio::net::UnixStream;
 
 use crate::dto::{
     Answer, AuditRecord, CancelFailoverRequest, CancelRequest, Check, ConsoleLink, ConsoleLinkRequest,
-    ConsoleSession, CreatePointRequest, DivergedView, Done, EnableRequest, EndSessionsRequest, Event,
-    EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing, Invitation, InviteRequest,
-    JoinRequest, LIMIT_MAX, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade,
+    ConsoleRole, ConsoleSession, CreatePointRequest, DivergedView, Done, EnableRequest, EndSessionsRequest,
+    Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing, Invitation,
+    InviteRequest, JoinRequest, LIMIT_MAX, OperationView, Peer, PlannedFailoverRequest, PointList, PointMade,
     RelationshipDetail, RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord,
     TestFailoverRequest, TestFailoverView,
 };
@@ -304,6 +304,11 @@ impl Client {
     /// `console sessions`, the newest first.
     pub async fn console_sessions(&self) -> Result<Vec<ConsoleSession>> {
         self.read("console/sessions").await
+    }
+
+    /// `console roles`, the smallest first.
+    pub async fn console_roles(&self) -> Result<Vec<ConsoleRole>> {
+        self.read("console/roles").await
     }
 
     /// `console end-sessions`

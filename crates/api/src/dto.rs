@@ -19,7 +19,7 @@ mod test_failover;
 mod vm;
 
 pub use audit::{AuditRecord, AuditResult};
-pub use console::{ConsoleLink, ConsoleLinkRequest, ConsoleSession, EndSessionsRequest};
+pub use console::{ConsoleLink, ConsoleLinkRequest, ConsoleRole, ConsoleSession, EndSessionsRequest};
 pub use cycle::{CycleOutcome, CycleView};
 pub use event::{Event, EventQuery, Severity};
 pub use failover::{

@@ -11,11 +11,12 @@ use futures_util::stream::BoxStream;
 use crate::caller::Caller;
 use crate::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
-    ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
-    EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView, ImportRequest, Importing,
-    Invitation, InviteRequest, JoinRequest, OperationQuery, OperationView, Page, Paged, Peer,
-    PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary, RemoveRequest,
-    ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView, What,
+    ConsoleLinkRequest, ConsoleRole, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done,
+    EnableRequest, EndSessionsRequest, Event, EventQuery, FailoverRequest, HostChange, HostView,
+    ImportRequest, Importing, Invitation, InviteRequest, JoinRequest, OperationQuery, OperationView, Page,
+    Paged, Peer, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary,
+    RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView,
+    What,
 };
 use crate::problem::Problem;
 
@@ -74,6 +75,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// `console sessions`, the newest first.
     fn console_sessions(&self) -> Reply<'_, Vec<ConsoleSession>>;
+
+    /// `console roles`, the smallest first.
+    fn console_roles(&self) -> Reply<'_, Vec<ConsoleRole>>;
 
     // ── what a peer shows of itself; its silence is a problem of its own, never an empty list ──
     fn peer_host(&self, peer: String) -> Reply<'_, HostView>;

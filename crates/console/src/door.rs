@@ -104,6 +104,12 @@ impl Door {
         Ok(door)
     }
 
+    /// Which groups have which role.
+    #[must_use]
+    pub fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
     /// Where the console is served, or why it is not.
     pub fn served(&self) -> Result<Served, String> {
         self.served.read().unwrap_or_else(PoisonError::into_inner).clone()

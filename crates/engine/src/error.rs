@@ -78,6 +78,9 @@ impl From<hypervisor::HypervisorError> for Refusal {
             (_, ErrorClass::Permanent) => Code::Failed,
         };
         let cure = match error {
+            HypervisorError::Unreachable { .. } => {
+                "on the host whose libvirt it is: systemctl start libvirtd"
+            }
             HypervisorError::Busy { .. } => "wait until it has ended, or end it: virsh domjobabort VM",
             _ => "",
         };

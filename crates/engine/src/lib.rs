@@ -361,6 +361,7 @@ impl Engine {
             Happening::Lifecycle(vm) | Happening::Definition(vm) => {
                 self.store().relationship_by_vm(vm).map(|found| found.into_iter().collect())
             }
+            Happening::Lost => Ok(Vec::new()), // whoever needs it finds out, and says so
             Happening::Reconnected => self.store().relationships(),
         };
         if happening == Happening::Reconnected {

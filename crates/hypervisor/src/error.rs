@@ -17,7 +17,7 @@ pub enum ErrorClass {
 #[derive(Debug, thiserror::Error)]
 pub enum HypervisorError {
     /// libvirt cannot be reached.
-    #[error("libvirt does not answer ({detail}); is it running? Try: systemctl status libvirtd")]
+    #[error("libvirt does not answer: {detail}")]
     Unreachable {
         /// libvirt's own words.
         detail: String,

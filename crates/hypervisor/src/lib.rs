@@ -102,6 +102,8 @@ pub enum Happening {
     Lifecycle(VmId),
     /// Its definition changed, appeared or vanished, or a device was plugged.
     Definition(VmId),
+    /// The connection was lost: nothing is known until it is back.
+    Lost,
     /// The connection was lost and is back: anything may have happened.
     Reconnected,
 }

@@ -32,7 +32,7 @@ struct State {
     lost: bool,
     /// Who listens; each is registered with every new connection.
     listeners: Vec<&'static raw::Listener>,
-    /// Who is told that the connection came back.
+    /// Who is told that the connection is lost, and that it came back.
     watchers: Vec<Notify>,
 }
 
@@ -53,12 +53,16 @@ impl Connection {
         let opened = self.open(&state.listeners)?;
         state.open = Some(opened.clone());
         if std::mem::take(&mut state.lost) {
-            let watchers = state.watchers.clone();
             drop(state); // a watcher may ask for the connection
             tracing::info!("libvirt is back");
-            watchers.iter().for_each(|notify| notify(Happening::Reconnected));
+            self.tell(Happening::Reconnected);
         }
         Ok(opened)
+    }
+
+    fn tell(&self, happening: Happening) {
+        let watchers = self.state.lock().unwrap_or_else(PoisonError::into_inner).watchers.clone();
+        watchers.iter().for_each(|notify| notify(happening));
     }
 
     fn open(&self, listeners: &[&'static raw::Listener]) -> Result<Connect> {
@@ -106,6 +110,7 @@ fn keep_open(connection: &Weak<Connection>) {
             Err(error) if reachable => {
                 tracing::warn!(%error, "libvirt is lost");
                 reachable = false;
+                connection.tell(Happening::Lost);
             }
             Err(_) => {}
         }

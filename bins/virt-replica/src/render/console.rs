@@ -1,6 +1,6 @@
 //! `console`.
 
-use api::dto::{ConsoleLink, ConsoleSession};
+use api::dto::{ConsoleLink, ConsoleRole, ConsoleSession};
 use api::units;
 
 use super::table::{Cell, table};
@@ -37,4 +37,13 @@ pub fn console_sessions(screen: &Screen, sessions: &[ConsoleSession]) -> String 
         ]
     });
     table(screen, ["USER", "ROLE", "BY", "FROM", "SIGNED IN", "LAST SEEN", "ENDS"], rows.collect())
+}
+
+/// The table of `console roles`.
+pub fn console_roles(screen: &Screen, roles: &[ConsoleRole]) -> String {
+    let rows = roles.iter().map(|role| {
+        let groups = if role.groups.is_empty() { "none".to_owned() } else { role.groups.join(", ") };
+        [Cell::plain(role.role.words()), Cell::plain(groups)]
+    });
+    table(screen, ["ROLE", "MEMBERS OF"], rows.collect())
 }

@@ -50,6 +50,15 @@ pub struct ConsoleSession {
     pub ends_at_ms: u64,
 }
 
+/// Which accounts have a role.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ConsoleRole {
+    /// The role.
+    pub role: Role,
+    /// Whoever is in one of these groups of the system has it, unless in one of a greater role.
+    pub groups: Vec<String>,
+}
+
 /// Sign people out.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use api::dto::{
     Answer, AuditRecord, AuditResult, CancelFailoverRequest, CancelRequest, Check, ConsoleLink,
-    ConsoleLinkRequest, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done, EnableRequest,
-    EndSessionsRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView, ImportRequest,
-    Importing, Invitation, InviteRequest, JoinRequest, Mode, OperationQuery, OperationView, Page, Paged,
-    Peer, Plan, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail, RelationshipSummary,
-    RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest, TestFailoverView, VmView,
-    What,
+    ConsoleLinkRequest, ConsoleRole, ConsoleSession, CreatePointRequest, CycleView, DivergedView, Done,
+    EnableRequest, EndSessionsRequest, Event, EventQuery, FailoverRequest, Health, HostChange, HostView,
+    ImportRequest, Importing, Invitation, InviteRequest, JoinRequest, Mode, OperationQuery, OperationView,
+    Page, Paged, Peer, Plan, PlannedFailoverRequest, PointList, PointMade, RelationshipDetail,
+    RelationshipSummary, RemoveRequest, ReverseRequest, SettingsChange, StartWord, TestFailoverRequest,
+    TestFailoverView, VmView, What,
 };
 use api::{Asked, Caller, Code, Problem, Reply, Service};
 use futures_util::StreamExt;
@@ -100,6 +100,9 @@ impl Service for Recorder {
         Box::pin(async { Ok(Paged::whole(vec![])) })
     }
     fn console_sessions(&self) -> Reply<'_, Vec<ConsoleSession>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+    fn console_roles(&self) -> Reply<'_, Vec<ConsoleRole>> {
         Box::pin(async { Ok(vec![]) })
     }
     fn console_link(

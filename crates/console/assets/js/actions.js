@@ -278,6 +278,20 @@ const VERBS = [
   },
 ];
 
+/** The command that takes a disk into replication, as it is now. */
+const TAKES_IN = /--add-disk ([^\s;]+)/;
+
+/** The disk that a cure takes into replication; the console does it by a button. */
+export const diskOf = (cure) => TAKES_IN.exec(cure ?? "")?.[1] ?? null;
+
+/** Takes a disk into replication that was added to the VM, or that is elsewhere in it than before. */
+export function diskAction(side, disk) {
+  const facts = circumstances(side);
+  const why = facts.busy ?? onPrimary(facts);
+  const run = opens("verbs", "addDisk", side, disk);
+  return action("add-disk", `Replicate Disk ${disk}…`, "disk", "operator", why, run);
+}
+
 function action(id, label, symbol, role, reason, run) {
   const forbidden =
     reason !== HIDDEN && !mayDo(role)

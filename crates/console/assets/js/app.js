@@ -5,7 +5,7 @@ import { fetchWindows, follow } from "./actions.js";
 import { lazy } from "./lazy.js";
 import { announce } from "./notices.js";
 import { loading } from "./parts.js";
-import { current, followLinks } from "./route.js";
+import { address, current, followLinks } from "./route.js";
 import { resume, session } from "./session.js";
 import { shell } from "./shell.js";
 import { keepFresh, repaint, use, watch } from "./store.js";
@@ -24,10 +24,16 @@ const TICK_MS = 1_000;
 /** When the first page is there, and nothing else is done. */
 const WINDOWS_AFTER_MS = 3_000;
 
+/** The page that stands there; another tab or VM of a list is no other page. */
+let stands = null;
+/** Another page was gone to: whoever works by keyboard or hears the page goes on at its heading. */
+let arriving = false;
+
 function show() {
   const place = document.getElementById("app");
   if (session.who === undefined) return;
   if (session.who === null) {
+    stands = "sign-in";
     document.title = "Sign in · virt-replica";
     return paint(place, lazy(SIGN_IN)?.page() ?? loading());
   }
@@ -35,9 +41,23 @@ function show() {
   const page = lazy(PAGES[route.page]);
   const names = [route.vm && route.tab, route.host ?? route.room ?? "Overview", "virt-replica"];
   const title = names.filter(Boolean).join(" · ");
-  if (document.title !== title && document.title.includes("·")) announce(title);
+  const here = address(route.page, route.host, route.room);
+  if (stands !== null && stands !== here) arriving = true;
+  else if (stands !== null && document.title !== title) announce(title);
+  stands = here;
   document.title = title;
   paint(place, shell(route, page?.page(route) ?? loading(), page?.pane(route) ?? []));
+  if (arriving) arrive();
+}
+
+/** As soon as the heading is there, and unless a window lies over it. */
+function arrive() {
+  const heading = document.querySelector("#content h1");
+  if (!heading) return;
+  arriving = false;
+  if (document.querySelector("dialog[open]")) return;
+  heading.tabIndex = -1;
+  heading.focus();
 }
 
 applyTheme();

@@ -19,11 +19,26 @@ export function h(tag, props, ...children) {
   return { tag, props: props ?? {}, children: nodes(children), key: props?.key };
 }
 
+/** What can have the focus. */
+const REACHED = "a[href], button:not(:disabled), input:not(:disabled), select:not(:disabled), [tabindex]";
+
 /** Makes the children of `parent` be these. */
 export function paint(parent, ...children) {
   const after = nodes(children);
+  const held = parent.contains(document.activeElement) ? within(document.activeElement, parent) : [];
   reconcile(parent, painted.get(parent) ?? [], after);
   painted.set(parent, after);
+  if (held.length && !held[0].isConnected) focusNear(held);
+}
+
+/** The element and those that it is in, up to `parent`. */
+const within = (element, parent) =>
+  element === parent ? [parent] : [element, ...within(element.parentElement, parent)];
+
+/** What had the focus is gone: whoever works by keyboard goes on beside it, unless everything is another. */
+function focusNear(held) {
+  const place = held.slice(0, -1).find((element) => element.isConnected);
+  if (place) (place.querySelector(REACHED) ?? place).focus({ preventScroll: true });
 }
 
 const nodes = (children) =>

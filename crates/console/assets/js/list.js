@@ -18,11 +18,12 @@ const lists = new Map();
 
 /**
  * @param {{id: string, label: string, columns: {id: string, label: string, sort: Function, show: Function, number?: boolean, title?: Function}[],
- *   rows: object[], words: (row: object) => string, selected?: string, sorted: string, filters: [string, Function][],
+ *   rows: object[], whole: boolean, words: (row: object) => string, selected?: string, sorted: string, filters: [string, Function][],
  *   choose: (row: object) => void, menu: (row: object, where: object) => void}} options
+ *   `whole`: these are all rows; else the others are on their way. A filter whose third word is true: nobody knows how many there are.
  */
 export function table(options) {
-  const { id, label, columns, rows, words, filters } = options;
+  const { id, label, columns, rows, whole, words, filters } = options;
   if (!lists.has(id))
     lists.set(id, {
       by: options.sorted,
@@ -33,6 +34,8 @@ export function table(options) {
       inSight: IN_SIGHT_AT_FIRST,
       place: null,
       selected: null,
+      whole,
+      anchor: null,
     });
   const own = lists.get(id);
   const wanted = own.typed.toLowerCase().split(/\s+/).filter(Boolean);
@@ -48,6 +51,9 @@ export function table(options) {
       own,
     );
   own.selected = options.selected;
+  if (whole && !own.whole && own.anchor) stayInSight(sorted, own);
+  own.whole = whole;
+  own.anchor = whole ? null : anchorIn(sorted, own);
   const first = Math.max(0, Math.min(own.first, sorted.length - own.inSight) - BESIDE);
   const last = Math.min(sorted.length, own.first + own.inSight + BESIDE);
   const drawn = sorted.slice(first, last);
@@ -76,14 +82,18 @@ export function table(options) {
       ),
       chips(
         "Show",
-        filters.map(([name, keeps]) => [name, rows.filter(keeps).length]),
+        filters.map(([name, keeps, unsure]) => [name, !whole ? "…" : unsure ? "?" : rows.filter(keeps).length]),
         own.filter,
         (index) => {
           own.filter = index;
           repaint();
         },
       ),
-      h("span", { class: "sr", role: "status" }, `${plural(sorted.length, "row")} shown`),
+      h(
+        "span",
+        { class: "sr", role: "status" },
+        whole ? `${plural(sorted.length, "row")} shown` : "The rest is on its way",
+      ),
     ),
     h(
       "div",
@@ -95,7 +105,12 @@ export function table(options) {
       },
       h(
         "table",
-        { role: "grid", "aria-label": label, "aria-rowcount": sorted.length + 1 },
+        {
+          role: "grid",
+          "aria-label": label,
+          "aria-rowcount": whole ? sorted.length + 1 : -1,
+          "aria-busy": String(!whole),
+        },
         h(
           "thead",
           null,
@@ -108,14 +123,25 @@ export function table(options) {
         ),
         h(
           "tbody",
-          { onKeyDown: walk },
+          { onKeyDown: (event) => walk(event, sorted.length + 1) },
           space("above", first),
           drawn.map((row, index) => describe(row, first + index, options, row.key === reached)),
           space("below", sorted.length - last),
         ),
       ),
-      sorted.length === 0 && h("p", { class: "nothing" }, "Nothing matches the filter."),
+      ending(sorted.length, whole),
     ),
+  );
+}
+
+/** What stands below the rows. */
+function ending(shown, whole) {
+  if (whole) return shown === 0 && h("p", { class: "nothing" }, "Nothing matches the filter.");
+  const words = "The rest is on its way…";
+  return h(
+    "p",
+    { class: "nothing" },
+    shown === 0 ? `Nothing that is here yet matches the filter. ${words}` : words,
   );
 }
 
@@ -153,6 +179,21 @@ function look(place, own) {
   if (Math.abs(first - own.first) < BESIDE / 2 && inSight === own.inSight) return;
   Object.assign(own, { first, inSight });
   repaint();
+}
+
+/** The row that somebody looks at: the one with the focus, or the first in sight of a list that was scrolled. */
+function anchorIn(sorted, own) {
+  const focused = document.activeElement?.closest?.("tr[data-key]")?.dataset.key;
+  const index = focused ? sorted.findIndex((row) => row.key === focused) : own.first;
+  return index > 0 ? { key: sorted[index]?.key, index } : null;
+}
+
+/** Rows that come in above that row do not move it on the screen. */
+function stayInSight(sorted, own) {
+  const moved = sorted.findIndex((row) => row.key === own.anchor.key) - own.anchor.index;
+  if (moved <= 0) return;
+  own.first += moved;
+  requestAnimationFrame(() => (own.place.scrollTop += moved * ROW));
 }
 
 /** Once the page is painted: a row that was chosen elsewhere is not looked for. */
@@ -221,10 +262,9 @@ function describe(row, index, options, reached) {
 }
 
 /** Arrow keys, Home and End move between rows; a row that comes into the document by that gets the focus then. */
-function walk(event) {
+function walk(event, end) {
   const body = event.currentTarget;
   const at = Number(event.target.closest("tr").getAttribute("aria-rowindex"));
-  const end = Number(body.parentElement.getAttribute("aria-rowcount"));
   const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 2, End: end }[event.key];
   if (to === undefined || to < 2 || to > end) return;
   event.preventDefault();
@@ -233,6 +273,9 @@ function walk(event) {
   body.closest(".scroll").scrollTop = (to - 2) * ROW;
   requestAnimationFrame(() => requestAnimationFrame(focus));
 }
+
+/** Gives the focus to a row, if it is in the document. */
+export const focusRow = (key) => document.querySelector(`tr[data-key="${CSS.escape(key)}"]`)?.focus();
 
 function sort(rows, by, down) {
   const order = new Intl.Collator(undefined, { numeric: true }).compare;

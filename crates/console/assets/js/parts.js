@@ -138,7 +138,12 @@ export const old = ({ at, problem: trouble }) =>
     h(
       "div",
       null,
-      h("p", null, `As of ${moment(at)}; it cannot be read now: ${trouble.title}. ${trouble.detail}`),
+      h(
+        "p",
+        null,
+        at ? `As of ${moment(at)}; it cannot be read now: ` : "What there is cannot be read: ",
+        trouble.detail || trouble.title,
+      ),
       cure(trouble.cure),
     ),
   );

@@ -1,11 +1,12 @@
 // What is known of both hosts. A view names the answers it shows with `use`; the store fetches them, and again whenever the
 // daemon says that they have changed. Nothing here knows what an answer means.
 
-import { get, getAll, serverNow } from "./api.js";
+import { get, getAll, getBeginning, serverNow } from "./api.js";
 
 /**
  * `at`: when the value was read. With a problem, the value is that of before: it is shown as old.
- * @typedef {{path: string, value: *, at: number, problem: import("./api.js").Problem|null, loading: boolean, stale: boolean}} Answer
+ * `beginning`: of a list of which nothing was known, until all of it is there.
+ * @typedef {{path: string, value: *, beginning: object[]|null, at: number, problem: import("./api.js").Problem|null, loading: boolean, stale: boolean}} Answer
  */
 
 /** Which answers a change of this kind touches. */
@@ -38,7 +39,16 @@ let frame = 0;
 export function use(path) {
   let answer = answers.get(path);
   if (!answer) {
-    answer = { path, value: undefined, at: 0, problem: null, loading: false, stale: false, used: painting };
+    answer = {
+      path,
+      value: undefined,
+      beginning: null,
+      at: 0,
+      problem: null,
+      loading: false,
+      stale: false,
+      used: painting,
+    };
     answers.set(path, answer);
     load(answer);
   }
@@ -98,6 +108,17 @@ function turnOver() {
   else turns++;
 }
 
+/** All of a list; while nothing of it is known, its beginning is shown first. */
+async function list(answer) {
+  if (answer.value === undefined && !answer.beginning) {
+    const { body, whole } = await getBeginning(answer.path);
+    if (whole) return body;
+    answer.beginning = body;
+    repaint();
+  }
+  return getAll(answer.path);
+}
+
 async function load(answer) {
   if (answer.loading) {
     answer.stale = true; // it changed while it was on its way: ask once more
@@ -108,8 +129,8 @@ async function load(answer) {
   const ofPeer = answer.path.startsWith("peers/");
   try {
     if (ofPeer) await turn();
-    answer.value = await (WHOLE.test(answer.path) ? getAll : get)(answer.path);
-    Object.assign(answer, { problem: null, at: serverNow() });
+    answer.value = await (WHOLE.test(answer.path) ? list(answer) : get(answer.path));
+    Object.assign(answer, { problem: null, beginning: null, at: serverNow() });
   } catch (problem) {
     answer.problem = problem;
   }

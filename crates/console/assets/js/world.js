@@ -47,18 +47,26 @@ function paired(peer) {
   };
 }
 
+const NONE = [];
 /** The lists below as they were made last, by host, with the answers that they were made of. */
 const made = new Map();
 
-/** The VMs of a host: those of its hypervisor, and those of which it holds a copy. @returns {Vm[]|null} null: not known yet */
+/**
+ * The VMs of a host, as far as they are known: those of its hypervisor, and those of which it holds a copy.
+ * @returns {Vm[]|null} null: nothing is known yet
+ */
 export function vmsOf(host) {
   const [mine, sides, machines] = listsOf(host);
   const from = [
-    mine.value,
-    sides.value,
-    machines.value,
+    mine.value ?? mine.beginning,
+    sides.value ?? sides.beginning,
+    // A hypervisor that cannot be asked leaves what the relationships tell.
+    machines.value ?? machines.beginning ?? (machines.problem ? NONE : null),
     host.seen && !sides.problem,
     host.seen && !machines.problem,
+    endOf(mine, (side) => side.vm),
+    endOf(sides, (side) => side.vm),
+    endOf(machines, (machine) => machine.name),
   ];
   const last = made.get(host.name);
   if (last?.from.every((answer, index) => answer === from[index])) return last.vms;
@@ -67,6 +75,19 @@ export function vmsOf(host) {
   return vms;
 }
 
+/** Whether these are all VMs of the host, as they are now: nothing may be said of how many there are otherwise. */
+export const areAll = (host) =>
+  host.seen && listsOf(host).every((answer) => answer.value !== undefined && !answer.problem);
+
+/** Why the hypervisor of a host that answers cannot be asked; null: it can. */
+export const blindness = (host) => (host.seen ? use(`${host.prefix}vms`).problem : null);
+
+/** Whether the rest of a host's list is still on its way. */
+export const isBeginning = (host) => listsOf(host).some((answer) => !answer.value && answer.beginning);
+
+/** The name behind which nothing of a list is known yet: lists come in the order of names. Null: all is known. */
+const endOf = (answer, name) => (answer.value || !answer.beginning ? null : name(answer.beginning.at(-1)));
+
 /** What a host's VMs are put together from: the relationships of this host, those of that host, and its hypervisor's VMs. */
 export const listsOf = (host) => [
   use("relationships"),
@@ -74,7 +95,7 @@ export const listsOf = (host) => [
   use(`${host.prefix}vms`),
 ];
 
-function join(host, mine, sides, machines, sidesNow, machinesNow) {
+function join(host, mine, sides, machines, sidesNow, machinesNow, ...ends) {
   if (!host.seen && !host.own)
     return mine && mine.filter((side) => otherHost(side) === host.name).map((side) => unseen(side, host));
   if (!sides || !machines || !mine) return null;
@@ -84,10 +105,14 @@ function join(host, mine, sides, machines, sidesNow, machinesNow) {
   const undefinedHere = sides
     .filter((side) => !listed.has(side.vm_uuid))
     .map((side) => ({ id: side.vm_uuid, name: side.vm, state: null }));
-  return [...machines, ...undefinedHere].map((machine) => ({
-    ...row(machine, byVm.get(machine.id), host, known, sidesNow),
-    power: machinesNow ? machine.state : null,
-  }));
+  // What stands behind the end of another list may be told otherwise by its rest.
+  const told = ({ name }) => ends.every((end) => end === null || name < end);
+  return [...machines, ...undefinedHere]
+    .filter(told)
+    .map((machine) => ({
+      ...row(machine, byVm.get(machine.id), host, known, sidesNow),
+      ...(machinesNow ? { power: machine.state } : unasked(byVm.get(machine.id))),
+    }));
 }
 
 const row = (machine, side, host, known, now) => ({
@@ -100,6 +125,9 @@ const row = (machine, side, host, known, now) => ({
   last: side?.last_synchronized_at_ms ?? null,
   machine,
 });
+
+/** Of a VM whose hypervisor cannot be asked: nothing of it is well, as far as anybody knows. */
+const unasked = (side) => ({ power: null, ...(side?.health === "normal" ? { health: "unknown" } : {}) });
 
 /** What is known of a VM's other side while its host does not answer: that it exists. */
 const unseen = (side, host) => ({

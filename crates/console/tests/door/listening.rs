@@ -29,6 +29,7 @@ async fn every_answer_has_the_headers_that_keep_other_sites_out() {
         let header = |name: &str| answer.headers.get(name).map_or("", |value| value.to_str().unwrap());
         let policy = header("content-security-policy");
         assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{answer:?}");
+        assert!(policy.ends_with("require-trusted-types-for 'script'; trusted-types 'none'"), "{answer:?}");
         assert!(policy.contains("frame-ancestors 'none'; base-uri 'none'") && !policy.contains("unsafe"));
         assert_eq!(header("x-content-type-options"), "nosniff");
         assert_eq!(header("referrer-policy"), "no-referrer");

@@ -1,6 +1,6 @@
 //! Who is signed in to the console, and root's way to let somebody in.
 
-use super::administrator;
+use super::{administrator, viewer};
 use crate::dto::{ConsoleLinkRequest, EndSessionsRequest};
 use crate::router::request::Nothing;
 use crate::router::table::{Change, Read, Table};
@@ -14,6 +14,10 @@ pub(super) fn rows(table: Table) -> Table {
                 "Who is signed in to the console, the newest first.",
             ),
             |it, _: Read<(), Nothing>| it.console_sessions(),
+        )
+        .read(
+            viewer("/console/roles", "console-roles", "Which groups of the system have which role."),
+            |it, _: Read<(), Nothing>| it.console_roles(),
         )
         .change(
             administrator(

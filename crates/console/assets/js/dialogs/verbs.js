@@ -16,6 +16,17 @@ export const resume = simple("Resume replication of", "play", "resume", "Resume"
 export const resynchronize = simple("Resynchronize", "resync", "resynchronize", "Resynchronize");
 export const verify = simple("Verify", "verify", "verify", "Verify");
 
+/** Takes a disk into replication, as it is now. */
+export const addDisk = (side, disk) =>
+  openChange({
+    title: `Replicate disk ${disk} of ${side.vm}`,
+    symbol: "disk",
+    go: "Replicate",
+    path: base(side),
+    side,
+    request: () => ({ add_disks: [disk] }),
+  });
+
 /** Makes a failover final. */
 export const complete = (side) =>
   openChange({

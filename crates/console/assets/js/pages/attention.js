@@ -3,7 +3,7 @@
 import { serverNow } from "../api.js";
 import { use } from "../store.js";
 import { moment, span } from "../words.js";
-import { detail, hosts, isDebt, openOperations } from "../world.js";
+import { blindness, detail, hosts, isDebt, openOperations } from "../world.js";
 
 /** Reasons are asked for one VM at a time; beyond these, the list of VMs says the rest. */
 const ASKED_MAX = 25;
@@ -43,6 +43,17 @@ function ofHost(host) {
       ),
     );
   }
+  const blind = blindness(host);
+  if (blind)
+    found.push(
+      matter(
+        `blind ${host.name}`,
+        "unknown",
+        host.name,
+        `What its virtual machines do is unknown: ${blind.detail || blind.title}`,
+        { cure: blind.cure },
+      ),
+    );
   const expires = host.own ? host.view?.certificate_expires_at_ms : host.peer.certificate_expires_at_ms;
   if (expires && expires - serverNow() < CERTIFICATE_SOON_MS) {
     const left = expires - serverNow();

@@ -21,7 +21,9 @@ export function authorizationRoom() {
       h(
         "p",
         { class: "quiet" },
-        "A role comes from the groups of a system account, as the host's configuration names them.",
+        "A role comes from the groups of a system account, as ",
+        h("code", null, "[roles]"),
+        " in the host's configuration names them.",
       ),
       h(
         "ul",
@@ -31,7 +33,7 @@ export function authorizationRoom() {
             "li",
             { key: name },
             icon("user"),
-            h("span", { class: "grow" }, name, h("small", null, words)),
+            h("span", { class: "grow" }, name, h("small", null, words), groups(name.toLowerCase())),
             name.toLowerCase() === session.who.role && h("span", { class: "tag" }, "you"),
           ),
         ),
@@ -72,6 +74,18 @@ export function authorizationRoom() {
         shown(use("audit"), audit, () => refresh()),
       ),
   ];
+}
+
+/** Whose members have this role on the host that serves this page. */
+function groups(role) {
+  const found = use("console/roles").value?.find((one) => one.role === role)?.groups;
+  if (!found) return null;
+  return h(
+    "small",
+    null,
+    found.length === 0 ? "No group has it." : "Members of ",
+    found.map((name, index) => [index > 0 && ", ", h("code", { key: name }, name)]),
+  );
 }
 
 const signedIn = (sessions) =>

@@ -2,14 +2,25 @@
 // home, and the hosts.
 
 import { h } from "../dom.js";
-import { actionOf, follow, hostActions, perform, vmActions } from "../actions.js";
+import { actionOf, diskAction, diskOf, follow, hostActions, perform, vmActions } from "../actions.js";
 import { matters } from "./attention.js";
 import { capital, live } from "../operation.js";
 import { bar, button, cure, icon, loading, pageCard, shown } from "../parts.js";
 import { address } from "../route.js";
 import { refresh, use } from "../store.js";
 import { age, ago, bytes, coarse, plural } from "../words.js";
-import { awaySince, findVm, hosts, isDebt, isNaked, listsOf, openOperations, vmsOf } from "../world.js";
+import {
+  areAll,
+  awaySince,
+  blindness,
+  findVm,
+  hosts,
+  isDebt,
+  isNaked,
+  listsOf,
+  openOperations,
+  vmsOf,
+} from "../world.js";
 
 const NAKED_SHOWN_MAX = 12;
 
@@ -17,7 +28,7 @@ export function page() {
   const all = hosts();
   return h(
     "div",
-    { class: "overview" },
+    { class: "overview", key: "overview" },
     h("h1", null, "Overview"),
     shown(
       use("relationships"),
@@ -35,10 +46,10 @@ export function page() {
 export const pane = () => [[hosts()[0].name, hostActions(hosts()[0])]];
 
 function figures(all, sides) {
-  const protectedWell = sides.filter((side) => side.health === "normal").length;
+  const protectedWell = blindness(all[0]) ? null : sides.filter((side) => side.health === "normal").length;
   const unseen = all.filter((host) => host.known && !host.seen).length;
-  const lists = all.filter((host) => host.seen).map(vmsOf);
-  const alone = lists.includes(null) ? null : lists.flat().filter(isNaked).length;
+  const seen = all.filter((host) => host.seen);
+  const alone = seen.every(areAll) ? seen.flatMap(vmsOf).filter(isNaked).length : null;
   const figure = (count, words, kind) =>
     h("li", { class: `figure ${count ? kind : ""}` }, h("strong", null, count ?? "?"), h("span", null, words));
   return h(
@@ -104,11 +115,7 @@ function attention(sides) {
 function matterItem(matter) {
   const host = hosts()[0];
   const vm = matter.side && findVm(host, matter.side.vm_uuid);
-  const verb =
-    vm &&
-    suggested(matter.side)
-      .map((id) => actionOf(vm, host, id))
-      .find(Boolean);
+  const verb = vm && wayOut(vm, host, matter);
   return h(
     "li",
     { key: matter.key, class: `matter ${matter.severity}` },
@@ -133,13 +140,22 @@ function matterItem(matter) {
   );
 }
 
+/** What can be done about it here, by a button. */
+function wayOut(vm, host, { side, cure: command }) {
+  const disk = diskOf(command);
+  if (disk) return diskAction(side, disk).reason === null && diskAction(side, disk);
+  return suggested(side)
+    .map((id) => actionOf(vm, host, id))
+    .find(Boolean);
+}
+
 /** Which verbs lead out of it. */
 const suggested = (side) =>
   isDebt(side) ? ["reverse"] : side.paused ? ["resume"] : side.operation ? ["follow"] : [];
 
 function naked(all) {
   const seen = all.filter((host) => host.seen);
-  const unknown = seen.filter((host) => vmsOf(host) === null);
+  const unknown = seen.filter((host) => !areAll(host));
   const found = seen.flatMap((host) => (vmsOf(host) ?? []).filter(isNaked).map((vm) => [host, vm]));
   const items = found.slice(0, NAKED_SHOWN_MAX).map(([host, vm]) => {
     const enable = vmActions(vm, host)[0];

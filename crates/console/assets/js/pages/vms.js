@@ -9,7 +9,7 @@ import { button, empty, health, icon, loading, old, problem } from "../parts.js"
 import { address, go } from "../route.js";
 import { use, refresh } from "../store.js";
 import { age, ago, coarse, moment } from "../words.js";
-import { hosts, isDebt, isNaked, listsOf, peerOf, vmsOf } from "../world.js";
+import { areAll, hosts, isBeginning, isDebt, isNaked, listsOf, peerOf, vmsOf } from "../world.js";
 
 const POWER = { running: "Running", paused: "Paused", off: "Off" };
 const WORST_FIRST = { critical: 0, unknown: 1, warning: 2, none: 3, normal: 4 };
@@ -77,7 +77,7 @@ export function page(route) {
   const selected = vms?.find((vm) => vm.key === route.vm) ?? null;
   return h(
     "div",
-    { class: `split ${selected ? "with-detail" : ""}` },
+    { class: `split ${selected ? "with-detail" : ""}`, key: host.name },
     h(
       "section",
       { class: "list-pane", "aria-label": `Virtual machines of ${host.name}` },
@@ -116,7 +116,10 @@ function unseenHost(host) {
 
 function listOf(host, vms, selected) {
   const ill = listsOf(host).find((answer) => answer.problem);
-  if (!vms) return ill ? problem(ill.problem, () => refresh()) : loading(6);
+  const whole = !isBeginning(host);
+  // Whoever cannot be asked may have any number of them.
+  if (!vms || (vms.length === 0 && (ill || !whole)))
+    return ill ? problem(ill.problem, () => refresh()) : loading(6);
   if (vms.length === 0)
     return empty("vm", "No virtual machines here", "VMs appear as soon as libvirt knows them.");
   const list = table({
@@ -124,6 +127,7 @@ function listOf(host, vms, selected) {
     label: `Virtual machines of ${host.name}`,
     columns: COLUMNS,
     rows: vms,
+    whole,
     words,
     selected: selected?.key,
     sorted: "name",
@@ -135,7 +139,7 @@ function listOf(host, vms, selected) {
       ],
       ["Primary", (vm) => vm.side?.mode === "primary"],
       ["Replica", (vm) => vm.side?.mode === "replica"],
-      ["Not protected", isNaked],
+      ["Not protected", isNaked, !areAll(host)],
     ],
     choose: (vm) => go(address("hosts", host.name, vm.key, tabNow()), { replace: selected !== null }),
     menu: (vm, where) => openMenu(`Actions for ${vm.name}`, vmActions(vm, host), where),

@@ -1,13 +1,13 @@
 // Summary: what it is, where it stands, why it is not as it should be, and the way out.
 
 import { h } from "../dom.js";
-import { actionOf, perform, vmActions } from "../actions.js";
+import { actionOf, diskAction, diskOf, perform, vmActions } from "../actions.js";
 import { live } from "../operation.js";
 import { bar, button, card, command, cure, empty, facts, health, icon, shown } from "../parts.js";
 import { power, replicationState, role } from "../pages/vms.js";
 import { refresh, use } from "../store.js";
 import { ago, bytes, moment, plural, span } from "../words.js";
-import { awaySince, detail, diskWords } from "../world.js";
+import { awaySince, blindness, detail, diskWords } from "../world.js";
 import { serverNow } from "../api.js";
 import { address } from "../route.js";
 import { asideWords, setAside } from "./aside.js";
@@ -48,33 +48,44 @@ function naked(vm, host) {
 }
 
 function reasons(vm, host, known) {
-  if (vm.health === "unknown")
-    return h(
-      "div",
-      { class: "reason unknown" },
-      icon("unknown"),
-      h(
-        "p",
-        null,
-        `${vm.host} does not answer: what it holds is unknown. What follows is the word of this host.`,
-      ),
-    );
-  if (known.reasons.length === 0) return null;
+  const unknown = whyUnknown(vm, host);
+  if (known.reasons.length === 0 || !host.seen) return unknown;
   const way = ["reverse", "resume", "follow"].map((id) => actionOf(vm, host, id)).find(Boolean);
-  return h(
-    "ul",
-    { class: "reasons" },
-    known.reasons.map((reason, index) =>
-      h(
-        "li",
-        { key: index, class: `reason ${reason.severity}` },
-        icon(reason.severity),
-        h("div", { class: "grow" }, h("p", null, reason.text), cure(reason.cure)),
-        index === 0 && way && button(way.label, () => perform(way), { symbol: way.symbol }),
+  return [
+    unknown,
+    h(
+      "ul",
+      { class: "reasons", key: "reasons" },
+      known.reasons.map((reason, index) =>
+        h(
+          "li",
+          { key: index, class: `reason ${reason.severity}` },
+          icon(reason.severity),
+          h("div", { class: "grow" }, h("p", null, reason.text), cure(reason.cure)),
+          wayButton(diskOf(reason.cure) ? diskAction(vm.mine, diskOf(reason.cure)) : index === 0 && way),
+        ),
       ),
     ),
-  );
+  ];
 }
+
+/** Whose word what follows is, when nobody who knows can be asked. */
+function whyUnknown(vm, host) {
+  if (host.seen && !blindness(host) && vm.health !== "unknown") return null;
+  const words = host.seen
+    ? `${vm.host} cannot see what the machine does: what follows is what was written down before.`
+    : `${vm.host} does not answer: what it holds is unknown. What follows is the word of this host.`;
+  return h("div", { class: "reason unknown", key: "unknown" }, icon("unknown"), h("p", null, words));
+}
+
+/** What leads out of it; null: there is no such action. */
+const wayButton = (way) =>
+  way &&
+  button(way.label, () => perform(way), {
+    symbol: way.symbol,
+    disabled: way.reason !== null,
+    title: way.reason,
+  });
 
 /** A first copy that goes by hand: where it lies, and what is to be done with it. */
 function carried(known) {
@@ -203,13 +214,13 @@ const diskList = (disks) =>
     h(
       "ul",
       { class: "rows" },
-      disks.map(([target, about, kind, state]) =>
+      disks.map(([target, about, kind, state, way]) =>
         h(
           "li",
           { key: target },
           icon("disk"),
           h("span", { class: "grow" }, target, h("small", null, about)),
-          h("span", { class: kind }, state),
+          way ? wayButton(way) : h("span", { class: kind }, state),
         ),
       ),
     ),
@@ -217,12 +228,21 @@ const diskList = (disks) =>
 
 function disks(vm, known) {
   const here = new Map((vm.machine?.disks ?? []).map((disk) => [disk.target, disk]));
-  return diskList(
-    known.disks.map(({ target, replicated, size_bytes: size }) => {
+  const decided = new Set(known.disks.map((disk) => disk.target));
+  const added = [...here.values()].filter((disk) => known.mode === "primary" && !decided.has(disk.target));
+  // Unless somebody has to say so, an added disk is taken in by itself.
+  const waits = (disk) => known.new_disks === "warn" && !disk.obstacle;
+  return diskList([
+    ...known.disks.map(({ target, replicated, size_bytes: size }) => {
       const about = [bytes(size), here.has(target) && diskWords(here.get(target))].filter(Boolean).join(" · ");
       return [target, about, replicated ? "good" : "quiet", replicated ? "replicated" : "excluded"];
     }),
-  );
+    ...added.map((disk) => {
+      if (!waits(disk)) return [disk.target, diskWords(disk), "late", "not replicated"];
+      const way = { ...diskAction(vm.mine, disk.target), label: "Replicate…" };
+      return [disk.target, `${diskWords(disk)} · not replicated`, "", "", way];
+    }),
+  ]);
 }
 
 /** The disks of a VM that nobody protects. */

@@ -2,6 +2,7 @@
 
 import { h } from "../dom.js";
 import { vmActions } from "../actions.js";
+import { focusRow } from "../list.js";
 import { openMenu } from "../menu.js";
 import { button, health, icon, iconButton } from "../parts.js";
 import { address, go } from "../route.js";
@@ -38,7 +39,10 @@ export function tabs(vm, host, route) {
         symbol: "more",
         "aria-haspopup": "menu",
       }),
-      iconButton("Close the details", "close", () => go(address("hosts", host.name))),
+      iconButton("Close the details", "close", () => {
+        go(address("hosts", host.name));
+        requestAnimationFrame(() => requestAnimationFrame(() => focusRow(vm.key)));
+      }),
     ),
     h(
       "div",
