@@ -91,12 +91,15 @@ fn copies_are_tried_beside_the_replica_meet_nobody_and_leave_nothing() {
     assert_eq!(photograph(&world.lab), before);
 
     let begun = Instant::now();
-    one_that_fails(&world);
+    in_a_named_network(&world);
     assert_eq!(photograph(&world.lab), before);
-    step("one that fails", begun);
+    step("in a named network", begun);
     let begun = Instant::now();
     interrupted(&mut world, &before);
     step("interrupted", begun);
+    let begun = Instant::now();
+    the_host_loses_its_power(&mut world, &before);
+    step("the host loses its power", begun);
     let begun = Instant::now();
     storage::no_room(&world);
     step("no room", begun);
@@ -212,10 +215,16 @@ fn refusals(world: &Protected) {
     assert_eq!(tests(world).len(), 2, "nothing was begun");
 }
 
-/// A copy in a network of the host whose probe fails: it says so, and goes by itself.
-fn one_that_fails(world: &Protected) {
+/// A bridge of the host with the name that is asked for. Whoever speaks to the VM's address from here meets what is plugged into it.
+const NAMED_NETWORK: &str = "ip link add lab-named type bridge && ip link set lab-named up \
+     && ip address add 10.77.0.200/32 dev lab-named && ip route add 10.77.0.50/32 dev lab-named";
+
+/// Copies in a network of the host: one is plugged into it, boots and is met there; the probe of the other fails: it says so, and
+/// goes by itself.
+fn in_a_named_network(world: &Protected) {
     let host = world.lab.host(HOSTS[1]);
-    host.sh("ip link add lab-named type bridge && ip link set lab-named up").unwrap();
+    host.sh(NAMED_NETWORK).unwrap();
+    met_there(world);
     let options =
         ["--network", "lab-named", "--probe", "echo no answer; sleep 4711", "--boot-timeout", "25s"];
     let (code, failed) = begin(world, &options);
@@ -226,6 +235,54 @@ fn one_that_fails(world: &Protected) {
     for number in [2201, 2202, 2203, 2204] {
         assert!(events.as_array().unwrap().iter().any(|event| event["number"] == number), "event {number}");
     }
+}
+
+fn met_there(world: &Protected) {
+    let host = world.lab.host(HOSTS[1]);
+    let probe = "echo in $VM_NETWORK at $VM_ADDRESS";
+    let options = ["--network", "lab-named", "--probe-port", "7070", "--probe", probe, "--keep"];
+    let (code, met) = begin(world, &options);
+    assert_eq!((code, &met["passed"], &met["state"]), (Some(0), &true.into(), &"standing".into()), "{met:#}");
+    assert!(met["boot_ms"].as_u64().unwrap() > 0 && met["isolated"] == false, "{met:#}");
+    assert!(met.to_string().contains("in lab-named at 10.77.0.50"), "{met:#}");
+    // Its only card is in that network, and whoever answered the probe is this card.
+    let cards = host.virsh(["domiflist", "testVM01 - Test"]).unwrap();
+    let card: Vec<&str> = cards.split_whitespace().collect();
+    assert_eq!((card.len(), card[1..3].to_vec()), (5, vec!["bridge", "lab-named"]), "{cards}");
+    let neighbours = host.sh("ip neighbour show dev lab-named").unwrap();
+    assert!(neighbours.contains("10.77.0.50 ") && neighbours.contains(card[4]), "{card:?} in {neighbours}");
+    let stopped = world.product.json(&world.lab, HOSTS[1], &["stop-test-failover", VM, "--yes"]).unwrap();
+    assert_eq!(stopped.as_array().unwrap().len(), 1, "{stopped:#}");
+}
+
+/// The power of the replica's host fails with one copy standing and another being made: their processes, bridges and namespaces are
+/// gone with it, and what is left of them on disk (definitions, overlays, variables) is gone soon after the daemon is back.
+fn the_host_loses_its_power(world: &mut Protected, before: &[String]) {
+    let (code, standing) = begin(world, &["--keep"]);
+    assert_eq!((code, &standing["state"]), (Some(0), &"standing".into()), "{standing:#}");
+    let hold = Hold::arm(world.lab.host(HOSTS[1]), "test.started").unwrap();
+    begin_unwatched(world);
+    hold.wait(LIMIT).unwrap();
+    let copies = world.lab.host(HOSTS[1]).virsh(["list", "--name"]).unwrap();
+    assert_eq!(copies.lines().filter(|name| name.contains(" - Test")).count(), 2, "{copies}");
+    world.product.kill(HOSTS[1]).unwrap();
+    world.lab.host_mut(HOSTS[1]).power_cut().unwrap();
+    drop(hold);
+    world.lab.power_on(HOSTS[1]).unwrap();
+    let left = world.lab.host(HOSTS[1]).virsh(["list", "--all", "--name"]).unwrap();
+    assert_eq!(left.lines().filter(|name| name.contains(" - Test")).count(), 2, "to be removed: {left}");
+    world.product.start(world.lab.host(HOSTS[1])).unwrap();
+    let begun = Instant::now();
+    while tests(world).iter().any(|test| test["state"] != "ended") {
+        assert!(begun.elapsed() < LIMIT, "they stay: {:#?}", tests(world));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for test in &tests(world)[..2] {
+        let why = test["failure"].as_str().unwrap_or_default();
+        assert!(why.contains("restarted") || why.contains("being made"), "{test:#}");
+    }
+    assert_eq!(photograph(&world.lab), before);
+    replication_goes_on(world);
 }
 
 /// `kill -9` at every place: a copy that was not complete is gone after the restart, one that was stands as it stood.

@@ -159,6 +159,7 @@ fn on_demand(world: &Protected) {
     append(world, 2);
     let two = create(world, VM, &["--tag", "two", "--application-consistent"]);
     append(world, 3);
+    hook_runs(world, "freeze\nthaw\n");
     let made = |made: &Value, name: &str| made["point"][name].as_str().unwrap().to_owned();
     assert_eq!((made(&one, "tag"), made(&one, "consistency")), ("one".into(), "crash-consistent".into()));
     assert_eq!(
@@ -173,6 +174,8 @@ fn on_demand(world: &Protected) {
         "the primary asks its replica server"
     );
     assert!(has_event(world, HOSTS[0], 1301));
+
+    a_hook_that_refuses(world);
 
     world
         .product
@@ -213,6 +216,31 @@ fn on_demand(world: &Protected) {
     world.lab.host(HOSTS[0]).virsh(["destroy", DEAF]).unwrap();
 }
 
+/// The hook in the guest was called this often and in this order, and its application goes on.
+fn hook_runs(world: &Protected, expected: &str) {
+    let said = world.lab.host(HOSTS[0]).guest_sh(VM, "cat /run/hook.log").unwrap();
+    assert_eq!(said, expected);
+    assert!(!is_at_rest(world, HOSTS[0], VM), "the application was told that it may go on");
+}
+
+/// Whether the disk of the VM, or of a copy, is one that the application in the guest had brought to rest.
+fn is_at_rest(world: &Protected, host: &str, vm: &str) -> bool {
+    let look = "if [ -e /data/at-rest ]; then echo at rest; else echo at work; fi";
+    world.lab.host(host).guest_sh(vm, look).unwrap().trim() == "at rest"
+}
+
+/// An application that cannot be brought to rest: the point is made all the same, and says that it is not what was wished for.
+fn a_hook_that_refuses(world: &Protected) {
+    let host = world.lab.host(HOSTS[0]);
+    host.guest_sh(VM, "rm /run/hook.log; touch /run/hook-refuses").unwrap();
+    let refused = create(world, VM, &["--application-consistent"]);
+    assert_eq!(refused["point"]["consistency"], "crash-consistent", "{refused:#}");
+    assert!(refused["failure"].as_str().unwrap().contains("hook"), "{refused:#}");
+    append(world, 31);
+    hook_runs(world, "freeze\nthaw\n");
+    host.guest_sh(VM, "rm /run/hook-refuses").unwrap();
+}
+
 fn refusals(world: &Protected) {
     let newest = id(points(world, HOSTS[1]).last().unwrap());
     let cases: [(usize, &[&str], i32, &[&str]); 8] = [
@@ -220,7 +248,7 @@ fn refusals(world: &Protected) {
             0,
             &["set", VM, "--recovery-points", "117", "--yes"],
             3,
-            &["3 tagged", "virt-replica point remove testVM01"],
+            &["4 tagged", "virt-replica point remove testVM01"],
         ),
         (1, &["point", "create", VM, "--yes"], 3, &["on hvhost01: virt-replica point create testVM01"]),
         (1, &["point", "remove", VM, &newest, "--yes"], 3, &["newest recovery point"]),
@@ -275,6 +303,9 @@ fn an_old_point_starts_as_it_was(world: &Protected) {
     let words = ["test-failover", VM, "--point", &id(&tagged(world, "two")), "--keep", "--yes"];
     assert_eq!(product.json(lab, HOSTS[1], &words).unwrap()["passed"], true);
     assert_eq!(records(world, "testVM01 - Test 2"), [1, 2]);
+    // The hook ran before the instant of the point that was asked for so, and its other half after it.
+    let rests = ["testVM01 - Test", "testVM01 - Test 2"].map(|copy| is_at_rest(world, HOSTS[1], copy));
+    assert_eq!(rests, [false, true]);
     product.run(lab, HOSTS[1], &["stop-test-failover", VM, "--yes"]).unwrap();
 
     let number = one["ordinal"].to_string();

@@ -129,7 +129,7 @@ fn only_what_differs_travels_and_what_is_wrong_is_found() {
     product.run(&lab, FIRST, &["set", VM, "--missed-cycles-max", "100", "--yes"]).unwrap();
     let mut world = World { lab, product, guest, seen: 0, verified_at_ms: 0 };
     world.normal();
-    let scenes: [(&str, Scene); 13] = [
+    let scenes: [(&str, Scene); 14] = [
         ("a bitmap is lost", a_bitmap_is_lost),
         ("the link is cut in the middle", the_link_is_cut_in_the_middle),
         ("a person must begin it", a_person_must_begin_it),
@@ -138,6 +138,7 @@ fn only_what_differs_travels_and_what_is_wrong_is_found() {
         ("the window is closed", by_itself::the_window_is_closed),
         ("a daemon is killed in a comparison", killed::in_a_comparison),
         ("the schedule verifies again", by_itself::the_schedule_verifies_again),
+        ("a daemon is killed in a verification", killed::in_a_verification),
         ("a block rots on the replica", a_block_rots),
         ("the replica begins from an existing copy", an_existing_copy),
         ("the first copy is carried by hand", carried_by_hand),

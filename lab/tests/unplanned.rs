@@ -16,6 +16,10 @@ const SECOND: &str = HOSTS[1];
 const VM: &str = "testVM01";
 /// Data on the disk that does not compress and never changes: what travels when a disk is copied whole.
 const BALLAST_MIB: u64 = 64;
+/// What was written at home and is half-way to the replica when the power fails.
+const HALF_MIB: u64 = 8;
+/// More than a guest writes that boots and goes on for a while.
+const OWN_MIB: u64 = 12;
 /// What travels when both sides know what changed, the small cycles around it included.
 const SMALL_BYTES: u64 = 24 << 20;
 
@@ -231,17 +235,20 @@ fn homeward(world: &mut Protected) {
     }
 }
 
-/// The primary's host loses its power: nobody knows what it wrote last. The failover is made final.
+/// The primary's host loses its power in the middle of a resynchronization: nobody knows what it wrote last. The failover is made final.
 fn a_power_cut(world: &mut Protected) {
     world.mark(FIRST, "before");
     world.more_cycles(FIRST, 2);
-    world.mark(FIRST, "last");
-    world.product.kill(FIRST).unwrap();
-    world.lab.host_mut(FIRST).power_cut().unwrap();
-    let newest = world.points(SECOND).pop().unwrap();
+    let points = cut_in_a_resynchronization(world);
+    let newest = points.last().unwrap().clone();
+    let bytes = bytes_of(world, &newest);
     world.say(SECOND, &["failover", VM, "--point", &newest, "--yes"]);
     world.wait_agent(SECOND);
-    assert!(world.marks(SECOND).contains(&"before".to_owned()));
+    assert_eq!(world.points(SECOND), points, "half a delta takes no recovery point away, and makes none");
+    assert_eq!(stands_on(world), bytes.0, "the VM's overlay stands on the point itself");
+    assert_eq!(bytes_of(world, &newest), bytes, "of which not a byte has changed");
+    let there = world.marks(SECOND);
+    assert!(there.contains(&"before".to_owned()) && !there.contains(&"last".to_owned()), "{there:?}");
     world.say(SECOND, &["complete-failover", VM, "--yes"]);
     let source = world.lab.host(SECOND).virsh(["domblklist", VM]).unwrap();
     let active = source.split_whitespace().find(|word| word.ends_with("active.qcow2")).unwrap().to_owned();
@@ -259,13 +266,69 @@ fn a_power_cut(world: &mut Protected) {
     world.say(SECOND, &["reverse", VM, "--yes"]);
     before_the_delta.wait(LIMIT).unwrap();
     world.refused(FIRST, &["failover", VM, "--force", "--yes"], &["own last content", "virt-replica wait"]);
+    let before = world.lab.host(SECOND).sent_bytes().unwrap();
     drop(before_the_delta);
     world.wait(SECOND, |shown| is_normal(shown, 1));
+    only_what_differed_travelled(world, before);
     world.more_cycles(SECOND, 1);
     both_sides_are_equal(world, SECOND);
     go_home(world);
     let there = world.marks(FIRST);
     assert!(there.contains(&"after".to_owned()) && !there.contains(&"last".to_owned()), "{there:?}");
+}
+
+/// The primary's host loses its power while the delta of a resynchronization arrives; gives the recovery points that there are.
+fn cut_in_a_resynchronization(world: &mut Protected) -> Vec<String> {
+    world.guest.ask(&world.lab, |client| client.fill("half", HALF_MIB)).unwrap();
+    let compares = Hold::arm(world.lab.host(FIRST), "compare.range").unwrap();
+    world.say(FIRST, &["resynchronize", VM, "--no-wait", "--yes"]);
+    compares.wait(LIMIT).unwrap();
+    // From here on no cycle comes between.
+    world.mark(FIRST, "last");
+    let arrives = Hold::arm(world.lab.host(SECOND), "delta.begun").unwrap();
+    drop(compares);
+    arrives.wait(LIMIT).unwrap();
+    let points = world.points(SECOND);
+    world.product.kill(FIRST).unwrap();
+    world.lab.host_mut(FIRST).power_cut().unwrap();
+    drop(arrives);
+    points
+}
+
+/// The file of a recovery point, and a digest of the disk that it shows.
+fn bytes_of(world: &Protected, point: &str) -> (String, String) {
+    let directory = world.show(SECOND)["directory"].as_str().unwrap().to_owned();
+    let host = world.lab.host(SECOND);
+    let manifest = host.path(format!("{directory}/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
+    let listed = manifest["points"].as_array().unwrap().iter().find(|it| it["id"] == point).unwrap().clone();
+    let file = listed["files"]["vda"].as_str().unwrap().to_owned();
+    let digest = "qemu-img convert -U -O raw";
+    let digest =
+        format!("{digest} {directory}/vda/{file} /run/bytes && md5sum < /run/bytes && rm /run/bytes");
+    (file, host.sh(&digest).unwrap())
+}
+
+/// The file below the overlay that the VM writes to on the second host.
+fn stands_on(world: &Protected) -> String {
+    let disks = world.lab.host(SECOND).virsh(["domblklist", VM]).unwrap();
+    let active = disks.split_whitespace().find(|word| word.ends_with("active.qcow2")).unwrap().to_owned();
+    let info = world.lab.host(SECOND).exec(["qemu-img", "info", "-U", "--output=json", &active]).unwrap();
+    let info: Value = serde_json::from_str(&info).unwrap();
+    info["backing-filename"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
+}
+
+/// Both sides were compared: what left the host, and what the daemon says of it, is what differed and not the disk.
+fn only_what_differed_travelled(world: &Protected, sent_before: u64) {
+    let sent = world.lab.host(SECOND).sent_bytes().unwrap() - sent_before;
+    println!("{sent} bytes left {SECOND}");
+    assert!(sent < SMALL_BYTES, "{sent} bytes left {SECOND}");
+    let events = world.product.json(&world.lab, SECOND, &["events", "--vm", VM]).unwrap();
+    let told = events.as_array().unwrap().iter().rfind(|event| event["number"] == 1401);
+    let told = told.unwrap_or_else(|| panic!("nothing was compared: {events:#}"))["text"].as_str().unwrap();
+    let figures: Vec<f64> = told.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let (differed, disk) = (figures[0], figures[1]);
+    assert!(0.0 < differed && differed < (HALF_MIB + OWN_MIB) as f64 && disk >= 256.0, "{told}");
 }
 
 /// The survivor gave its host up, which returns after all; then the old primary gives the survivor up, and nobody can reverse.

@@ -244,6 +244,8 @@ impl ReplicaDirectory {
             let folder = Folder::open(&self.disk_folder(&target))?;
             let (name, list) = (diverged_name(at), diverged_list_name(at));
             if folder.exists(name.as_str())? {
+                // A list whose writing failed is one that was never there; what was written of it is.
+                folder.remove(&list.with_suffix(".tmp"))?;
                 folder.remove(list.as_str())?;
                 folder.remove(name.as_str())?;
                 folder.sync()?;
