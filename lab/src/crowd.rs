@@ -31,25 +31,37 @@ pub fn define_crowd(host: &Host, count: usize) -> Result<()> {
 
 /// Rows like that of the one replica that there is.
 const MULTIPLY: &str = r#"
-import sqlite3, sys, time, uuid
-replicas, cycles = int(sys.argv[1]), int(sys.argv[2])
+import sqlite3, sys, uuid
+replicas = int(sys.argv[1])
 state = sqlite3.connect("/var/lib/virt-replica/state.db")
 state.row_factory = sqlite3.Row
 row = dict(state.execute("SELECT * FROM relationship").fetchone())
-ids = [row["id"]]
 for number in range(1, replicas):
     vm = "6a1c0de0-0000-4000-8000-%012d" % number
     copy = dict(row, id=str(uuid.uuid4()), vm=vm, vm_name="copy%04d" % number, directory=None)
     names = ", ".join(copy)
     state.execute("INSERT INTO relationship (%s) VALUES (%s)" % (names, ", ".join("?" * len(copy))), list(copy.values()))
-    ids.append(copy["id"])
+state.commit()
+"#;
+
+/// Cycles that were acknowledged, one every five minutes until now, of each relationship.
+const REMEMBER: &str = r#"
+import sqlite3, sys, time
+cycles = int(sys.argv[1])
+state = sqlite3.connect("/var/lib/virt-replica/state.db")
+ids = [id for id, in state.execute("SELECT id FROM relationship")]
 now = int(time.time() * 1000)
 insert = "INSERT INTO cycle (relationship, begun_ms, latency_ms, bytes, outcome) VALUES (?, ?, 900, 1048576, 'acknowledged')"
 state.executemany(insert, ((id, now - number * 300000) for id in ids for number in range(cycles)))
 state.commit()
 "#;
 
-/// Makes the one relationship of a host whose daemon is down as many, of the VMs of [`define_crowd`], each with its history.
-pub fn multiply_relationships(host: &Host, count: usize, cycles: usize) -> Result<()> {
-    host.exec(["python3", "-c", MULTIPLY, &count.to_string(), &cycles.to_string()]).map(drop)
+/// Makes the one relationship of a host whose daemon is down as many, of the VMs of [`define_crowd`].
+pub fn multiply_relationships(host: &Host, count: usize) -> Result<()> {
+    host.exec(["python3", "-c", MULTIPLY, &count.to_string()]).map(drop)
+}
+
+/// Gives each relationship of a host whose daemon is down a history of so many cycles.
+pub fn remember_cycles(host: &Host, cycles: usize) -> Result<()> {
+    host.exec(["python3", "-c", REMEMBER, &cycles.to_string()]).map(drop)
 }

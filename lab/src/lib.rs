@@ -49,7 +49,7 @@ pub use bench::{
 pub use binaries::{Binaries, binaries, binaries_in};
 pub use block::BlockDevice;
 pub use browsers::{PASSWORD, let_people_in, play};
-pub use crowd::{define_crowd, multiply_relationships};
+pub use crowd::{define_crowd, multiply_relationships, remember_cycles};
 pub use guest::{Guest, GuestOptions, IMAGE_FOLDER};
 pub use hold::Hold;
 pub use host::{Daemon, Host};

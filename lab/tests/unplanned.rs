@@ -323,12 +323,24 @@ fn only_what_differed_travelled(world: &Protected, sent_before: u64) {
     let sent = world.lab.host(SECOND).sent_bytes().unwrap() - sent_before;
     println!("{sent} bytes left {SECOND}");
     assert!(sent < SMALL_BYTES, "{sent} bytes left {SECOND}");
-    let events = world.product.json(&world.lab, SECOND, &["events", "--vm", VM]).unwrap();
-    let told = events.as_array().unwrap().iter().rfind(|event| event["number"] == 1401);
-    let told = told.unwrap_or_else(|| panic!("nothing was compared: {events:#}"))["text"].as_str().unwrap();
+    let told = resynchronized(world);
     let figures: Vec<f64> = told.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let (differed, disk) = (figures[0], figures[1]);
     assert!(0.0 < differed && differed < (HALF_MIB + OWN_MIB) as f64 && disk >= 256.0, "{told}");
+}
+
+/// What the second host says of its resynchronization, a moment after its delta was acknowledged.
+fn resynchronized(world: &Protected) -> String {
+    let begun = Instant::now();
+    loop {
+        let events = world.product.json(&world.lab, SECOND, &["events", "--vm", VM]).unwrap();
+        let told = events.as_array().unwrap().iter().rfind(|event| event["number"] == 1401);
+        if let Some(told) = told {
+            return told["text"].as_str().unwrap().to_owned();
+        }
+        assert!(begun.elapsed() < LIMIT, "nothing was compared: {events:#}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }
 
 /// The survivor gave its host up, which returns after all; then the old primary gives the survivor up, and nobody can reverse.
