@@ -1,6 +1,6 @@
 //! `cargo xtask test`: what continuous integration runs, in the order in which it fails soonest.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 
 use crate::program::run;
 use crate::{install, tidy};
@@ -15,33 +15,24 @@ pub(crate) enum LabCases {
     All,
 }
 
-/// Format, tidiness, tests of all crates, the lab cases that are wanted, and lints.
+/// Format, tidiness, lints, tests of all crates, and the lab cases that are wanted.
 pub(crate) fn everything(cases: LabCases) -> Result<()> {
     install::packages()?;
     let nextest = install::nextest()?;
     step("format", || run(&["cargo", "fmt", "--all", "--check"]))?;
     step("tidy", tidy::check)?;
+    step("lints", || {
+        run(&["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    })?;
     if cases != LabCases::None {
         install::for_lab()?;
     }
     // With all targets, for then all crates are built with the same features: nothing is built twice.
     step("programs and tests", || run(&["cargo", "build", "--quiet", "--workspace", "--all-targets"]))?;
-    // The lab's cases wait for most of their time, which the compiler uses.
-    std::thread::scope(|scope| {
-        let lints = scope.spawn(lints);
-        let tested = step("tests", || if nextest { tests(cases) } else { tests_one_by_one(cases) });
-        let clean = lints.join().unwrap_or_else(|_| Err(anyhow!("the lints panicked")));
-        tested.and(clean)
-    })
+    step("tests", || if nextest { tests(cases) } else { tests_one_by_one(cases) })
 }
 
-/// In a folder of their own, for the tests run meanwhile.
-fn lints() -> Result<()> {
-    let words =
-        ["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--target-dir", "target/lints"];
-    run(&[words.as_slice(), &["--", "-D", "warnings"]].concat()).context("lints")
-}
-
+/// The lab's cases wait for much of their time, which the other tests use.
 fn tests(cases: LabCases) -> Result<()> {
     let mut words = vec!["cargo", "nextest", "run", "--workspace"];
     match cases {
