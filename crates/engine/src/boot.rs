@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use domain::RelationshipId;
-use hypervisor::VmFacts;
+use hypervisor::{VmFacts, VmState};
 use store::Record;
 use tokio::time::Instant;
 
@@ -34,8 +34,9 @@ pub(crate) async fn is_under_way(engine: &Engine, record: &Record) -> Result<boo
     let vm = record.relationship.vm;
     let comes = engine
         .hypervisor(move |it| {
-            let has_agent = it.vm(vm)?.is_some_and(|facts| facts.has_agent && facts.state.is_active());
-            Ok(has_agent && !it.agent_answers(vm, ANSWER_MAX).unwrap_or(false))
+            // A guest that is paused brings nothing up.
+            let runs = |facts: VmFacts| facts.has_agent && facts.state == VmState::Running;
+            Ok(it.vm(vm)?.is_some_and(runs) && !it.agent_answers(vm, ANSWER_MAX).unwrap_or(false))
         })
         .await?;
     if comes && since.elapsed() < COMES_UP_MAX {
