@@ -6,23 +6,13 @@ use anyhow::{Context, Result, bail};
 use lab::{GuestOptions, HOSTS, Handover, Lab, LabOptions, Product, is_normal};
 
 use crate::install;
-use crate::program::{repository, run as run_program};
+use crate::program::{build_programs, repository};
 
 const VM: &str = "testVM01";
 
 pub(crate) fn run(keep: bool) -> Result<()> {
     install::packages()?;
-    run_program(&[
-        "cargo",
-        "build",
-        "--quiet",
-        "-p",
-        "virtreplicad",
-        "-p",
-        "virt-replica",
-        "-p",
-        "virt-replica-hook",
-    ])?;
+    build_programs()?;
     let mut lab = Lab::up(LabOptions::named("demo"))?;
     say("Two libvirt hosts are up: hvhost01 and hvhost02.");
     let told = story(&mut lab);

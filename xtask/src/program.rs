@@ -37,3 +37,9 @@ pub(crate) fn output(words: &[&str]) -> Result<String> {
 pub(crate) fn succeeds(words: &[&str]) -> bool {
     command(words).output().is_ok_and(|output| output.status.success())
 }
+
+/// Builds the programs that the lab runs: of the whole workspace, for with the features of a part of it all dependencies would be built
+/// once more.
+pub(crate) fn build_programs() -> Result<()> {
+    run(&["cargo", "build", "--quiet", "--workspace", "--bins"])
+}

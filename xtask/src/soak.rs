@@ -7,15 +7,14 @@ use anyhow::{Context, Result};
 use lab::{HOSTS, Lab, Soak, binaries};
 
 use crate::install;
-use crate::program::{repository, run as run_program};
+use crate::program::{build_programs, repository};
 
 /// VMs of a soak: enough that their work overlaps, few enough for two processors.
 const VMS: usize = 2;
 
 pub(crate) fn run(minutes: u64, seed: Option<u64>) -> Result<()> {
     install::packages()?;
-    let programs = ["-p", "virtreplicad", "-p", "virt-replica", "-p", "virt-replica-hook"];
-    run_program(&[["cargo", "build", "--quiet"].as_slice(), &programs].concat())?;
+    build_programs()?;
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
     let soak = Soak { time: Duration::from_secs(60 * minutes), seed, vms: VMS };
     let soaked =
