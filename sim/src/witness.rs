@@ -22,6 +22,9 @@ pub(crate) struct Seen {
     pub(crate) left: [Option<(Content, u64)>; 2],
     /// The disk at each moment that a checkpoint was made for, by its name.
     pub(crate) moments: HashMap<String, Content>,
+    /// The disk whenever the VM stopped. What a handover carries last has no checkpoint: the new primary makes one when it starts the
+    /// VM, unless somebody else starts it.
+    pub(crate) stops: Vec<Content>,
     /// Versions given so far.
     pub(crate) versions: u64,
     /// How often the VM started on another host than before.
@@ -68,6 +71,7 @@ impl Witness {
         let mut seen = self.seen();
         seen.runs[host] = false;
         seen.left[host] = Some((content.clone(), seen.acknowledged));
+        seen.stops.push(content.clone());
         seen.stopped_with = Some(content);
     }
 

@@ -51,6 +51,16 @@ fn a_start_that_was_allowed_before_the_lock_of_a_handover_comes_after_it() {
     }
 }
 
+/// Why: a start by hand comes between the hand over and the start of the new primary, which then makes no checkpoint of the last point.
+#[test]
+fn the_vm_is_started_by_hand_where_it_was_just_handed_over_to() {
+    for seed in 1..4 {
+        let starts = (0..100).map(|_| (20, Event::Start(1)));
+        let events: Vec<_> = [(0, Event::HandOver)].into_iter().chain(starts).collect();
+        lives_through(seed, &events);
+    }
+}
+
 /// Why: the road goes and the power with it, at the same time, in the middle of a handover.
 #[test]
 fn the_old_primary_loses_its_power_behind_a_deaf_link_in_a_handover() {
