@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,8 +21,12 @@ use crate::hypervisor::SimHypervisor;
 use crate::machine::{self, Machine};
 use crate::patience::Patience;
 
-/// Longest wait of the start hook for the daemon, of the machine's time.
+/// Longest wait of the start hook for the daemon.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// Threads that a daemon has from its beginning, so that hardly any begins unseen.
+const THREADS: usize = 4;
+/// How long an idle thread is kept: longer than any simulation.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// Where a database is kept that is put back.
 const BACKUP: &str = "backup";
@@ -112,9 +116,11 @@ impl Host {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
+            .thread_keep_alive(KEPT)
             .on_thread_start(move || machine.begin_thread())
             .on_thread_stop(Machine::leave)
             .build()?;
+        begin_threads(&runtime);
         let identity = Arc::new(self.identity()?);
         let hypervisor = self.hypervisor.clone();
         let begun = runtime.block_on(async { Instant::now() });
@@ -201,24 +207,33 @@ impl Host {
         runtime.block_on(async {
             let waits = tokio::select! {
                 () = tokio::time::sleep_until(target) => false,
-                () = patience.ends() => true,
+                () = patience.ends(&self.machine) => true,
                 () = self.machine.disk.death.notified() => return,
             };
             if waits {
                 tokio::time::advance(target.saturating_duration_since(Instant::now())).await;
             }
-            patience.learn(waits);
             settle().await;
         });
         self.machine.reach(now, Some(target));
     }
 }
 
-/// Asks the daemon, from a thread that may wait; none: it is dead.
+/// Asks the daemon, from a thread that may wait; none: it is dead, or does not answer in time, which is what its own clock says.
 fn ask<T: Send + 'static>(home: &Handle, question: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let (done, is_done) = mpsc::channel();
-    home.spawn(async move { drop(done.send(question.await)) });
-    is_done.recv_timeout(ANSWER_MAX).ok()
+    home.spawn(async move { drop(done.send(tokio::time::timeout(ANSWER_MAX, question).await.ok())) });
+    is_done.recv().ok().flatten()
+}
+
+/// All at once, so that none serves twice.
+fn begin_threads(runtime: &Runtime) {
+    let all = Arc::new(Barrier::new(THREADS + 1));
+    for _ in 0..THREADS {
+        let all = Arc::clone(&all);
+        drop(runtime.handle().spawn_blocking(move || drop(all.wait())));
+    }
+    all.wait();
 }
 
 /// Lets what woke at the last moment run.

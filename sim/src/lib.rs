@@ -24,6 +24,7 @@ mod machine;
 mod outside;
 mod patience;
 mod plan;
+mod threads;
 mod tools;
 mod witness;
 mod world;

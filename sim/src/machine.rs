@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::Duration;
 
 use domain::Timestamp;
@@ -16,13 +16,14 @@ use crate::bitmaps::Bitmaps;
 use crate::disk::{Caller, Disk};
 use crate::export::{Export, Server};
 use crate::outside::Outside;
+use crate::threads::{Known, Threads};
 use crate::{image, tools};
 
 /// The simulated world begins on a day of 2026.
 const FIRST_MS: u64 = 1_780_000_000_000;
 
-/// Longest wait for what a killed daemon has begun, of the machine's time.
-const DIES_WITHIN: Duration = Duration::from_secs(10);
+/// Longest wait for what a killed daemon has begun, of the machine's time: far longer than it takes on a busy one.
+const DIES_WITHIN: Duration = Duration::from_secs(60);
 
 /// One of the two.
 pub(crate) struct Machine {
@@ -37,9 +38,8 @@ pub(crate) struct Machine {
     wrong_by_ms: AtomicI64,
     /// How many daemons have lived before this one.
     life: AtomicU64,
-    /// Threads of the daemon that lives, and of the one that was killed last.
-    threads: Mutex<usize>,
-    fewer: Condvar,
+    /// Of the daemon that lives, and of the one that was killed last.
+    threads: Threads,
 }
 
 /// For whom a thread works.
@@ -47,6 +47,7 @@ struct Here {
     machine: Arc<Machine>,
     life: u64,
     caller: Caller,
+    known: Option<Known>,
 }
 
 /// Threads that sync are not always those of a daemon.
@@ -67,8 +68,7 @@ impl Machine {
             reached: Mutex::default(),
             wrong_by_ms: AtomicI64::new(0),
             life: AtomicU64::new(0),
-            threads: Mutex::default(),
-            fewer: Condvar::new(),
+            threads: Threads::default(),
         });
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|machine| machine.strong_count() > 0);
@@ -79,24 +79,31 @@ impl Machine {
     /// The thread on which everything happens works for this host from now on.
     pub(crate) fn enter(self: &Arc<Self>) {
         let life = self.life.load(Ordering::SeqCst);
-        HERE.set(Some(Here { machine: Arc::clone(self), life, caller: Caller::Driver }));
+        HERE.with_borrow_mut(|here| {
+            let known = here.take().and_then(|before| before.known).or_else(|| Some(Known::this()));
+            *here = Some(Here { machine: Arc::clone(self), life, caller: Caller::Driver, known });
+        });
     }
 
     /// A thread of its daemon begins, which waits for files and tools.
     pub(crate) fn begin_thread(self: &Arc<Self>) {
-        let life = self.life.load(Ordering::SeqCst);
-        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        HERE.set(Some(Here { machine: Arc::clone(self), life, caller: Caller::Blocking }));
+        let (life, known) = (self.life.load(Ordering::SeqCst), Known::this());
+        // Without an account of it, it would be taken for one that waits.
+        let known = self.threads.add(&known).is_ok().then_some(known);
+        HERE.set(Some(Here { machine: Arc::clone(self), life, caller: Caller::Blocking, known }));
     }
 
     /// This thread ends, or works for nobody any more.
     pub(crate) fn leave() {
         let Some(here) = HERE.take() else { return };
-        if here.caller == Caller::Blocking {
-            let mut threads = here.machine.threads.lock().unwrap_or_else(PoisonError::into_inner);
-            *threads = threads.saturating_sub(1);
-            here.machine.fewer.notify_all();
+        if let Some(known) = here.known.filter(|_| here.caller == Caller::Blocking) {
+            here.machine.threads.remove(&known);
         }
+    }
+
+    /// Whether a thread works for its daemon. One that waits for the other host, or for time, does not.
+    pub(crate) fn works(&self) -> bool {
+        self.threads.work()
     }
 
     /// The daemon of this thread was killed: it does nothing any more.
@@ -126,8 +133,7 @@ impl Machine {
 
     /// Waits until nothing of a killed daemon works any more.
     pub(crate) fn wait_for_threads(&self) {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.fewer.wait_timeout_while(threads, DIES_WITHIN, |threads| *threads > 0));
+        assert!(self.threads.have_ended_within(DIES_WITHIN), "a thread outlives its daemon");
     }
 
     /// The host that this thread works for.

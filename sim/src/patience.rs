@@ -1,5 +1,6 @@
-//! How long a blocking call may hold the clock of its daemon, by the machine's clock: most are done at once, and some wait for
-//! what the other host sends. For those the clock goes on.
+//! How long a blocking call may hold the clock of its daemon: as long as a thread works for it. One that sleeps waits for what the
+//! other host sends, or for time itself, and for those the clock goes on. Whether a thread works is asked of the kernel: on a busy
+//! machine one that gets no processor is not taken for one that waits.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,14 +11,15 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// Longer than any call takes that waits for nobody, on an idle machine. On a busy one time passes a little faster.
-const LONG: Duration = Duration::from_millis(1);
-/// For a call that was found to wait.
-const SHORT: Duration = Duration::from_micros(50);
+use crate::machine::Machine;
+
+/// Pause between two looks at the threads, of the machine's time.
+const LOOK: Duration = Duration::from_micros(100);
+/// Looks in a row at which none works: what one of them did last is taken note of between two.
+const LOOKS: u32 = 2;
 
 pub(crate) struct Patience {
     timer: AsyncFd<OwnedFd>,
-    limit: Duration,
 }
 
 impl Patience {
@@ -26,13 +28,21 @@ impl Patience {
     pub(crate) fn new() -> io::Result<Patience> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Patience { timer: AsyncFd::new(timer)?, limit: LONG })
+        Ok(Patience { timer: AsyncFd::new(timer)? })
     }
 
-    /// Waits until it ends, from now on.
-    pub(crate) async fn ends(&self) {
+    /// Waits until no thread works for this machine.
+    pub(crate) async fn ends(&self, machine: &Machine) {
+        let mut idle = 0;
+        while idle < LOOKS {
+            self.pause().await;
+            idle = if machine.works() { 0 } else { idle + 1 };
+        }
+    }
+
+    async fn pause(&self) {
         let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let limit = Timespec { tv_sec: 0, tv_nsec: self.limit.subsec_nanos().into() };
+        let limit = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
         let once = Itimerspec { it_interval: never, it_value: limit };
         if timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &once).is_err() {
             return;
@@ -45,10 +55,5 @@ impl Patience {
                 return;
             }
         }
-    }
-
-    /// Whether it had to end.
-    pub(crate) fn learn(&mut self, waits: bool) {
-        self.limit = if waits { SHORT } else { LONG };
     }
 }
