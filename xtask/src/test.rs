@@ -32,7 +32,7 @@ pub(crate) fn everything(cases: LabCases) -> Result<()> {
     step("tests", || if nextest { tests(cases) } else { tests_one_by_one(cases) })
 }
 
-/// The lab's cases wait for much of their time, which the other tests use.
+/// All side by side: the lab's cases leave some of the processors' time.
 fn tests(cases: LabCases) -> Result<()> {
     let mut words = vec!["cargo", "nextest", "run", "--workspace"];
     match cases {
