@@ -3,14 +3,12 @@
 
 mod common;
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::disk_log::{CORNERS, DiskLog, Moment, record};
+use common::disk_log::{DiskLog, Moment, record};
 use common::{CLUSTER, assert_content, keep_newest, pattern, run, text};
 use domain::Timestamp;
 use domain::fixture::{point, vda};
@@ -269,40 +267,25 @@ fn assert_is_kept_aside(directory: &ReplicaDirectory) {
 
 /// Each different state that a power cut leaves, by the moments that `chosen` wants.
 fn cut_the_power(log: &DiskLog, chosen: impl Fn(usize) -> bool) -> usize {
-    let mut seen = HashSet::new();
-    log.moments(|number, moment| {
-        if !chosen(number) {
-            return;
-        }
-        let promised = Promise::at(moment, log.root());
-        for survives in CORNERS {
-            let mut state = moment.after_power_cut(survives, number);
-            state.retain(|path, _| !text(path).contains("acknowledged-"));
-            let mut hasher = DefaultHasher::new();
-            (&state, &promised).hash(&mut hasher);
-            if !seen.insert(hasher.finish()) {
-                continue;
-            }
-            println!("moment {number}, {survives:?} survives, {promised:?} is promised");
-            let root = tempfile::tempdir().expect("a folder");
-            put(&state, log.root(), root.path());
-            check_points(root.path(), &promised);
-            work(root.path());
-            let storage = Storage::open(root.path()).expect("storage");
-            let directory = ReplicaDirectory::open(&storage.replicas().expect("listed")[0]).expect("opened");
-            let base = directory.disk_folder(&vda()).join("base.qcow2");
-            assert_content(&base, &content(FAILED_OVER));
-            assert_eq!(check_image(&base).expect("checked").corruptions, 0);
-            let active = directory.active_path(&vda());
-            assert_content(&active, &written(content(FAILED_OVER), IN_THE_SECOND));
-            assert_is_kept_aside(&directory);
-            assert_eq!(directory.remove_diverged(ASIDE).expect("removed"), 1);
-            // As before each delta: removing a file is not made durable by itself.
-            directory.discard_partials().expect("discarded");
-            assert_eq!(directory.leftovers().expect("listed"), Vec::<PathBuf>::new());
-        }
-    });
-    seen.len()
+    let promised_at = |number, moment: &Moment| chosen(number).then(|| Promise::at(moment, log.root()));
+    log.power_cuts(promised_at, |state, promised| {
+        let root = tempfile::tempdir().expect("a folder");
+        put(state, log.root(), root.path());
+        check_points(root.path(), promised);
+        work(root.path());
+        let storage = Storage::open(root.path()).expect("storage");
+        let directory = ReplicaDirectory::open(&storage.replicas().expect("listed")[0]).expect("opened");
+        let base = directory.disk_folder(&vda()).join("base.qcow2");
+        assert_content(&base, &content(FAILED_OVER));
+        assert_eq!(check_image(&base).expect("checked").corruptions, 0);
+        let active = directory.active_path(&vda());
+        assert_content(&active, &written(content(FAILED_OVER), IN_THE_SECOND));
+        assert_is_kept_aside(&directory);
+        assert_eq!(directory.remove_diverged(ASIDE).expect("removed"), 1);
+        // As before each delta: removing a file is not made durable by itself.
+        directory.discard_partials().expect("discarded");
+        assert_eq!(directory.leftovers().expect("listed"), Vec::<PathBuf>::new());
+    })
 }
 
 fn recorded() -> Option<DiskLog> {

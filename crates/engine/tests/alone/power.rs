@@ -2,15 +2,13 @@
 //! somebody was told is true afterwards, the store never knows of a point that the layers do not hold, and the life goes on to its end.
 //! See `disk_log.rs` of the crate `layer` for what a power cut is here.
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashSet};
-use std::hash::{Hash, Hasher};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use domain::Phase;
 
-use crate::common::disk_log::{CORNERS, DiskLog, Moment, record};
+use crate::common::disk_log::{DiskLog, Moment, record};
 use crate::common::text;
 use crate::host::{Host, disk, with_host_alone};
 use crate::life::{Deed, RECEIVED, completed, it_ended_well, live, points_are_whole};
@@ -101,32 +99,19 @@ fn it_is_true(host: &Host, promised: &Promise) {
 
 /// Each different state that a power cut leaves, by the moments that `chosen` wants.
 fn cut_the_power(base: &Path, log: &DiskLog, chosen: impl Fn(usize) -> bool) -> usize {
-    let mut seen = HashSet::new();
-    log.moments(|number, moment| {
-        // Before the relationship is made there is nothing to lose.
-        if !chosen(number) || !moment.sees(&mark(base, "point-1")) {
-            return;
-        }
-        let promised = Promise::at(moment, base);
-        for survives in CORNERS {
-            let mut state = moment.after_power_cut(survives, number);
-            state.retain(|path, _| !text(path).contains("acknowledged-"));
-            let mut hasher = DefaultHasher::new();
-            (&state, &promised).hash(&mut hasher);
-            if !seen.insert(hasher.finish()) {
-                continue;
-            }
-            println!("moment {number}, {survives:?} survives, {promised:?} is promised");
-            put(&state, base);
-            with_host_alone(base, async |host: &Host| {
-                it_is_true(host, &promised);
-                let lived = live(host, |_, _| ()).await;
-                assert!(lived.ended, "{:?}", lived.told);
-                it_ended_well(host);
-            });
-        }
-    });
-    seen.len()
+    // Before the relationship is made there is nothing to lose.
+    let promised_at = |number, moment: &Moment| {
+        (chosen(number) && moment.sees(&mark(base, "point-1"))).then(|| Promise::at(moment, base))
+    };
+    log.power_cuts(promised_at, |state, promised| {
+        put(state, base);
+        with_host_alone(base, async |host: &Host| {
+            it_is_true(host, promised);
+            let lived = live(host, |_, _| ()).await;
+            assert!(lived.ended, "{:?}", lived.told);
+            it_ended_well(host);
+        });
+    })
 }
 
 #[test]

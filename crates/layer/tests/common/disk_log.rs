@@ -5,7 +5,10 @@
 //! here are the corners of that: nothing of it, only the names, only the bytes, and the names with some of the bytes.
 //! It is NOT a file system's exact behaviour: real ones lose less.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -168,7 +171,7 @@ pub enum Survives {
     NamesAndSomeBytes,
 }
 
-pub const CORNERS: [Survives; 4] =
+const CORNERS: [Survives; 4] =
     [Survives::Nothing, Survives::Names, Survives::Bytes, Survives::NamesAndSomeBytes];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -208,6 +211,30 @@ impl DiskLog {
                 visit(2 * number + 1, &now);
             }
         }
+    }
+
+    /// Each different state that a power cut leaves, without the marks `acknowledged-…` by which the program said what it had promised:
+    /// at the moments of which `promised_at` knows what was promised. Gives how many there are.
+    pub fn power_cuts<P: Hash + Debug>(
+        &self,
+        promised_at: impl Fn(usize, &Moment) -> Option<P>,
+        mut visit: impl FnMut(&BTreeMap<PathBuf, Option<Vec<u8>>>, &P),
+    ) -> usize {
+        let mut seen = HashSet::new();
+        self.moments(|number, moment| {
+            let Some(promised) = promised_at(number, moment) else { return };
+            for survives in CORNERS {
+                let mut state = moment.after_power_cut(survives, number);
+                state.retain(|path, _| !super::text(path).contains("acknowledged-"));
+                let mut hasher = DefaultHasher::new();
+                (&state, &promised).hash(&mut hasher);
+                if seen.insert(hasher.finish()) {
+                    println!("moment {number}, {survives:?} survives, {promised:?} is promised");
+                    visit(&state, &promised);
+                }
+            }
+        });
+        seen.len()
     }
 
     /// Where the program worked; states are made with the same names elsewhere.
