@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use places::Places;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -48,6 +49,10 @@ const CONNECTIONS_OF_STRANGERS_MAX: usize = 8;
 const HANDSHAKES_PER_ADDRESS_MAX: usize = CONNECTIONS_PER_PEER_MAX;
 /// A handshake that takes longer is not serious.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long, and for how many bytes, whoever was refused is listened to: its request may be on its way, and a connection that is
+/// closed with unread bytes is reset, which takes the reason away from the other side before it was read.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+const REFUSED_BYTES_MAX: u64 = 64 << 10;
 /// Longest wait for the head of the next request, which is also how long an idle connection lives.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, which means that file descriptors ran out.
@@ -202,9 +207,12 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, _permit
     };
     let Ok(wire) = socket::prepare(stream) else { return };
     let handshake = shared.acceptor.accept_with(wire, |tls| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
-    let tls = match timeout(HANDSHAKE_DEADLINE, handshake).await {
+    let tls = match timeout(HANDSHAKE_DEADLINE, handshake.into_fallible()).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::info!(%from, %error, "connection refused in its TLS handshake"),
+        Ok(Err((error, wire))) => {
+            tracing::info!(%from, %error, "connection refused in its TLS handshake");
+            return hear_out(wire).await;
+        }
         Err(_) => return tracing::info!(%from, "connection refused: its TLS handshake took too long"),
     };
     drop(in_handshake);
@@ -229,6 +237,15 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, _permit
     if let Err(error) = served {
         tracing::debug!(%from, %error, "connection ended");
     }
+}
+
+/// Ends a connection on which the reason was said, so that it arrives.
+async fn hear_out(mut wire: socket::Wire) {
+    let listen = async {
+        wire.shutdown().await?;
+        tokio::io::copy(&mut wire.take(REFUSED_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    let _ = timeout(REFUSED_WITHIN, listen).await;
 }
 
 /// The peer shows the certificate that it had announced: the old one ends here.

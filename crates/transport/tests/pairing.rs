@@ -190,6 +190,29 @@ async fn an_expired_certificate_is_said_to_be_expired_on_either_side() {
     assert!(matches!(error, TransportError::OwnCertificateExpired { .. }), "{error:?}");
 }
 
+/// The handshake is done here before the other side has looked at our certificate: its word comes before, in or after the request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_reason_of_a_refusal_arrives_whenever_it_comes() {
+    let long_ago = Timestamp(now().millis() - VALIDITY.as_millis() as u64 - 1000);
+    let fresh = Host::start("fresh").await;
+    let stale = Arc::new(Host::start_with("stale", long_ago, |_| {}).await);
+    fresh.trust.add_peer(&stale.record()).expect("stored");
+    stale.trust.add_peer(&fresh.record()).expect("stored");
+    let fresh = Arc::new(fresh);
+    for _ in 0..20 {
+        let asked = (0..16).map(|_| {
+            let (stale, fresh) = (stale.clone(), fresh.clone());
+            tokio::spawn(
+                async move { stale.client_of(&fresh).command(vec![b' '; 100_000].into(), SOON).await },
+            )
+        });
+        for answer in asked.collect::<Vec<_>>() {
+            let error = answer.await.expect("no panic").expect_err("refused");
+            assert!(matches!(error, TransportError::OwnCertificateExpired { .. }), "{error:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn certificates_are_replaced_without_pairing_again() {
     let (first, second) = paired().await;

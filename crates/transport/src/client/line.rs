@@ -27,6 +27,8 @@ use crate::version::{HEADER_NAME, VersionRange};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest wait for the TLS handshake after it.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// How soon a connection that broke has ended, so that what it ended with is known.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes that HTTP buffers; a frame goes out without being cut.
 const HTTP_BUFFER_BYTES: usize = 1 << 20;
 
@@ -39,13 +41,15 @@ pub(crate) struct Line {
     certificate_der: Vec<u8>,
     peer: String,
     versions: VersionRange,
-    /// Ends the connection when the line is dropped, whatever is under way.
-    driver: tokio::task::JoinHandle<()>,
+    /// Ends the connection when the line is dropped, whatever is under way; none: it has ended, and told how.
+    driver: Option<tokio::task::JoinHandle<hyper::Result<()>>>,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.driver.abort();
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
     }
 }
 
@@ -87,11 +91,7 @@ impl Line {
             .handshake(TokioIo::new(tls))
             .await
             .map_err(|error| broken(error.into()))?;
-        let driver = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-        });
+        let driver = Some(tokio::spawn(connection));
         Ok(Line { sender, certificate_der, peer: peer.to_owned(), versions: VersionRange::OURS, driver })
     }
 
@@ -124,7 +124,9 @@ impl Line {
     ) -> Result<Bytes, TransportError> {
         let body = Full::new(message).map_err(|never| match never {}).boxed_unsync();
         let exchange = async {
-            self.sender.ready().await.map_err(|error| self.broken(error))?;
+            if let Err(error) = self.sender.ready().await {
+                return Err(self.broken(error.into()).await);
+            }
             let response = self.request(Method::POST, path, body).await?;
             self.read_answer(response).await
         };
@@ -148,12 +150,17 @@ impl Line {
             .header(HEADER_NAME, self.versions.to_string())
             .body(body)
             .map_err(|error| TransportError::of_connection(&self.peer, error.into()))?;
-        let response = self.sender.send_request(request).await;
-        response.map_err(|error| TransportError::of_connection(&self.peer, error.into()))
+        match self.sender.send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => Err(self.broken(error.into()).await),
+        }
     }
 
     /// Reads an answer: the versions first, then whether it is a refusal.
-    pub(crate) async fn read_answer(&self, response: Response<Incoming>) -> Result<Bytes, TransportError> {
+    pub(crate) async fn read_answer(
+        &mut self,
+        response: Response<Incoming>,
+    ) -> Result<Bytes, TransportError> {
         let versions = response.headers().get(HEADER_NAME).and_then(|value| value.to_str().ok());
         let theirs = versions
             .and_then(|text| text.parse::<VersionRange>().ok())
@@ -165,7 +172,7 @@ impl Line {
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                 return Err(self.confused("the answer is too long"));
             }
-            Err(error) => return Err(TransportError::of_connection(&self.peer, error)),
+            Err(error) => return Err(self.broken(error).await),
         };
         if status == StatusCode::OK {
             return Ok(body);
@@ -178,8 +185,25 @@ impl Line {
         Err(TransportError::Refused(refusal))
     }
 
-    fn broken(&self, error: hyper::Error) -> TransportError {
-        TransportError::of_connection(&self.peer, error.into())
+    /// What it means. A request that meets the end of the connection knows only that; the connection itself may have been told why: a
+    /// peer that does not accept our certificate says so when the handshake is done here already.
+    async fn broken(&mut self, error: BoxError) -> TransportError {
+        let met = TransportError::of_connection(&self.peer, error);
+        let Some(mut driver) = self.driver.take().filter(|_| matches!(met, TransportError::Broken { .. }))
+        else {
+            return met;
+        };
+        match timeout(ENDS_WITHIN, &mut driver).await {
+            Ok(Ok(Err(told))) => match TransportError::of_connection(&self.peer, told.into()) {
+                TransportError::Broken { .. } => met,
+                told => told,
+            },
+            Ok(_) => met,
+            Err(_) => {
+                driver.abort();
+                met
+            }
+        }
     }
 
     fn confused(&self, what: &str) -> TransportError {
