@@ -156,7 +156,7 @@ async function chapterFailover() {
   await told(otto, "What will be lost");
   const point = dialog(otto).getByRole("combobox", { name: "Recovery point" });
   await point.selectOption({ label: (await point.getByText(TAG).innerText()).trim() });
-  await told(otto, /newer recovery points? stays?/);
+  await told(otto, /Kept until the failover is complete: \d+ newer recovery point/);
   await planned(otto);
   await picture(otto, "failover");
   await accessible(otto, "the window of a failover");

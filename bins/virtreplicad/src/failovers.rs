@@ -198,7 +198,8 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
         }
     }
     if plan.newer > 0 {
-        lines.push(format!("{} newer recovery points stay until the failover is complete.", plan.newer));
+        let newer = domain::counted(plan.newer, "newer recovery point");
+        lines.push(format!("Kept until the failover is complete: {newer}."));
     }
     lines.push(match &plan.other {
         OtherHost::Silent => format!(

@@ -79,8 +79,7 @@ impl Daemon {
     ) -> Result<Answer<Done>, Problem> {
         let door = self.console()?;
         let user = request.user.as_deref();
-        let many =
-            |count: usize| if count == 1 { "1 session".to_owned() } else { format!("{count} sessions") };
+        let many = |count: usize| domain::counted(count, "session");
         if dry_run {
             let count = door.sessions().iter().filter(|it| user.is_none_or(|user| it.user == user)).count();
             return Ok(Answer::Planned(dto::Plan::of([format!("{} of the console will end.", many(count))])));

@@ -18,7 +18,7 @@ pub mod units;
 pub use caller::{Caller, Person, Role};
 pub use client::Client;
 pub use domain::retention::{BadRetention, Retention};
-pub use domain::{shell_word, vm_argument};
+pub use domain::{counted, shell_word, vm_argument};
 pub use problem::{Code, Problem};
 pub use router::{BODY_BYTES_MAX, openapi, router, serve};
 pub use service::{Asked, Reply, Service};

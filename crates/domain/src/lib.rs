@@ -31,4 +31,4 @@ pub use retention::{Retention, Tier};
 pub use settings::{Compression, DiskChoice, Frequency, NewDisks, Settings, Thresholds};
 pub use statistics::{CycleOutcome, CycleRecord, Statistics};
 pub use time::Timestamp;
-pub use words::{shell_word, vm_argument};
+pub use words::{counted, shell_word, vm_argument};

@@ -1,5 +1,6 @@
 //! How facts are put into words that people read, and into commands that they paste.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 /// A duration: `0.8 s`, `2 min 03 s`, `1 h 05 min`, `3 d 04 h`.
@@ -12,6 +13,13 @@ pub fn duration(time: Duration) -> String {
         3600..86_400 => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {:02} h", seconds / 86_400, seconds % 86_400 / 3600),
     }
+}
+
+/// So many of something: `1 round`, `2 rounds`.
+#[must_use]
+pub fn counted<N: Display + From<u8> + PartialEq>(count: N, one: &str) -> String {
+    let ending = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {one}{ending}")
 }
 
 /// `text` so that a shell reads it as one word.
@@ -47,6 +55,11 @@ mod tests {
         assert_eq!(shell_word("数据库"), "数据库");
         assert_eq!(vm_argument("-rf"), "-- '-rf'");
         assert_eq!(vm_argument("web 1"), "'web 1'");
+    }
+
+    #[test]
+    fn one_is_no_many() {
+        assert_eq!([0_usize, 1, 2].map(|count| counted(count, "round")), ["0 rounds", "1 round", "2 rounds"]);
     }
 
     #[test]

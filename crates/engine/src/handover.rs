@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use choreography::{Entry, Mark, Step, StepState, fold};
-use domain::{OperationId, Phase, RecoveryPoint, vm_argument};
+use domain::{OperationId, Phase, RecoveryPoint, counted, vm_argument};
 use hypervisor::{ShutoffReason, VmState};
 use store::{AbandonVerdict, Record};
 use tokio::time::Instant;
@@ -50,7 +50,7 @@ impl Run<'_> {
             before = done.bytes;
         }
         chain::wait_until_short(self.engine, &self.record).await?;
-        Ok(format!("{} in {rounds} rounds", mib(total)))
+        Ok(format!("{} in {}", mib(total), counted(rounds, "round")))
     }
 
     pub(crate) async fn shut_down(&self) -> Result<String> {

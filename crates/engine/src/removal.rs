@@ -1,6 +1,6 @@
 //! What stays on disk when a relationship ends, in words for whoever is about to end it. *Not* the end itself (`protect`).
 
-use domain::{Role, shell_word};
+use domain::{Role, counted, shell_word};
 use store::Record;
 
 use crate::{Engine, replica};
@@ -23,7 +23,8 @@ impl Engine {
         if aside > 0 {
             let folder = shell_word(&directory.path().to_string_lossy());
             said.push(format!(
-                "What was set aside on this host stays, and diverged list shows it no more: {aside} files, {folder}/*/diverged-*.qcow2."
+                "What was set aside on this host stays, and diverged list shows it no more: {}, {folder}/*/diverged-*.qcow2.",
+                counted(aside, "file")
             ));
         }
         said

@@ -33,7 +33,8 @@ pub fn points(screen: &Screen, list: &PointList) -> String {
 /// The files of all points in a line.
 pub fn chain(chain: &ChainView) -> String {
     let bytes = chain.bytes.map_or_else(|| "unknown size".to_owned(), units::size);
-    format!("{} recovery points, {} layers, {bytes}", chain.points, chain.layers)
+    let points = api::counted(chain.points, "recovery point");
+    format!("{points}, {}, {bytes}", api::counted(chain.layers, "layer"))
 }
 
 /// After `point create`.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use choreography::{Mark, OtherHost, Step};
-use domain::{DiskTarget, Phase, PointId, RecoveryPoint, Settlement, Timestamp, shell_word, vm_argument};
+use domain::{
+    DiskTarget, Phase, PointId, RecoveryPoint, Settlement, Timestamp, counted, shell_word, vm_argument,
+};
 use hypervisor::{Hypervisor, VmState};
 use layer::ReplicaDirectory;
 use store::Record;
@@ -172,7 +174,7 @@ impl Run<'_> {
         let newer = self.engine.newer_than(&self.record, point)?;
         let words = match newer {
             0 => "it was the newest recovery point".to_owned(),
-            count => format!("{count} newer recovery points are given up"),
+            count => format!("{} given up", counted(count, "newer recovery point")),
         };
         let done = self.engine.entry(Mark::Done(Step::Settle, words));
         let within = Some((self.operation.id, &done));
