@@ -8,7 +8,7 @@ mod modules;
 mod packages;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,13 @@ impl Image {
     pub fn get(cache: &Path) -> Result<Self> {
         let folder = cache.join(format!("guest-{:016x}", recipe_hash()));
         let image = Self { kernel: folder.join("vmlinuz"), initramfs: folder.join("initramfs") };
+        if image.initramfs.exists() {
+            return Ok(image);
+        }
+        fs::create_dir_all(cache)?;
+        // Cases begin side by side: one builds it, the others wait.
+        let builders = File::create(cache.join("builders"))?;
+        builders.lock()?;
         if !image.initramfs.exists() {
             build(cache, &folder).context("cannot build the guest image")?;
         }
@@ -53,7 +60,6 @@ fn recipe_hash() -> u64 {
 
 /// Builds in a folder aside and renames it when complete, so that a killed build leaves nothing half made.
 fn build(cache: &Path, folder: &Path) -> Result<()> {
-    fs::create_dir_all(cache)?;
     let aside = tempfile::Builder::new().prefix("building-").tempdir_in(cache)?;
     let tree = aside.path().join("packages");
     packages::unpack(&tree)?;
@@ -65,10 +71,7 @@ fn build(cache: &Path, folder: &Path) -> Result<()> {
     let workload = build_workload(aside.path())?;
     let archive = assemble(&tree, &drivers, &workload)?;
     fs::write(result.join("initramfs"), archive)?;
-    match fs::rename(&result, folder) {
-        Err(_) if folder.exists() => Ok(()), // another run was quicker
-        outcome => outcome.context("cannot place the guest image"),
-    }
+    fs::rename(&result, folder).context("cannot place the guest image")
 }
 
 fn build_workload(aside: &Path) -> Result<PathBuf> {

@@ -6,6 +6,7 @@ mod bench;
 mod console;
 mod demo;
 mod deny;
+mod failures;
 mod fuzz;
 mod install;
 mod lab_commands;

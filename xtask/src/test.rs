@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::program::run;
-use crate::{install, tidy};
+use crate::{failures, install, tidy};
 
 /// Which of the cases with two real hosts are run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,12 @@ fn tests(cases: LabCases) -> Result<()> {
         LabCases::All => words.extend(["--profile", "everything", "--run-ignored", "all"]),
     }
     run(&["cargo", "test", "--quiet", "--workspace", "--doc"])?;
-    run(&words)
+    failures::forget();
+    let outcome = run(&words);
+    if outcome.is_err() && cases != LabCases::None {
+        failures::tell()?;
+    }
+    outcome
 }
 
 /// What a machine without nextest does: one test program after the other.

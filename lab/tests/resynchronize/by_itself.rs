@@ -52,10 +52,12 @@ pub(super) fn the_window_is_closed(world: &mut World) {
         let waiting = shown["comparison"]["waiting"].as_str().unwrap_or_default();
         shown["state"] == "Resynchronizing" && !cause.is_empty() && waiting.contains(&window)
     };
-    let shown = world.wait(waits);
+    // What waits is known a moment before it is told as the reason.
+    let is_told =
+        |shown: &Value| shown["reasons"].to_string().contains("virt-replica resynchronize testVM01");
+    let shown = world.wait(|shown| waits(shown) && is_told(shown));
     println!("{:#}", shown["comparison"]);
     assert_eq!(shown["health"], "critical", "{shown:#}");
-    assert!(shown["reasons"].to_string().contains("virt-replica resynchronize testVM01"), "{shown:#}");
     let head = world.manifest().1["points"].as_array().unwrap().last().unwrap().clone();
     let (before, begun) = (world.sent(), Instant::now());
     while begun.elapsed() < LOOKED_AT {
