@@ -19,7 +19,7 @@ const addresses = JSON.parse(CONSOLE_ADDRESSES);
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
 /** Longest wait for whatever a page is to show: a handover on a busy machine. */
-export const LIMIT = 150_000;
+export const LIMIT = 300_000;
 const SIZE = { width: 1440, height: 900 };
 /** Only what is asked for: no request leaves the lab, and no sandbox as root. */
 const ARGUMENTS = [

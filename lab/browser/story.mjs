@@ -29,6 +29,40 @@ async function chapterSignIn() {
   vera = await enter(FIRST, "vera");
 }
 
+/** Paired hosts become strangers and are paired again; then one has a new certificate, and the other knows it. */
+async function chapterPairing() {
+  const there = await enter(SECOND, "alice");
+  const room = (page, name) => page.goto(new URL(`/settings/${name}`, page.url()).href);
+  const pairedWith = (page, host) => page.getByRole("heading", { name: new RegExp(`^${host}`) }).waitFor();
+  for (const page of [alice, there]) {
+    await room(page, "peers");
+    await page.getByRole("button", { name: "Remove…" }).click();
+    await press(page, "Remove");
+    await page.getByText("This host is paired with no other").waitFor();
+  }
+  await alice.getByRole("button", { name: "Pair with a Host…" }).click();
+  await press(alice, "Make a Token");
+  await dialog(alice).getByText("It is shown this once").waitFor();
+  const token = await dialog(alice).locator("code").first().innerText();
+  await picture(alice, "pairing");
+  await accessible(alice, "a token");
+  await there.getByRole("button", { name: "Join with a Token…" }).click();
+  await dialog(there).getByLabel("Token", { exact: true }).fill(token);
+  await press(there, "Pair");
+  await pairedWith(there, FIRST);
+  await press(alice, "Close");
+  await pairedWith(alice, SECOND);
+  await room(alice, "host");
+  await alice.getByRole("button", { name: "New Certificate…" }).click();
+  await press(alice, "Replace");
+  await dialog(alice).waitFor({ state: "detached" });
+  await there.getByRole("button", { name: "Test connection" }).click();
+  await there.locator(".checks .pass").first().waitFor();
+  if (await there.locator(".checks .fail").count()) throw new Error("they do not know each other any more");
+  await there.context().close();
+  await alice.goto(new URL("/", alice.url()).href);
+}
+
 async function chapterEnable() {
   await lab("boot"); // the guest did while people signed in
   await alice.getByRole("listitem").filter({ hasText: VM }).getByRole("button", { name: "Enable…" }).click();
@@ -281,6 +315,7 @@ async function chapterSessionEnds() {
 
 await tell({
   "sign in": chapterSignIn,
+  "pair two hosts": chapterPairing,
   enable: chapterEnable,
   "roles are enforced": chapterRoles,
   "a stale decision is refused": chapterStale,

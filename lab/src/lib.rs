@@ -41,6 +41,10 @@ mod sides;
 mod soak;
 mod workload;
 
+/// Longest wait for whatever a machine takes its time for, be it a guest that boots beside seven others on two processors. What must
+/// happen soon has a limit of its own.
+pub const LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+
 pub use api::{Answered, Api};
 pub use bench::{
     Benchmark, Copies, CycleFigure, FailoverFigures, Failure, Figures, HandoverFigure, MergeFigure,

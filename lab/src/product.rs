@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::LIMIT;
 use crate::binaries::{Binaries, binaries};
 use crate::hold::HOLDS;
 use crate::host::{Daemon, Host};
@@ -73,7 +74,7 @@ impl Product {
             .code()
             != Some(0)
         {
-            if begun.elapsed() > Duration::from_secs(20) {
+            if begun.elapsed() > LIMIT {
                 bail!("virtreplicad does not answer on {}: {}", host.name(), host.log("virtreplicad")?);
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -194,11 +195,11 @@ impl Product {
     ) -> Result<Handover> {
         let to = HOSTS[1 - index(from)];
         let judge = crate::Judge::start(lab, guest, first)?;
-        judge.wait_more(20, Duration::from_secs(60))?;
+        judge.wait_more(20, LIMIT)?;
         let words = ["planned-failover", &guest.name, "--to", to, "--yes"];
         let words: Vec<&str> = words.iter().copied().chain(options.iter().copied()).collect();
         print!("{}", self.run(lab, from, &words)?);
-        judge.wait_more(20, Duration::from_secs(120))?;
+        judge.wait_more(20, LIMIT)?;
         let downtime = judge.downtime();
         let verdict = judge.finish(lab)?;
         let operation = self.newest_operation(lab, to)?;

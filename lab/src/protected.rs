@@ -5,13 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::LIMIT;
 use crate::guest::{Guest, GuestOptions};
 use crate::lab::Lab;
 use crate::options::LabOptions;
 use crate::product::{HOSTS, Product, is_normal};
 
-/// Longest wait for the guest to boot, and for the first cycles.
-const LIMIT: Duration = Duration::from_secs(120);
 /// As long without a new recovery point, and a cycle that was under way at a pause has ended.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -46,9 +45,6 @@ pub fn protected(name: &str) -> Result<Protected> {
     Ok(Protected { lab, product, guest })
 }
 
-/// Longest wait for whatever is to happen.
-const HAPPENS: Duration = Duration::from_secs(150);
-
 /// What cases do and look at. Each panics with what was said when it is not as it should be: these are the case's own assertions.
 #[allow(clippy::missing_panics_doc)]
 impl Protected {
@@ -60,7 +56,7 @@ impl Protected {
 
     /// `show` on a host, once it satisfies `good`.
     pub fn wait(&self, host: &str, good: impl Fn(&Value) -> bool) -> Value {
-        self.product.wait_show(&self.lab, host, &self.guest.name, HAPPENS, good).unwrap()
+        self.product.wait_show(&self.lab, host, &self.guest.name, LIMIT, good).unwrap()
     }
 
     /// A command; gives its exit code and what it said.
@@ -98,7 +94,7 @@ impl Protected {
 
     /// Waits until the guest's agent answers on a host.
     pub fn wait_agent(&self, host: &str) {
-        self.lab.host(host).wait_agent(&self.guest.name, HAPPENS).unwrap();
+        self.lab.host(host).wait_agent(&self.guest.name, LIMIT).unwrap();
     }
 
     /// A file in the guest, on its disk before this returns.
@@ -118,7 +114,7 @@ impl Protected {
     /// Shuts the guest down, and waits until it is off.
     pub fn shut_down(&self, host: &str) {
         self.lab.host(host).virsh(["shutdown", &self.guest.name]).unwrap();
-        self.lab.host(host).wait_guest_state(&self.guest.name, "shut off", HAPPENS).unwrap();
+        self.lab.host(host).wait_guest_state(&self.guest.name, "shut off", LIMIT).unwrap();
     }
 
     /// The ids of the recovery points that the manifest on a host offers, oldest first.

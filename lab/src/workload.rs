@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::LIMIT;
+
 /// A guest in the same network answers in a millisecond, or is not there.
 const CONNECT_LIMIT: Duration = Duration::from_millis(250);
 /// Longest wait for one answer; a frozen or stopped guest is given up then.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// `fill` and `dump` move data; an emulated processor writes some 30 MiB a second.
-const LONG_LIMIT: Duration = Duration::from_secs(120);
 
 /// A connection to the workload.
 pub struct Client {
@@ -59,7 +59,7 @@ impl Client {
     /// All records of a data folder: 0 on the first disk, 1 on the second.
     pub fn dump(&mut self, folder: usize) -> Result<Dump> {
         let mut dump = Dump::default();
-        let mut line = self.ask(&format!("dump {folder}"), LONG_LIMIT)?;
+        let mut line = self.ask(&format!("dump {folder}"), LIMIT)?;
         loop {
             match line.split_once(' ') {
                 None => dump.numbers.push(line.parse().context("number in a dump")?),
@@ -76,12 +76,12 @@ impl Client {
 
     /// Writes incompressible data into a file of the first disk, durable when this returns.
     pub fn fill(&mut self, name: &str, mib: u64) -> Result<()> {
-        self.ask(&format!("fill {name} {mib}"), LONG_LIMIT).map(drop)
+        self.ask(&format!("fill {name} {mib}"), LIMIT).map(drop)
     }
 
     /// Checksum and size of a file of the first disk, as one word to compare.
     pub fn sum(&mut self, name: &str) -> Result<String> {
-        self.ask(&format!("sum {name}"), LONG_LIMIT)
+        self.ask(&format!("sum {name}"), LIMIT)
     }
 
     /// Lets the guest agent stand still, or go on.

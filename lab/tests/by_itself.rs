@@ -6,13 +6,12 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{HOSTS, Hold, Protected, is_normal, protected};
+use lab::{HOSTS, Hold, LIMIT, Protected, is_normal, protected};
 use serde_json::Value;
 
 const FIRST: &str = HOSTS[0];
 const SECOND: &str = HOSTS[1];
 const VM: &str = "testVM01";
-const LIMIT: Duration = Duration::from_secs(150);
 /// One way in which a failover ends.
 type Scene = fn(&mut Protected);
 

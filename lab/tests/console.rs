@@ -5,14 +5,11 @@
 //! refused is said and changes nothing, what cannot be seen is said to be unknown, and no page breaks a rule of accessibility or asks
 //! another host for anything.
 
-use std::time::Duration;
-
 use lab::{
-    GuestOptions, HOSTS, IMAGE_FOLDER, Judge, Lab, LabOptions, Product, Protected, Sides, let_people_in,
-    play, protected,
+    GuestOptions, HOSTS, IMAGE_FOLDER, Judge, LIMIT, Lab, LabOptions, Product, Protected, Sides,
+    let_people_in, play, protected,
 };
 
-const LIMIT: Duration = Duration::from_secs(150);
 /// Long enough to kill a daemon while the guest shuts down.
 const LINGER_SECONDS: u64 = 6;
 const VM: &str = "testVM01";

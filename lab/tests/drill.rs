@@ -6,10 +6,9 @@ mod storage;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use lab::{GuestOptions, HOSTS, Hold, Judge, Lab, LabOptions, Product, Protected, is_normal};
+use lab::{GuestOptions, HOSTS, Hold, Judge, LIMIT, Lab, LabOptions, Product, Protected, is_normal};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(120);
 const VM: &str = "testVM01";
 /// What a test failover makes on its host: VMs, networks, files of libvirt and of ours. Layers that cycles add are left out,
 /// and the runtime folders of libvirt: of any VM that lost its power one stays until a VM of that name starts again.

@@ -1,11 +1,8 @@
 //! The main job with the real parts: nothing acknowledged is lost, nothing is written twice, and the VM comes home.
 
-use std::time::Duration;
-
-use lab::{HOSTS, Lab, Product, Protected, is_normal, protected};
+use lab::{HOSTS, LIMIT, Lab, Product, Protected, is_normal, protected};
 
 const VM: &str = "testVM01";
-const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn a_planned_failover_and_the_failback_lose_nothing_and_end_on_the_first_disk_file() {

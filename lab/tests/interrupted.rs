@@ -6,10 +6,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{HOSTS, Hold, Judge, Protected, Sides, disks_are_equal, is_normal, protected};
+use lab::{HOSTS, Hold, Judge, LIMIT, Protected, Sides, disks_are_equal, is_normal, protected};
 use serde_json::Value;
-
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// The host on which a place lies, by its part when the operation begins.
 #[derive(Clone, Copy, Debug, PartialEq)]

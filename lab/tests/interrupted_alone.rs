@@ -8,10 +8,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use lab::{HOSTS, Hold, Protected, disks_are_equal, is_normal, protected};
+use lab::{HOSTS, Hold, LIMIT, Protected, disks_are_equal, is_normal, protected};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(150);
 const FIRST: &str = HOSTS[0];
 const SECOND: &str = HOSTS[1];
 const VM: &str = "testVM01";

@@ -6,11 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{HOSTS, IMAGE_FOLDER, Protected, disks_are_equal, is_normal, protected};
+use lab::{HOSTS, IMAGE_FOLDER, LIMIT, Protected, disks_are_equal, is_normal, protected};
 use serde_json::Value;
 
 const VM: &str = "testVM01";
-const LIMIT: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
 
 /// Something that is done on the host where the VM runs, and what the events there say about it.

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{GuestOptions, Judge, Lab, LabOptions, Namespace};
-
-const BOOT_LIMIT: Duration = Duration::from_secs(90);
+use lab::{GuestOptions, Judge, LIMIT, Lab, LabOptions, Namespace};
 
 /// What a lab could leave behind on the real machine.
 #[derive(Debug, PartialEq)]
@@ -115,17 +113,17 @@ fn a_guest_boots_answers_is_backed_up_and_shuts_down_with_every_write_kept() {
 
     let start = Instant::now();
     host.virsh(["start", name]).unwrap();
-    let outcome = guest.wait_workload(&lab, BOOT_LIMIT);
+    let outcome = guest.wait_workload(&lab, LIMIT);
     let console =
         || std::fs::read_to_string(host.path(format!("/var/log/libvirt/qemu/{name}-console.log")).unwrap());
     assert!(outcome.is_ok(), "{outcome:?}\n{}", console().unwrap());
     println!("workload after {:?}", start.elapsed());
-    host.wait_agent(name, BOOT_LIMIT).unwrap();
+    host.wait_agent(name, LIMIT).unwrap();
     println!("agent after {:?}", start.elapsed());
     assert_eq!(guest.ask(&lab, |client| client.who()).unwrap().folders, 2);
 
     let judge = Judge::start(&lab, &guest, 1).unwrap();
-    judge.wait_more(20, BOOT_LIMIT).unwrap();
+    judge.wait_more(20, LIMIT).unwrap();
     let frozen = host.virsh(["qemu-agent-command", name, r#"{"execute":"guest-fsfreeze-freeze"}"#]).unwrap();
     assert_eq!(frozen, r#"{"return":2}"#, "both disks freeze");
     host.virsh(["qemu-agent-command", name, r#"{"execute":"guest-fsfreeze-thaw"}"#]).unwrap();
@@ -140,24 +138,24 @@ fn a_guest_boots_answers_is_backed_up_and_shuts_down_with_every_write_kept() {
     host.virsh(["domjobabort", name]).unwrap();
     assert_eq!(host.virsh(["checkpoint-list", name, "--name"]).unwrap(), "one");
 
-    judge.wait_more(20, BOOT_LIMIT).unwrap();
+    judge.wait_more(20, LIMIT).unwrap();
     println!("longest gap {:?}", judge.downtime());
     let start = Instant::now();
     host.virsh(["shutdown", name, "--mode", "acpi"]).unwrap();
-    host.wait_guest_state(name, "shut off", BOOT_LIMIT).unwrap();
+    host.wait_guest_state(name, "shut off", LIMIT).unwrap();
     println!("shut down in {:?}", start.elapsed());
     assert_eq!(host.guest_state(name).unwrap(), "shut off (shutdown)");
 
     let down_for = Instant::now();
     host.virsh(["start", name]).unwrap();
-    judge.wait_more(5, BOOT_LIMIT).unwrap();
+    judge.wait_more(5, LIMIT).unwrap();
     assert!(judge.downtime_between(down_for, Instant::now()) > Duration::from_millis(500));
     let verdict = judge.finish(&lab).unwrap();
     println!("{verdict:?}");
     assert!(verdict.clean() && verdict.acknowledged >= 45, "{verdict:?}");
 
     host.virsh(["shutdown", name, "--mode", "agent"]).unwrap();
-    host.wait_guest_state(name, "shut off", BOOT_LIMIT).unwrap();
+    host.wait_guest_state(name, "shut off", LIMIT).unwrap();
     assert_eq!(host.guest_state(name).unwrap(), "shut off (shutdown)");
     lab.down().unwrap();
 }

@@ -5,10 +5,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use domain::{Consistency, Epoch, Lineage, PointId, RecoveryPoint, Retention, Timestamp};
-use lab::{GuestOptions, HOSTS, Hold, Lab, LabOptions, Product, Protected, is_normal};
+use lab::{GuestOptions, HOSTS, Hold, LIMIT, Lab, LabOptions, Product, Protected, is_normal};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(120);
 const VM: &str = "testVM01";
 const DEAF: &str = "deafVM02";
 const GRID: &str = "3x10s,2x30s";

@@ -5,13 +5,12 @@
 
 use std::time::Duration;
 
-use lab::{BlockDevice, GuestOptions, HOSTS, Hold, IMAGE_FOLDER, Lab, LabOptions, Product, Protected};
+use lab::{BlockDevice, GuestOptions, HOSTS, Hold, IMAGE_FOLDER, LIMIT, Lab, LabOptions, Product, Protected};
 use lab::{disks_are_equal, is_normal};
 
 const VM: &str = "testVM01";
 const HOME: &str = HOSTS[0];
 const AWAY: &str = HOSTS[1];
-const LIMIT: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
 /// What the guest was told to keep, on either host.
 const MARKS: [&str; 4] = ["away", "for-good", "home", "one"];

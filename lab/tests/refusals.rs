@@ -4,10 +4,9 @@ mod refused;
 
 use std::time::Duration;
 
-use lab::{GuestOptions, HOSTS, Lab, LabOptions, Product, is_normal};
+use lab::{GuestOptions, HOSTS, LIMIT, Lab, LabOptions, Product, is_normal};
 use refused::{Case, ends_with, is_refused};
 
-const LIMIT: Duration = Duration::from_secs(90);
 /// Everything that a shell, XML, a URL or a file system could take amiss; only `/` is refused, by libvirt itself.
 const AWKWARD: &str = "-Büro's \"VM\" <1> & $(reboot) %2F ✓ 数据库";
 

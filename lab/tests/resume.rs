@@ -4,10 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lab::{GuestOptions, HOSTS, Lab, LabOptions, Product, disks_are_equal, is_normal};
+use lab::{GuestOptions, HOSTS, LIMIT, Lab, LabOptions, Product, disks_are_equal, is_normal};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(180);
 /// Incompressible data on the disk, and the pace of the copy: slow enough to be interrupted in its second half.
 const DATA_MIB: u64 = 128;
 const RATE: &str = "16MiB/s";

@@ -12,10 +12,9 @@ mod killed;
 
 use std::time::{Duration, Instant};
 
-use lab::{GuestOptions, HOSTS, Hold, Lab, LabOptions, Product, disks_are_equal, is_normal};
+use lab::{GuestOptions, HOSTS, Hold, LIMIT, Lab, LabOptions, Product, disks_are_equal, is_normal};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(150);
 const FIRST: &str = HOSTS[0];
 const SECOND: &str = HOSTS[1];
 const VM: &str = "testVM01";

@@ -8,14 +8,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::{
-    GuestOptions, HOSTS, Hold, Judge, Lab, LabOptions, Product, Protected, disks_are_equal, is_normal,
+    GuestOptions, HOSTS, Hold, Judge, LIMIT, Lab, LabOptions, Product, Protected, disks_are_equal, is_normal,
 };
 use serde_json::Value;
 
 const FIRST: &str = HOSTS[0];
 const SECOND: &str = HOSTS[1];
 const VM: &str = "testVM01";
-const LIMIT: Duration = Duration::from_secs(120);
 const STORAGE: &str = "/var/lib/virt-replica/replicas";
 const SCRATCH: &str = "/var/lib/virt-replica/scratch";
 /// What the slow disk is given, and how long it takes at least: a write of a MiB or less waits a fifth of a second.

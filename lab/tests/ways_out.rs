@@ -6,10 +6,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use lab::{HOSTS, Hold, Judge, Protected, Sides, is_normal, protected};
+use lab::{HOSTS, Hold, Judge, LIMIT, Protected, Sides, is_normal, protected};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(150);
 const FIRST: &str = HOSTS[0];
 const SECOND: &str = HOSTS[1];
 

@@ -1,7 +1,7 @@
 //! Commands inside a guest, through its agent.
 
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
@@ -9,9 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Host, LOOK_PAUSE};
-
-/// Longest command inside of a guest; its processor is emulated.
-const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+use crate::LIMIT;
 
 impl Host {
     /// Runs a shell script inside a guest, as root; it must succeed. Gives its standard output.
@@ -25,7 +23,7 @@ impl Host {
             if status["exited"] == true {
                 break status;
             }
-            ensure!(start.elapsed() < COMMAND_LIMIT, "{script:?} runs on in {guest} after {COMMAND_LIMIT:?}");
+            ensure!(start.elapsed() < LIMIT, "{script:?} runs on in {guest} after {LIMIT:?}");
             sleep(LOOK_PAUSE);
         };
         let said = |name: &str| -> Result<String> {

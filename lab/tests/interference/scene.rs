@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use lab::LIMIT;
 use lab::{Guest, GuestOptions, HOSTS, Host, Lab, LabOptions, Product, is_normal};
 use serde_json::Value;
 
 pub const VM: &str = "testVM01";
 /// Until something is noticed: the daemon looks every 5 s, on a machine that is busy.
 pub const NOTICE: Duration = Duration::from_secs(25);
-/// Until all is well again: some cycles, of which one may carry the whole disk.
-pub const LIMIT: Duration = Duration::from_secs(90);
 
 pub struct Scene {
     pub lab: Lab,

@@ -3,13 +3,8 @@
 mod firmware;
 mod ways;
 
-use std::time::Duration;
-
-use lab::{Lab, Product};
+use lab::{LIMIT, Lab, Product};
 use serde_json::Value;
-
-/// Longest wait for anything; guests are emulated, and other labs may run beside.
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// A number in an answer.
 fn number(shown: &Value, pointer: &str) -> u64 {
