@@ -115,7 +115,8 @@ impl PeerClient {
     ) -> Result<Bytes, TransportError> {
         if let Some(mut line) = self.rested_line() {
             match line.post(path, message.clone(), deadline).await {
-                Err(TransportError::Broken { .. }) => {}
+                // It ended, or was made with a certificate that this host has replaced since.
+                Err(TransportError::Broken { .. } | TransportError::NotAccepted { .. }) => {}
                 answer => return self.rest(line, answer),
             }
         }

@@ -225,6 +225,9 @@ async fn certificates_are_replaced_without_pairing_again() {
     first.identity.switch().expect("switched");
     second.client_of(&first).command(Bytes::from_static(b"who"), SOON).await.expect("answered");
     first.client_of(&second).command(Bytes::from_static(b"who"), SOON).await.expect("answered");
+    // Connections that were kept are of the old one.
+    to_first.command(Bytes::from_static(b"who"), SOON).await.expect("answered");
+    to_second.command(Bytes::from_static(b"who"), SOON).await.expect("answered");
     let pinned = second.trust.peer(first.own.host).expect("a store").expect("pinned");
     assert_eq!((pinned.certificate_der, pinned.next_certificate_der), (next, None));
 }
