@@ -13,11 +13,14 @@ use hypervisor::{
     HypervisorError, Identity, ImageSize, OpenBackup, OpenDisk, Placement, Result, ShutoffReason, VmFacts,
     VmState,
 };
+use tokio::runtime::Handle;
 
+use crate::Sabotage;
+use crate::bitmaps::Bitmap;
 use crate::export::{Export, Server};
 use crate::form::{Form, disk, facts_of, read_form};
 use crate::image::{self, CLUSTER, CLUSTERS, Content};
-use crate::time;
+use crate::machine::Machine;
 use crate::witness::Witness;
 
 struct Checkpoint {
@@ -45,22 +48,29 @@ struct Vm {
 /// May this VM start here? The start hook's answer.
 type Hook = Arc<dyn Fn(VmId) -> std::result::Result<(), String> + Send + Sync>;
 
-/// Somebody who wants to know what happens.
-type Bell = Box<dyn Fn(Happening) + Send + Sync>;
+/// Somebody who wants to know what happens, and where that one lives.
+type Bell = (Handle, Arc<dyn Fn(Happening) + Send + Sync>);
+
+/// How long a guest takes to shut down.
+const SHUTS_DOWN: Duration = Duration::from_secs(1);
+/// Pause between two looks of a start that hangs, of the machine's time.
+const HANGS_FOR: Duration = Duration::from_millis(1);
 
 /// A host's hypervisor; it outlives the daemons.
 pub(crate) struct SimHypervisor(Arc<Inner>);
 
 struct Inner {
     host: usize,
+    sabotage: Option<Sabotage>,
+    machine: Arc<Machine>,
     witness: Arc<Witness>,
     vms: Mutex<BTreeMap<VmId, Vm>>,
-    /// Bitmaps that are in files.
-    in_files: Mutex<BTreeMap<PathBuf, BTreeSet<String>>>,
     bells: Mutex<Vec<Bell>>,
     hook: Mutex<Option<Hook>>,
     /// Of a hundred verbs, how many fail.
     fails: Mutex<(u8, fastrand::Rng)>,
+    /// Merges end before they have merged anything.
+    cannot_merge: AtomicBool,
     /// A merge that has begun stands still.
     merges_stall: AtomicBool,
     /// A start that has begun hangs.
@@ -82,17 +92,24 @@ impl Clone for SimHypervisor {
 }
 
 impl SimHypervisor {
-    pub(crate) fn new(host: usize, witness: Arc<Witness>, seed: u64) -> SimHypervisor {
+    pub(crate) fn new(
+        (host, sabotage): (usize, Option<Sabotage>),
+        machine: Arc<Machine>,
+        witness: Arc<Witness>,
+        seed: u64,
+    ) -> SimHypervisor {
         SimHypervisor(Arc::new(Inner {
             host,
+            sabotage,
+            machine,
             witness,
             vms: Mutex::default(),
-            in_files: Mutex::default(),
             bells: Mutex::default(),
             hook: Mutex::default(),
             fails: Mutex::new((0, fastrand::Rng::with_seed(seed))),
-            merges_stall: AtomicBool::new(false),
-            starts_hang: AtomicBool::new(false),
+            cannot_merge: AtomicBool::new(false),
+            merges_stall: AtomicBool::default(),
+            starts_hang: AtomicBool::default(),
         }))
     }
 
@@ -103,6 +120,12 @@ impl SimHypervisor {
     /// From now on so many of a hundred verbs fail.
     pub(crate) fn fail(&self, percent: u8) {
         locked(&self.0.fails).0 = percent;
+    }
+
+    /// From now on no merge below a running VM comes to its end.
+    #[cfg(test)]
+    pub(crate) fn let_merges_fail(&self) {
+        self.0.cannot_merge.store(true, Ordering::SeqCst);
     }
 
     /// From now on merges stand still until they are ended, or end at once.
@@ -138,7 +161,8 @@ impl SimHypervisor {
             };
             vm.content[cluster] = version;
             vm.touched.insert(cluster);
-            if let Some(newest) = vm.checkpoints.last_mut() {
+            let missed = self.0.sabotage == Some(Sabotage::BitmapMisses) && version % 8 == 0;
+            if let Some(newest) = vm.checkpoints.last_mut().filter(|_| !missed) {
                 newest.marks.insert(cluster);
             }
         }
@@ -162,6 +186,7 @@ impl SimHypervisor {
 
 impl Inner {
     fn verb(&self, verb: &'static str) -> Result<MutexGuard<'_, BTreeMap<VmId, Vm>>> {
+        Machine::expect_life();
         let (percent, chance) = &mut *locked(&self.fails);
         if chance.u8(..100) < *percent {
             return Err(HypervisorError::Unreachable { detail: format!("{verb}: the connection broke") });
@@ -170,8 +195,9 @@ impl Inner {
     }
 
     fn ring(&self, happening: Happening) {
-        for bell in locked(&self.bells).iter() {
-            bell(happening);
+        for (home, bell) in locked(&self.bells).iter() {
+            let bell = Arc::clone(bell);
+            home.spawn(async move { bell(happening) });
         }
     }
 
@@ -179,18 +205,19 @@ impl Inner {
     fn stop(&self, vm: &mut Vm, reason: ShutoffReason) -> anyhow::Result<()> {
         (vm.job, vm.merges) = (None, false);
         let file = &vm.form.disk;
-        let bitmaps: Vec<image::Bitmap> = vm
-            .checkpoints
-            .iter()
-            .filter(|checkpoint| checkpoint.file == *file)
-            .map(|checkpoint| (checkpoint.name.clone(), checkpoint.marks.clone()))
-            .collect();
-        let marked: BTreeSet<usize> = bitmaps.iter().flat_map(|(_, marks)| marks.iter().copied()).collect();
-        let unmarked = vm.touched.difference(&marked).copied().collect();
-        let mut in_files = locked(&self.in_files);
-        let before = in_files.remove(file).unwrap_or_default();
-        image::write(file, &vm.content, &unmarked, &before, &bitmaps)?;
-        in_files.insert(file.clone(), bitmaps.into_iter().map(|(name, _)| name).collect());
+        image::write(file, &vm.content, &vm.touched)?;
+        // As QEMU does when it closes an image.
+        self.machine.disk.flush(file)?;
+        let own = vm.checkpoints.iter().filter(|checkpoint| checkpoint.file == *file);
+        let bitmap = |checkpoint: &Checkpoint| {
+            let (name, marks) = (checkpoint.name.clone(), checkpoint.marks.clone());
+            Bitmap { name, marks, records: false }
+        };
+        let mut bitmaps: Vec<Bitmap> = own.map(bitmap).collect();
+        if let Some(newest) = bitmaps.last_mut() {
+            newest.records = true;
+        }
+        self.machine.bitmaps.put(file, bitmaps);
         vm.state = VmState::ShutOff(reason);
         vm.touched.clear();
         self.witness.stopped(self.host, vm.content.clone());
@@ -238,8 +265,8 @@ impl Hypervisor for SimHypervisor {
     fn shut_down(&self, id: VmId, _by_agent: bool) -> Result<()> {
         need(&mut self.0.verb("shutdown")?, id)?;
         let inner = Arc::clone(&self.0);
-        std::thread::spawn(move || {
-            time::pass(Duration::from_secs(1));
+        self.0.machine.outside.handle.spawn(async move {
+            tokio::time::sleep(SHUTS_DOWN).await;
             let mut vms = locked(&inner.vms);
             let Some(vm) = vms.get_mut(&id).filter(|vm| vm.state.is_active()) else { return };
             if let Err(error) = inner.stop(vm, ShutoffReason::Shutdown) {
@@ -254,11 +281,12 @@ impl Hypervisor for SimHypervisor {
     fn start(&self, id: VmId, paused: bool) -> Result<()> {
         drop(self.0.verb("start")?);
         let hook = locked(&self.0.hook).clone();
-        if let Some(hook) = hook {
+        if let Some(hook) = hook.filter(|_| self.0.sabotage != Some(Sabotage::NoHook)) {
             hook(id).map_err(|why| failed("start", why))?;
         }
         while self.0.starts_hang.load(Ordering::SeqCst) {
-            time::pass(Duration::from_secs(1));
+            Machine::expect_life();
+            std::thread::sleep(HANGS_FOR);
         }
         let mut vms = locked(&self.0.vms);
         let vm = need(&mut vms, id)?;
@@ -328,7 +356,7 @@ impl Hypervisor for SimHypervisor {
             return Err(HypervisorError::Busy { detail: "a backup job is open".into() });
         }
         let dirty = match &request.since {
-            None => None,
+            None => Vec::new(),
             Some(since) => {
                 let from = vm.checkpoints.iter().position(|it| it.name == *since && it.file == vm.form.disk);
                 let unusable = || HypervisorError::CheckpointUnusable {
@@ -337,7 +365,7 @@ impl Hypervisor for SimHypervisor {
                 };
                 let from = from.ok_or_else(unusable)?;
                 let marks = vm.checkpoints[from..].iter().flat_map(|it| it.marks.iter().copied()).collect();
-                Some(("qemu:dirty-bitmap:backup-vda".to_owned(), marks))
+                vec![("qemu:dirty-bitmap:backup-vda".to_owned(), marks)]
             }
         };
         let open = OpenBackup {
@@ -345,11 +373,12 @@ impl Hypervisor for SimHypervisor {
             disks: vec![OpenDisk {
                 target: disk(),
                 export: "vda".into(),
-                dirty_context: dirty.as_ref().map(|(name, _)| name.clone()),
+                dirty_context: dirty.first().map(|(name, _)| name.clone()),
             }],
         };
         let export = Export { content: vm.content.clone(), dirty };
-        let server = Server::start(&request.socket, export).map_err(|error| failed("backup", error))?;
+        let server = Server::start(&self.0.machine.outside, &request.socket, export)
+            .map_err(|error| failed("backup", error))?;
         if let Some(name) = &request.checkpoint {
             self.0.witness.seen().moments.insert(name.clone(), vm.content.clone());
             let marks = BTreeSet::new();
@@ -390,8 +419,7 @@ impl Hypervisor for SimHypervisor {
         }
         let file = vm.form.disk.clone();
         let content = image::read(&file).map_err(|error| failed("checkpoint", format!("{error:#}")))?;
-        image::add_bitmap(&file, name).map_err(|error| failed("checkpoint", format!("{error:#}")))?;
-        locked(&self.0.in_files).entry(file.clone()).or_default().insert(name.to_owned());
+        self.0.machine.bitmaps.add(&file, name);
         self.0.witness.seen().moments.insert(name.to_owned(), content);
         vm.checkpoints.push(Checkpoint { name: name.to_owned(), file, marks: BTreeSet::new() });
         Ok(())
@@ -413,11 +441,7 @@ impl Hypervisor for SimHypervisor {
             }
             return Ok(());
         }
-        let mut in_files = locked(&self.0.in_files);
-        if in_files.get_mut(&gone.file).is_some_and(|names| names.remove(name)) && gone.file.exists() {
-            image::remove_bitmap(&gone.file, name)
-                .map_err(|error| failed("delete checkpoint", format!("{error:#}")))?;
-        }
+        self.0.machine.bitmaps.remove(&gone.file, name);
         Ok(())
     }
 
@@ -513,10 +537,26 @@ impl Hypervisor for SimHypervisor {
         Ok(())
     }
 
-    /// Begins, and ends at once with nothing merged, as QEMU's job does without room; or stands still, as it does when the disk does.
-    fn begin_merge(&self, id: VmId, _disk: &DiskTarget, _top: &Path, _base: &Path) -> Result<()> {
-        need(&mut self.0.verb("merge")?, id)?.merges = self.0.merges_stall.load(Ordering::SeqCst);
-        Ok(())
+    /// Is done at once; or nothing is merged, as by QEMU's job when it has no room, or it stands still, as it does when the disk does.
+    fn begin_merge(&self, id: VmId, _disk: &DiskTarget, top: &Path, base: &Path) -> Result<()> {
+        let mut vms = self.0.verb("merge")?;
+        let vm = need(&mut vms, id)?;
+        if !vm.state.is_active() {
+            return Err(failed("merge", "the domain is not running"));
+        }
+        if self.0.merges_stall.load(Ordering::SeqCst) {
+            vm.merges = true;
+            return Ok(());
+        }
+        if self.0.cannot_merge.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let merged = image::merge(&vm.form.disk, top, base);
+        let changed = merged.map_err(|error| failed("merge", format!("{error:#}")))?;
+        [base, changed.as_path()]
+            .into_iter()
+            .try_for_each(|file| self.0.machine.disk.flush(file))
+            .map_err(|error| failed("merge", error))
     }
 
     fn merging(&self, id: VmId, _disk: &DiskTarget) -> Result<Option<(u64, u64)>> {
@@ -541,9 +581,9 @@ impl Hypervisor for SimHypervisor {
         Ok(Vec::new())
     }
 
-    fn watch(&self, notify: Bell) -> Result<()> {
+    fn watch(&self, notify: Box<dyn Fn(Happening) + Send + Sync>) -> Result<()> {
         drop(self.0.verb("watch")?);
-        locked(&self.0.bells).push(notify);
+        locked(&self.0.bells).push((Handle::current(), Arc::from(notify)));
         Ok(())
     }
 }

@@ -74,7 +74,7 @@ enum Command {
     },
     /// Feeds damaged bytes to every decoder of outside bytes
     Fuzz(fuzz::Options),
-    /// Two real engines over a simulated hypervisor, link and clock
+    /// Two real engines over a simulated hypervisor, disk, link and clock
     Sim {
         /// How many seeds
         #[arg(long, default_value_t = 200)]

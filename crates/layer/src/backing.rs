@@ -10,6 +10,7 @@ use crate::inspect::{open_image, read_head};
 use crate::name::FileName;
 use crate::qcow2::{Header, NAME_BYTES_MAX, NAME_SLOTS, SECTOR_BYTES, point_at_backing};
 use crate::qemu_img::{self, SHORT};
+use crate::sync;
 
 /// The format of a backing file. Always written down: QEMU must never guess it from the guest's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
@@ -100,15 +101,15 @@ pub fn set_backing(layer: &Path, backing: &Backing) -> Result<(), LayerError> {
         }
     };
     file.write_all_at(backing.file().as_bytes(), free_slot).map_err(LayerError::io("write", layer))?;
-    file.sync_all().map_err(LayerError::io("sync", layer))?;
+    sync::all(&file).map_err(LayerError::io("sync", layer))?;
     point_at_backing(&mut head, free_slot, backing);
     file.write_all_at(&head[..SECTOR_BYTES], 0).map_err(LayerError::io("write the header of", layer))?;
-    file.sync_all().map_err(LayerError::io("sync", layer))
+    sync::all(&file).map_err(LayerError::io("sync", layer))
 }
 
 fn rebase_by_qemu_img(layer: &Path, backing: &Backing) -> Result<(), LayerError> {
     let format = backing.format().qemu_name();
     let options = ["-u", "-f", "qcow2", "-F", format, "-b", backing.file()];
     qemu_img::run("rebase", &options, &[layer], SHORT)?;
-    open_image(layer, false)?.sync_all().map_err(LayerError::io("sync", layer))
+    sync::all(&open_image(layer, false)?).map_err(LayerError::io("sync", layer))
 }

@@ -9,6 +9,7 @@ use crate::backing::{Backing, BackingFormat};
 use crate::error::LayerError;
 use crate::inspect::{Gate, LayerInfo, inspect, open_image};
 use crate::qemu_img::{self, LONG, SHORT};
+use crate::sync;
 use crate::wrapper::sync_data;
 
 /// Longest chain that is walked: QEMU opens every file of it, and far shorter ones are slow already.
@@ -63,7 +64,7 @@ pub(crate) fn commit(layer: &Path, base: &Path, gives_way: &dyn Fn() -> bool) ->
     // -d: the layer is not emptied afterwards, it is deleted when nothing refers to it.
     qemu_img::run_unless("commit", &["-q", "-d", "-f", "qcow2"], &[layer], LONG, gives_way)?;
     // QEMU has flushed; this also covers a run that ended by itself after its parent had died.
-    open_image(base, false)?.sync_all().map_err(LayerError::io("sync", base))?;
+    sync::all(&open_image(base, false)?).map_err(LayerError::io("sync", base))?;
     sync_data(base)
 }
 

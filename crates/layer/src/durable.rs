@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::error::LayerError;
 use crate::folder::Folder;
+use crate::sync;
 
 /// The newest moment that is being made durable.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ impl Durable {
     ) -> Result<(), LayerError> {
         let path = folder.path().join(&sidecar);
         let work = move || {
-            file.sync_data().map_err(LayerError::io("sync", &path))?;
+            sync::data(&file).map_err(LayerError::io("sync", &path))?;
             folder.replace(&sidecar, &content)
         };
         let spawned = std::thread::Builder::new().name("durable".to_owned()).spawn(work);

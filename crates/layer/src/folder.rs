@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags};
 
 use crate::error::LayerError;
+use crate::sync;
 
 /// Mode of files: the owner writes, QEMU's group reads. A guest's disk is nobody else's to read.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
@@ -125,7 +126,7 @@ impl Folder {
         self.remove(&temporary)?;
         let mut file = self.create(&temporary)?;
         file.write_all(bytes).map_err(LayerError::io("write", &path))?;
-        file.sync_all().map_err(LayerError::io("sync", &path))?;
+        sync::all(&file).map_err(LayerError::io("sync", &path))?;
         rustix::fs::renameat(&self.descriptor, &*temporary, &self.descriptor, name)
             .map_err(LayerError::io("rename", &path))?;
         self.sync()
@@ -168,7 +169,7 @@ impl Folder {
 
     /// Makes names durable: what was made, renamed or removed before this call.
     pub(crate) fn sync(&self) -> Result<(), LayerError> {
-        rustix::fs::fsync(&self.descriptor).map_err(LayerError::io("sync the directory", &self.path))
+        sync::names(&self.descriptor).map_err(LayerError::io("sync the directory", &self.path))
     }
 }
 

@@ -30,6 +30,7 @@ mod qemu_img;
 mod replica_directory;
 mod storage;
 mod survivor;
+mod sync;
 mod throwaway;
 mod wrapper;
 mod writeback;
@@ -49,9 +50,11 @@ pub use name::{FileName, NotAFileName};
 pub use owner::Owner;
 pub use progress::CALLER_STATE_BYTES_MAX;
 pub use qcow2::{CLUSTER_BYTES, HeaderError};
+pub use qemu_img::{Ended as ToolEnded, Simulated as SimulatedTool, simulate_qemu_img};
 pub use replica_directory::ReplicaDirectory;
 pub use storage::{Storage, directory_name};
 pub use survivor::{Diverged, diverged_list_name, diverged_name};
+pub use sync::{SimulatedSync, simulate_sync};
 pub use wrapper::{Wrapper, wrapper};
 pub use writer::{
     LayerSpec, LayerWriter, Resumed, Sealed, VIRTUAL_SIZE_MAX, create_overlay, discard, remove_sealed,

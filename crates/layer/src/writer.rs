@@ -27,6 +27,7 @@ use crate::qcow2::{
     CLUSTER_BYTES, ENTRY_COPIED, ENTRY_ZERO, HEAD_BYTES, L2_COVERS_BYTES, L2_ENTRIES, REFCOUNTS_PER_BLOCK,
     Tables, encode_head,
 };
+use crate::sync;
 use crate::writeback::Writeback;
 
 /// Largest disk, bytes: an L1 table of 1 MiB.
@@ -391,7 +392,7 @@ impl LayerWriter {
     }
 
     fn sync(&mut self) -> Result<(), LayerError> {
-        let synced = self.file.sync_data();
+        let synced = sync::data(&self.file);
         self.poisoned |= synced.is_err();
         synced.map_err(LayerError::io("sync", &self.path))
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
@@ -36,18 +37,39 @@ pub struct OfflineDisk<'a> {
 ///
 /// It ends by itself when its last client has gone, so that one whose owner was killed does not hold the image for ever.
 pub struct OfflineExport {
-    child: Child,
+    server: Server,
     /// The client that keeps it alive while nobody else is connected.
     _anchor: Client,
     socket: SocketFile,
 }
 
+/// Who serves.
+enum Server {
+    Process(Child),
+    /// Ends when it is dropped.
+    Simulated {
+        _server: Box<dyn Send + Sync>,
+    },
+}
+
+/// Serves a file and some of its bitmaps on a socket as `qemu-nbd` would, until the value is dropped; an error is what it would
+/// say. None: the real one is started.
+pub type Simulated = fn(&Path, &[String], &Path) -> Option<Result<Box<dyn Send + Sync>, String>>;
+
+static SIMULATED: OnceLock<Simulated> = OnceLock::new();
+
+/// From now on, in this process, `tool` is asked first. For a simulation alone.
+pub fn simulate_offline(tool: Simulated) {
+    let _ = SIMULATED.set(tool);
+}
+
 impl Drop for OfflineExport {
     /// Waits for the end of a killed process, which takes a millisecond: whoever drops it wants the image.
     fn drop(&mut self) {
-        let _ = self.child.start_kill();
+        let Server::Process(child) = &mut self.server else { return };
+        let _ = child.start_kill();
         let begun = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < END_DEADLINE {
+        while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < END_DEADLINE {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -69,6 +91,9 @@ impl OfflineExport {
         let file = || disk.file.display().to_string();
         // A socket of an export that was killed is in the way; only our own directory holds it.
         let _ = std::fs::remove_file(socket);
+        if let Some(served) = SIMULATED.get().and_then(|serve| serve(disk.file, disk.bitmaps, socket)) {
+            return OfflineExport::simulated(served, file(), socket).await;
+        }
         let spawned = command(disk, socket).spawn();
         let mut child =
             spawned.map_err(|error| NbdError::Export { file: file(), detail: error.to_string() })?;
@@ -78,19 +103,25 @@ impl OfflineExport {
                 if let Some(words) = child.stderr.take() {
                     tokio::spawn(listen_to(words));
                 }
-                Ok(OfflineExport { child, _anchor: anchor, socket })
+                Ok(OfflineExport { server: Server::Process(child), _anchor: anchor, socket })
             }
-            Ok(None) => match last_words(child).await {
-                detail if detail.contains(OF_A_BITMAP) => {
-                    Err(NbdError::BitmapUnusable { file: file(), detail })
-                }
-                detail => Err(NbdError::Export { file: file(), detail }),
-            },
+            Ok(None) => Err(failure(file(), last_words(child).await)),
             Err(_) => {
                 let detail = format!("its socket did not open within {START_DEADLINE:?}");
                 Err(NbdError::Export { file: file(), detail })
             }
         }
+    }
+
+    async fn simulated(
+        served: Result<Box<dyn Send + Sync>, String>,
+        file: String,
+        socket: &Path,
+    ) -> Result<OfflineExport, NbdError> {
+        let server = served.map_err(|detail| failure(file, detail))?;
+        let anchor = Client::connect_unix(socket, "", &[], Deadlines::default()).await?;
+        let (server, socket) = (Server::Simulated { _server: server }, SocketFile(socket.to_owned()));
+        Ok(OfflineExport { server, _anchor: anchor, socket })
     }
 
     /// Connects to the export.
@@ -100,7 +131,18 @@ impl OfflineExport {
 
     /// Ends the export; the image lock is free afterwards.
     pub async fn stop(mut self) {
-        let _ = self.child.kill().await;
+        if let Server::Process(child) = &mut self.server {
+            let _ = child.kill().await;
+        }
+    }
+}
+
+/// Why `qemu-nbd` did not open an image, by its words.
+fn failure(file: String, detail: String) -> NbdError {
+    if detail.contains(OF_A_BITMAP) {
+        NbdError::BitmapUnusable { file, detail }
+    } else {
+        NbdError::Export { file, detail }
     }
 }
 

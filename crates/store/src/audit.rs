@@ -5,6 +5,7 @@
 use domain::Timestamp;
 use rusqlite::{Transaction, params};
 
+use crate::cached::Cached;
 use crate::{Result, Store};
 
 /// What came of a change.
@@ -68,7 +69,7 @@ impl Store {
             let target = asked.target.as_deref().map(bounded);
             let Audited { at, who, from, role, verb, with, .. } = asked;
             let values = params![at.millis(), bounded(who), from, role, verb, target, bounded(with)];
-            transaction.execute(insert, values)?;
+            transaction.execute_cached(insert, values)?;
             let sequence = transaction.last_insert_rowid().unsigned_abs();
             if sequence.is_multiple_of(FORGET_EVERY) {
                 forget(transaction, RECORDS_MAX, REFUSED_MAX)?;
@@ -82,7 +83,7 @@ impl Store {
         let word = WORDS.iter().find(|(known, _)| *known == result).map(|(_, word)| *word);
         self.write(|transaction| {
             let update = "UPDATE audit SET result = ?2, detail = ?3 WHERE sequence = ?1";
-            transaction.execute(update, params![sequence, word, bounded(detail)])?;
+            transaction.execute_cached(update, params![sequence, word, bounded(detail)])?;
             Ok(())
         })
     }
@@ -93,7 +94,7 @@ impl Store {
         let query =
             "SELECT sequence, at_ms, who, address, role, verb, target, result, detail, asked_with FROM audit
                      WHERE sequence < ?1 ORDER BY sequence DESC LIMIT ?2";
-        let mut statement = connection.prepare(query)?;
+        let mut statement = connection.prepare_cached(query)?;
         let records = statement.query_map(params![crate::number(before), limit], |columns| {
             let result: Option<String> = columns.get(7)?;
             let known =
@@ -119,10 +120,10 @@ impl Store {
 pub(crate) fn forget(transaction: &Transaction<'_>, kept: u64, refused_kept: u64) -> Result<()> {
     let others = "DELETE FROM audit WHERE result IS NOT 'refused' AND sequence <= (
         SELECT sequence FROM audit WHERE result IS NOT 'refused' ORDER BY sequence DESC LIMIT 1 OFFSET ?1)";
-    transaction.execute(others, [kept])?;
+    transaction.execute_cached(others, [kept])?;
     let refused = "DELETE FROM audit WHERE sequence IN (SELECT sequence FROM (
         SELECT sequence, row_number() OVER (PARTITION BY verb ORDER BY sequence DESC) AS place
         FROM audit WHERE result = 'refused') WHERE place > ?1)";
-    transaction.execute(refused, [refused_kept])?;
+    transaction.execute_cached(refused, [refused_kept])?;
     Ok(())
 }

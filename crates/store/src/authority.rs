@@ -7,6 +7,7 @@ use domain::{Divergence, Epoch, OperationId, Phase, RecoveryPoint, RelationshipI
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::boot::boot_id;
+use crate::cached::Cached;
 use crate::error::{StoreError, row};
 use crate::forms::{phase_from_text, phase_to_text};
 use crate::operations::{append, insert_operation, open_operation_id, read_operation};
@@ -87,7 +88,7 @@ impl Store {
                 write(transaction, operation.relationship, &before, &after)?;
                 insert_operation(transaction, operation)?;
                 let taken = "UPDATE operation SET taken = 1 WHERE id = ?1";
-                transaction.execute(taken, [operation.id.to_string()])?;
+                transaction.execute_cached(taken, [operation.id.to_string()])?;
                 append(transaction, operation.id, entries)?;
                 append(transaction, operation.id, std::slice::from_ref(done))?;
             }
@@ -101,7 +102,7 @@ impl Store {
             if is_taken(transaction, id)? {
                 return Ok(AbandonVerdict::AlreadyHandedOver);
             }
-            transaction.execute("INSERT OR IGNORE INTO abandoned VALUES (?1)", [id.to_string()])?;
+            transaction.execute_cached("INSERT OR IGNORE INTO abandoned VALUES (?1)", [id.to_string()])?;
             if read_operation(transaction, &id.to_string())?.is_some() {
                 append(transaction, id, std::slice::from_ref(cancel))?;
             }
@@ -127,7 +128,7 @@ impl Store {
             let Phase::FailedOver { point, .. } = before.phase else { return Ok(()) };
             let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal >
                           (SELECT ordinal FROM point WHERE relationship = ?1 AND id = ?2)";
-            transaction.execute(forget, [id.to_string(), point.to_string()])?;
+            transaction.execute_cached(forget, [id.to_string(), point.to_string()])?;
             Ok(())
         })
     }
@@ -149,7 +150,7 @@ impl Store {
             write(transaction, id, &before, &after)?;
             let forget = "DELETE FROM point WHERE relationship = ?1 AND (ordinal > ?2 OR id = ?3)";
             let values = params![id.to_string(), common.ordinal, common.id.to_string()];
-            transaction.execute(forget, values)?;
+            transaction.execute_cached(forget, values)?;
             insert_point(transaction, id, common)?;
             write_divergence(transaction, id, divergence)
         })
@@ -180,7 +181,7 @@ pub(crate) fn authority(transaction: &Transaction<'_>, id: RelationshipId) -> Re
     let columns = |columns: &rusqlite::Row<'_>| {
         Ok((columns.get::<_, u64>(0)?, columns.get::<_, String>(1)?, columns.get::<_, Option<u64>>(2)?))
     };
-    let found = transaction.query_row(query, [id.to_string()], columns).optional()?;
+    let found = transaction.query_row_cached(query, [id.to_string()], columns).optional()?;
     let (epoch, phase, superseded_by) = found.ok_or(StoreError::NoRelationship(id))?;
     let open =
         open_operation_id(transaction, id)?.map(|open| read_operation(transaction, &open)).transpose()?;
@@ -211,11 +212,11 @@ fn write(
     let superseded_by = after.superseded_by.map(Epoch::number);
     let phase = phase_to_text(&after.phase);
     let values = params![id.to_string(), after.epoch.number(), phase, superseded_by, after.may_run()];
-    transaction.execute(update, values)?;
+    transaction.execute_cached(update, values)?;
     if after.epoch > before.epoch {
         let forget = "UPDATE relationship SET offline_seal = NULL, seen = NULL, last_failure = NULL,
                       confirmed_boot = ?2 WHERE id = ?1";
-        transaction.execute(forget, params![id.to_string(), boot_id()])?;
+        transaction.execute_cached(forget, params![id.to_string(), boot_id()])?;
     }
     Ok(())
 }
@@ -223,7 +224,7 @@ fn write(
 /// What this host knows of an operation that asks for something.
 pub(crate) fn asked(transaction: &Transaction<'_>, id: OperationId) -> Result<Asked> {
     let promised = "SELECT EXISTS (SELECT 1 FROM abandoned WHERE operation = ?1)";
-    let promised: bool = transaction.query_row(promised, [id.to_string()], |row| row.get(0))?;
+    let promised: bool = transaction.query_row_cached(promised, [id.to_string()], |row| row.get(0))?;
     let given_up = |entry: &Entry| matches!(entry.mark, Mark::Cancel(_) | Mark::Ended(_));
     let known = read_operation(transaction, &id.to_string())?;
     let saw_it_end = known.is_some_and(|(_, entries)| entries.iter().any(given_up));
@@ -233,5 +234,5 @@ pub(crate) fn asked(transaction: &Transaction<'_>, id: OperationId) -> Result<As
 /// Whether this host took over in the operation. A column of its own: lines of the journal come from the other host too.
 fn is_taken(transaction: &Transaction<'_>, id: OperationId) -> Result<bool> {
     let query = "SELECT EXISTS (SELECT 1 FROM operation WHERE id = ?1 AND taken = 1)";
-    Ok(transaction.query_row(query, [id.to_string()], |row| row.get(0))?)
+    Ok(transaction.query_row_cached(query, [id.to_string()], |row| row.get(0))?)
 }

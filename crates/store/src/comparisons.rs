@@ -3,6 +3,7 @@
 use domain::{Doubt, Epoch, RelationshipId, Timestamp};
 use rusqlite::{OptionalExtension, params};
 
+use crate::cached::Cached;
 use crate::error::row;
 use crate::{Result, Store};
 
@@ -33,7 +34,7 @@ impl Store {
                 mismatch: row.get(3)?,
             })
         };
-        let found = self.connection().query_row(query, [id.to_string()], columns).optional()?;
+        let found = self.connection().query_row_cached(query, [id.to_string()], columns).optional()?;
         Ok(found.unwrap_or_default())
     }
 
@@ -47,9 +48,9 @@ impl Store {
     /// known to be in what it reads.
     pub fn begin_resynchronization(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute(ROW, [id.to_string()])?;
+            transaction.execute_cached(ROW, [id.to_string()])?;
             let update = "UPDATE comparison SET wishes_frozen = wishes WHERE relationship = ?1";
-            transaction.execute(update, [id.to_string()])?;
+            transaction.execute_cached(update, [id.to_string()])?;
             Ok(())
         })
     }
@@ -60,7 +61,7 @@ impl Store {
         self.write(|transaction| {
             let update = "UPDATE comparison SET resynchronize = NULL, mismatch = NULL
                           WHERE relationship = ?1 AND wishes = wishes_frozen";
-            transaction.execute(update, [id.to_string()])?;
+            transaction.execute_cached(update, [id.to_string()])?;
             Ok(())
         })
     }
@@ -81,7 +82,7 @@ impl Store {
     pub fn unverified(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
             let update = "UPDATE comparison SET verify_since_ms = NULL WHERE relationship = ?1";
-            transaction.execute(update, [id.to_string()])?;
+            transaction.execute_cached(update, [id.to_string()])?;
             Ok(())
         })
     }
@@ -99,7 +100,7 @@ impl Store {
             let insert = "INSERT INTO doubt (relationship, epoch, ordinal, what) VALUES (?1, ?2, ?3, ?4)
                           ON CONFLICT (relationship) DO UPDATE SET epoch = ?2, ordinal = ?3, what = ?4";
             let values = params![id.to_string(), doubt.epoch.number(), doubt.ordinal, doubt.what];
-            transaction.execute(insert, values)?;
+            transaction.execute_cached(insert, values)?;
             Ok(())
         })
     }
@@ -109,7 +110,7 @@ impl Store {
         let query = "SELECT epoch, ordinal, what FROM doubt WHERE relationship = ?1";
         let columns =
             |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?, row.get(2)?));
-        let found = self.connection().query_row(query, [id.to_string()], columns).optional()?;
+        let found = self.connection().query_row_cached(query, [id.to_string()], columns).optional()?;
         let Some((epoch, ordinal, what)) = found else { return Ok(None) };
         Ok(Some(Doubt { epoch: Epoch::new(epoch).ok_or_else(|| row("epoch 0"))?, ordinal, what }))
     }
@@ -122,14 +123,15 @@ impl Store {
     /// Whether the first copy is carried by hand.
     pub fn export(&self, id: RelationshipId) -> Result<Option<String>> {
         let query = "SELECT export FROM comparison WHERE relationship = ?1";
-        let found = self.connection().query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
+        let found =
+            self.connection().query_row_cached(query, [id.to_string()], |row| row.get(0)).optional()?;
         Ok(found.flatten())
     }
 
     fn compared(&self, id: RelationshipId, update: &str, value: impl rusqlite::ToSql) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute(ROW, [id.to_string()])?;
-            transaction.execute(update, params![id.to_string(), value])?;
+            transaction.execute_cached(ROW, [id.to_string()])?;
+            transaction.execute_cached(update, params![id.to_string(), value])?;
             Ok(())
         })
     }

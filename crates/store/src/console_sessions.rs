@@ -4,6 +4,7 @@
 use domain::Timestamp;
 use rusqlite::params;
 
+use crate::cached::Cached;
 use crate::{Result, Store};
 
 /// One session of the console.
@@ -31,7 +32,7 @@ impl Store {
     /// All sessions of the console.
     pub fn console_sessions(&self) -> Result<Vec<ConsoleSession>> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT * FROM console_session")?;
+        let mut statement = connection.prepare_cached("SELECT * FROM console_session")?;
         let sessions = statement.query_map([], |row| {
             Ok(ConsoleSession {
                 token_hash: row.get("token_hash")?,
@@ -55,8 +56,10 @@ impl Store {
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
             let ConsoleSession { token_hash, user, role, by_link, address, begun, used, role_seen } = session;
             let (begun, used, seen) = (begun.millis(), used.millis(), role_seen.millis());
-            transaction
-                .execute(insert, params![token_hash, user, role, by_link, address, begun, used, seen])?;
+            transaction.execute_cached(
+                insert,
+                params![token_hash, user, role, by_link, address, begun, used, seen],
+            )?;
             Ok(())
         })
     }
@@ -64,7 +67,7 @@ impl Store {
     /// Forgets a session of the console.
     pub fn forget_console_session(&self, token_hash: &[u8; 32]) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute("DELETE FROM console_session WHERE token_hash = ?1", [token_hash])?;
+            transaction.execute_cached("DELETE FROM console_session WHERE token_hash = ?1", [token_hash])?;
             Ok(())
         })
     }

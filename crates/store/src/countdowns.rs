@@ -6,6 +6,7 @@ use std::time::Duration;
 use domain::{RelationshipId, Timestamp};
 use rusqlite::{OptionalExtension, params};
 
+use crate::cached::Cached;
 use crate::{Result, Store};
 
 impl Store {
@@ -19,7 +20,7 @@ impl Store {
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX >> 1);
         self.write(|transaction| {
             let put = "INSERT OR REPLACE INTO countdown (relationship, since_ms, at_ms, left_ms) VALUES (?1, ?2, ?3, ?4)";
-            transaction.execute(put, params![id.to_string(), since.millis(), at.millis(), left_ms])?;
+            transaction.execute_cached(put, params![id.to_string(), since.millis(), at.millis(), left_ms])?;
             Ok(())
         })
     }
@@ -32,7 +33,7 @@ impl Store {
     ) -> Result<Option<Duration>> {
         let query = "SELECT left_ms FROM countdown WHERE relationship = ?1 AND since_ms = ?2 AND at_ms = ?3";
         let values = params![id.to_string(), since.millis(), at.millis()];
-        let left = self.connection().query_row(query, values, |row| row.get(0)).optional()?;
+        let left = self.connection().query_row_cached(query, values, |row| row.get(0)).optional()?;
         Ok(left.map(Duration::from_millis))
     }
 }

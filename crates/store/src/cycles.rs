@@ -5,6 +5,7 @@ use std::time::Duration;
 use domain::{CycleOutcome, CycleRecord, RelationshipId, Timestamp};
 use rusqlite::{Row, params};
 
+use crate::cached::Cached;
 use crate::{Result, Store, number};
 
 impl Store {
@@ -21,9 +22,9 @@ impl Store {
             let begun_ms = cycle.begun.millis();
             let values =
                 params![id.to_string(), begun_ms, latency_ms, cycle.bytes, outcome, cycle.sent_bytes];
-            transaction.execute(insert, values)?;
+            transaction.execute_cached(insert, values)?;
             let forget = "DELETE FROM cycle WHERE relationship = ?1 AND begun_ms < ?2";
-            transaction.execute(forget, params![id.to_string(), forget_before.millis()])?;
+            transaction.execute_cached(forget, params![id.to_string(), forget_before.millis()])?;
             Ok(())
         })
     }
@@ -52,7 +53,7 @@ impl Store {
     /// Statistics begin anew.
     pub fn reset_statistics(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute("DELETE FROM cycle WHERE relationship = ?1", [id.to_string()])?;
+            transaction.execute_cached("DELETE FROM cycle WHERE relationship = ?1", [id.to_string()])?;
             Ok(())
         })
     }

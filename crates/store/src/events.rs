@@ -3,6 +3,7 @@
 use domain::{RelationshipId, Timestamp};
 use rusqlite::params;
 
+use crate::cached::Cached;
 use crate::forms::to_json;
 use crate::{Result, Store, number};
 
@@ -62,9 +63,9 @@ impl Store {
                 "INSERT INTO event (at_ms, number, severity, vm_name, text, relationship) VALUES (?1, ?2, ?3, ?4, ?5,
                  (SELECT CASE count(*) WHEN 1 THEN min(id) END FROM relationship WHERE vm_name = ?4))";
             let values = params![event.at.millis(), event.number, severity, event.vm_name, event.text];
-            transaction.execute(insert, values)?;
+            transaction.execute_cached(insert, values)?;
             let forget = "DELETE FROM event WHERE sequence <= (SELECT max(sequence) FROM event) - ?1";
-            transaction.execute(forget, [EVENTS_MAX])?;
+            transaction.execute_cached(forget, [EVENTS_MAX])?;
             Ok(())
         })
     }
@@ -77,7 +78,7 @@ impl Store {
                        AND (?3 IS NULL OR vm_name = ?3)
                        AND (?4 IS NULL OR relationship IN (SELECT value FROM json_each(?4)))
                      ORDER BY sequence DESC LIMIT ?5";
-        let mut statement = connection.prepare(query)?;
+        let mut statement = connection.prepare_cached(query)?;
         let (name, ids) = match of {
             EventsOf::All => (None, None),
             EventsOf::Vm(name) => (Some(name), None),

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use crate::authority::authority;
+use crate::cached::Cached;
 use crate::error::row;
 use crate::relationships::delete;
 use crate::stale_copies::{IfStale, keep_off};
@@ -32,7 +33,7 @@ impl Store {
             let columns = |row: &rusqlite::Row<'_>| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
             };
-            let found = transaction.query_row(query, [id.to_string()], columns).optional()?;
+            let found = transaction.query_row_cached(query, [id.to_string()], columns).optional()?;
             let Some((vm, peer, name)) = found else { return Ok(()) };
             let authority = authority(transaction, id)?;
             let was = authority.forget()?;
@@ -44,7 +45,7 @@ impl Store {
                           VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let was_primary = was.role == Role::Primary;
             let values = params![id.to_string(), vm, peer, was.epoch.number(), was_primary, name];
-            transaction.execute(insert, values)?;
+            transaction.execute_cached(insert, values)?;
             delete(transaction, id)
         })
     }
@@ -54,7 +55,7 @@ impl Store {
     pub fn moved_from(&self, peer: HostId) -> Result<Vec<String>> {
         let connection = self.connection();
         let query = "SELECT coalesce(vm_name, vm) FROM forgotten WHERE peer = ?1 AND was_primary ORDER BY 1";
-        let mut statement = connection.prepare(query)?;
+        let mut statement = connection.prepare_cached(query)?;
         let names = statement.query_map([peer.to_string()], |row| row.get(0))?;
         Ok(names.collect::<std::result::Result<_, _>>()?)
     }
@@ -65,7 +66,7 @@ impl Store {
         let columns = |row: &rusqlite::Row<'_>| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, u64>(2)?, row.get(3)?))
         };
-        let found = self.connection().query_row(query, [id.to_string()], columns).optional()?;
+        let found = self.connection().query_row_cached(query, [id.to_string()], columns).optional()?;
         let Some((vm, peer, epoch, was_primary)) = found else { return Ok(None) };
         let role = if was_primary { Role::Primary } else { Role::Replica };
         let epoch = Epoch::new(epoch).ok_or_else(|| row("epoch 0"))?;
@@ -79,7 +80,7 @@ impl Store {
     /// The relationship ended on the other host as well: nobody asks any more.
     pub fn forget_ended(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute("DELETE FROM forgotten WHERE relationship = ?1", [id.to_string()])?;
+            transaction.execute_cached("DELETE FROM forgotten WHERE relationship = ?1", [id.to_string()])?;
             Ok(())
         })
     }
@@ -87,6 +88,6 @@ impl Store {
 
 /// A peer that is not trusted any more is told nothing.
 pub(crate) fn forget_ended_with(transaction: &Transaction<'_>, peer: HostId) -> Result<()> {
-    transaction.execute("DELETE FROM forgotten WHERE peer = ?1", [peer.to_string()])?;
+    transaction.execute_cached("DELETE FROM forgotten WHERE peer = ?1", [peer.to_string()])?;
     Ok(())
 }

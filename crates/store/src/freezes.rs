@@ -3,6 +3,7 @@
 use domain::{RelationshipId, Timestamp};
 use rusqlite::{OptionalExtension, params};
 
+use crate::cached::Cached;
 use crate::error::row;
 use crate::{Result, Store};
 
@@ -21,7 +22,7 @@ impl Store {
         self.write(|transaction| {
             let put = "INSERT INTO freeze (relationship, tried_ms, frozen) VALUES (?1, ?2, 1)
                        ON CONFLICT (relationship) DO UPDATE SET tried_ms = ?2, frozen = 1";
-            transaction.execute(put, params![id.to_string(), now.millis()])?;
+            transaction.execute_cached(put, params![id.to_string(), now.millis()])?;
             Ok(())
         })
     }
@@ -29,7 +30,8 @@ impl Store {
     /// The guest was thawed, or never frozen.
     pub fn end_freeze(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute("UPDATE freeze SET frozen = 0 WHERE relationship = ?1", [id.to_string()])?;
+            transaction
+                .execute_cached("UPDATE freeze SET frozen = 0 WHERE relationship = ?1", [id.to_string()])?;
             Ok(())
         })
     }
@@ -39,7 +41,7 @@ impl Store {
         self.write(|transaction| {
             let put = "INSERT INTO freeze (relationship, tried_ms, failure) VALUES (?1, ?2, ?3)
                        ON CONFLICT (relationship) DO UPDATE SET tried_ms = ?2, failure = ?3";
-            transaction.execute(put, params![id.to_string(), now.millis(), failure])?;
+            transaction.execute_cached(put, params![id.to_string(), now.millis(), failure])?;
             Ok(())
         })
     }
@@ -47,7 +49,7 @@ impl Store {
     /// The last try; none: there was none.
     pub fn last_freeze(&self, id: RelationshipId) -> Result<Option<Freeze>> {
         let query = "SELECT tried_ms, failure FROM freeze WHERE relationship = ?1";
-        let freeze = self.connection().query_row(query, [id.to_string()], |columns| {
+        let freeze = self.connection().query_row_cached(query, [id.to_string()], |columns| {
             Ok(Freeze { tried: Timestamp(columns.get(0)?), failure: columns.get(1)? })
         });
         Ok(freeze.optional()?)
@@ -56,7 +58,7 @@ impl Store {
     /// Relationships whose guests may still be frozen.
     pub fn frozen(&self) -> Result<Vec<RelationshipId>> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT relationship FROM freeze WHERE frozen = 1")?;
+        let mut statement = connection.prepare_cached("SELECT relationship FROM freeze WHERE frozen = 1")?;
         let ids = statement.query_map([], |columns| columns.get::<_, String>(0))?;
         ids.map(|id| id?.parse().map_err(row)).collect()
     }

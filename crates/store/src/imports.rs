@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use domain::RelationshipId;
 use rusqlite::params;
 
+use crate::cached::Cached;
 use crate::error::row;
 use crate::{Result, Store};
 
@@ -15,7 +16,7 @@ impl Store {
     pub fn begin_import(&self, id: RelationshipId, file: &Path) -> Result<bool> {
         self.write(|transaction| {
             let insert = "INSERT OR IGNORE INTO import (relationship, file) VALUES (?1, ?2)";
-            Ok(transaction.execute(insert, params![id.to_string(), file.as_os_str().as_bytes()])? == 1)
+            Ok(transaction.execute_cached(insert, params![id.to_string(), file.as_os_str().as_bytes()])? == 1)
         })
     }
 
@@ -23,7 +24,7 @@ impl Store {
     pub fn imports(&self) -> Result<Vec<(RelationshipId, PathBuf)>> {
         let connection = self.connection();
         let mut statement =
-            connection.prepare("SELECT relationship, file FROM import ORDER BY relationship")?;
+            connection.prepare_cached("SELECT relationship, file FROM import ORDER BY relationship")?;
         let found = statement
             .query_map([], |columns| Ok((columns.get::<_, String>(0)?, columns.get::<_, Vec<u8>>(1)?)))?;
         found
@@ -37,7 +38,7 @@ impl Store {
     /// It has ended, well or not.
     pub fn end_import(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute("DELETE FROM import WHERE relationship = ?1", [id.to_string()])?;
+            transaction.execute_cached("DELETE FROM import WHERE relationship = ?1", [id.to_string()])?;
             Ok(())
         })
     }

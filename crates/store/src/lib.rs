@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod bell;
 mod boot;
+mod cached;
 mod comparisons;
 mod console_sessions;
 mod countdowns;
@@ -42,6 +43,7 @@ pub use audit::{AuditResult, Audited};
 pub use authority::AbandonVerdict;
 pub use bell::Listener;
 pub use boot::boot_id;
+use cached::Cached;
 pub use comparisons::Comparisons;
 pub use console_sessions::ConsoleSession;
 pub use error::StoreError;
@@ -73,6 +75,7 @@ impl Store {
         let mut connection =
             Connection::open(path).map_err(|source| StoreError::Open { path: path.into(), source })?;
         schema::prepare(&mut connection)?;
+        connection.set_prepared_statement_cache_capacity(cached::KEPT);
         let bell = bell::Bell::default();
         bell.hang_on(&connection);
         Ok(Store { connection: Arc::new(Mutex::new(connection)), bell })
@@ -134,11 +137,12 @@ fn number(value: u64) -> i64 {
 
 fn get_setting(transaction: &Transaction<'_>, key: &str) -> Result<Option<String>> {
     let query = "SELECT value FROM setting WHERE key = ?1";
-    Ok(transaction.query_row(query, [key], |row| row.get(0)).optional()?)
+    Ok(transaction.query_row_cached(query, [key], |row| row.get(0)).optional()?)
 }
 
 fn put_setting(transaction: &Transaction<'_>, key: &str, value: &str) -> Result<()> {
-    transaction.execute("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)", [key, value])?;
+    transaction
+        .execute_cached("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)", [key, value])?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use wire::message::form::{EntryForm, OperationForm};
 
 use crate::authority::{asked, authority};
+use crate::cached::Cached;
 use crate::error::row;
 use crate::forms::to_json;
 use crate::{Result, Store};
@@ -41,7 +42,7 @@ impl Store {
     pub fn append_peers_entries(&self, id: OperationId, entries: &[Entry]) -> Result<()> {
         self.write(|transaction| {
             let count = "SELECT count(*) FROM entry WHERE operation = ?1";
-            let mut kept: u64 = transaction.query_row(count, [id.to_string()], |row| row.get(0))?;
+            let mut kept: u64 = transaction.query_row_cached(count, [id.to_string()], |row| row.get(0))?;
             for entry in entries {
                 if kept >= PEERS_ENTRIES_MAX {
                     break;
@@ -78,7 +79,7 @@ impl Store {
                 WHERE (?1 IS NULL OR (begun_ms, id) < (SELECT begun_ms, id FROM operation WHERE id = ?1))
                   AND (?2 IS NULL OR relationship IN (SELECT value FROM json_each(?2)))
                 ORDER BY begun_ms DESC, id DESC LIMIT ?3";
-            let mut statement = transaction.prepare(query)?;
+            let mut statement = transaction.prepare_cached(query)?;
             let of = of.map(|of| to_json(&of.iter().map(ToString::to_string).collect::<Vec<_>>()));
             let ids =
                 statement.query_map(params![before.map(|id| id.to_string()), of, limit], |row| row.get(0))?;
@@ -96,7 +97,8 @@ impl Store {
     /// Whether this host's part has ended.
     pub fn has_ended(&self, id: OperationId) -> Result<bool> {
         let query = "SELECT ended FROM operation WHERE id = ?1";
-        let ended = self.connection().query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
+        let ended =
+            self.connection().query_row_cached(query, [id.to_string()], |row| row.get(0)).optional()?;
         Ok(ended.unwrap_or(false))
     }
 }
@@ -116,7 +118,7 @@ fn leave(transaction: &Transaction<'_>, id: OperationId, entries: &[Entry]) -> R
 
 fn end(transaction: &Transaction<'_>, id: OperationId, ended: &Entry) -> Result<()> {
     append(transaction, id, std::slice::from_ref(ended))?;
-    transaction.execute("UPDATE operation SET ended = 1 WHERE id = ?1", [id.to_string()])?;
+    transaction.execute_cached("UPDATE operation SET ended = 1 WHERE id = ?1", [id.to_string()])?;
     Ok(())
 }
 
@@ -125,7 +127,7 @@ pub(crate) fn open_operation_id(
     relationship: RelationshipId,
 ) -> Result<Option<String>> {
     let query = "SELECT id FROM operation WHERE relationship = ?1 AND ended = 0";
-    Ok(transaction.query_row(query, [relationship.to_string()], |row| row.get(0)).optional()?)
+    Ok(transaction.query_row_cached(query, [relationship.to_string()], |row| row.get(0)).optional()?)
 }
 
 pub(crate) fn insert_operation(transaction: &Transaction<'_>, operation: &Operation) -> Result<()> {
@@ -134,7 +136,7 @@ pub(crate) fn insert_operation(transaction: &Transaction<'_>, operation: &Operat
         Side::NewPrimary => "new-primary",
     };
     let insert = "INSERT OR IGNORE INTO operation (id, relationship, side, form, begun_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
-    transaction.execute(
+    transaction.execute_cached(
         insert,
         params![
             operation.id.to_string(),
@@ -152,7 +154,7 @@ pub(crate) fn append(transaction: &Transaction<'_>, id: OperationId, entries: &[
     let insert = "INSERT OR IGNORE INTO entry (operation, sequence, form)
                   VALUES (?1, (SELECT coalesce(max(sequence), 0) + 1 FROM entry WHERE operation = ?1), ?2)";
     for entry in entries {
-        transaction.execute(insert, [id.to_string(), to_json(&EntryForm::from(entry))])?;
+        transaction.execute_cached(insert, [id.to_string(), to_json(&EntryForm::from(entry))])?;
     }
     Ok(())
 }
@@ -162,8 +164,8 @@ pub(crate) fn read_operation(
     id: &str,
 ) -> Result<Option<(Operation, Vec<Entry>)>> {
     let query = "SELECT side, form FROM operation WHERE id = ?1";
-    let found =
-        transaction.query_row(query, [id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+    let found = transaction
+        .query_row_cached(query, [id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
     let Some((side, form)) = found.optional()? else { return Ok(None) };
     let form: OperationForm = serde_json::from_str(&form).map_err(row)?;
     let mut operation = form.into_new_primary().map_err(row)?;
@@ -171,7 +173,7 @@ pub(crate) fn read_operation(
         operation.side = Side::OldPrimary;
     }
     let mut statement =
-        transaction.prepare("SELECT form FROM entry WHERE operation = ?1 ORDER BY sequence")?;
+        transaction.prepare_cached("SELECT form FROM entry WHERE operation = ?1 ORDER BY sequence")?;
     let forms = statement.query_map([id], |row| row.get::<_, String>(0))?;
     let entries = forms.map(|form| {
         let form: EntryForm = serde_json::from_str(&form?).map_err(row)?;

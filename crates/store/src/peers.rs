@@ -4,6 +4,7 @@ use domain::{HostId, Timestamp};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use uuid::Uuid;
 
+use crate::cached::Cached;
 use crate::error::{StoreError, row};
 use crate::forgotten::forget_ended_with;
 use crate::{Result, Store};
@@ -44,7 +45,7 @@ impl Store {
     /// All peers, by name.
     pub fn peers(&self) -> Result<Vec<Peer>> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT * FROM peer ORDER BY name")?;
+        let mut statement = connection.prepare_cached("SELECT * FROM peer ORDER BY name")?;
         let peers = statement.query_map([], |row| Ok(peer_of(row)))?;
         peers.map(|peer| peer?).collect()
     }
@@ -72,7 +73,7 @@ impl Store {
     pub fn set_next_certificate(&self, host: HostId, certificate_der: &[u8]) -> Result<()> {
         self.write(|transaction| {
             let update = "UPDATE peer SET next_certificate = ?2 WHERE host = ?1";
-            transaction.execute(update, params![host.to_string(), certificate_der])?;
+            transaction.execute_cached(update, params![host.to_string(), certificate_der])?;
             Ok(())
         })
     }
@@ -82,7 +83,7 @@ impl Store {
         self.write(|transaction| {
             let update = "UPDATE peer SET certificate = next_certificate, next_certificate = NULL
                           WHERE host = ?1 AND next_certificate IS NOT NULL";
-            transaction.execute(update, [host.to_string()])?;
+            transaction.execute_cached(update, [host.to_string()])?;
             Ok(())
         })
     }
@@ -91,12 +92,12 @@ impl Store {
     pub fn remove_peer(&self, host: HostId) -> Result<()> {
         self.write(|transaction| {
             let query = "SELECT count(*) FROM relationship WHERE peer = ?1";
-            let used: i64 = transaction.query_row(query, [host.to_string()], |row| row.get(0))?;
+            let used: i64 = transaction.query_row_cached(query, [host.to_string()], |row| row.get(0))?;
             if used > 0 {
                 return Err(StoreError::PeerInUse);
             }
             forget_ended_with(transaction, host)?;
-            transaction.execute("DELETE FROM peer WHERE host = ?1", [host.to_string()])?;
+            transaction.execute_cached("DELETE FROM peer WHERE host = ?1", [host.to_string()])?;
             Ok(())
         })
     }
@@ -106,9 +107,9 @@ impl Store {
         const REMEMBERED_MS: u64 = 24 * 3600 * 1000;
         self.write(|transaction| {
             let old = now.millis().saturating_sub(REMEMBERED_MS);
-            transaction.execute("DELETE FROM invite WHERE expires_ms < ?1", [old])?;
+            transaction.execute_cached("DELETE FROM invite WHERE expires_ms < ?1", [old])?;
             let insert = "INSERT INTO invite (secret_hash, expires_ms, used) VALUES (?1, ?2, 0)";
-            transaction.execute(insert, params![secret_hash, expires.millis()])?;
+            transaction.execute_cached(insert, params![secret_hash, expires.millis()])?;
             Ok(())
         })
     }
@@ -118,7 +119,7 @@ impl Store {
         self.write(|transaction| {
             let query = "SELECT expires_ms, used FROM invite WHERE secret_hash = ?1";
             let found = transaction
-                .query_row(query, [secret_hash], |row| Ok((row.get(0)?, row.get(1)?)))
+                .query_row_cached(query, [secret_hash], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             let verdict = match found {
                 None => InviteVerdict::Unknown,
@@ -127,7 +128,8 @@ impl Store {
                 Some(_) => InviteVerdict::Accepted,
             };
             if verdict == InviteVerdict::Accepted {
-                transaction.execute("UPDATE invite SET used = 1 WHERE secret_hash = ?1", [secret_hash])?;
+                transaction
+                    .execute_cached("UPDATE invite SET used = 1 WHERE secret_hash = ?1", [secret_hash])?;
                 insert_peer(transaction, peer)?;
             }
             Ok(verdict)
@@ -137,13 +139,13 @@ impl Store {
     /// Whether any invite is remembered.
     pub fn has_invites(&self) -> Result<bool> {
         let query = "SELECT EXISTS (SELECT 1 FROM invite)";
-        Ok(self.connection().query_row(query, [], |row| row.get(0))?)
+        Ok(self.connection().query_row_cached(query, [], |row| row.get(0))?)
     }
 }
 
 fn insert_peer(transaction: &Transaction<'_>, peer: &Peer) -> Result<()> {
     let insert = "INSERT OR REPLACE INTO peer VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    transaction.execute(
+    transaction.execute_cached(
         insert,
         params![
             peer.host.to_string(),

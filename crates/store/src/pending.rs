@@ -3,6 +3,7 @@
 use domain::{RelationshipId, Timestamp};
 use rusqlite::{OptionalExtension, params};
 
+use crate::cached::Cached;
 use crate::{Result, Store};
 
 /// Bytes that waited on the primary, and when that was told, by this host's clock.
@@ -19,7 +20,8 @@ impl Store {
     pub fn set_pending(&self, id: RelationshipId, pending: &Pending) -> Result<()> {
         self.write(|transaction| {
             let insert = "INSERT OR REPLACE INTO pending (relationship, bytes, at_ms) VALUES (?1, ?2, ?3)";
-            transaction.execute(insert, params![id.to_string(), pending.bytes, pending.at.millis()])?;
+            transaction
+                .execute_cached(insert, params![id.to_string(), pending.bytes, pending.at.millis()])?;
             Ok(())
         })
     }
@@ -28,6 +30,6 @@ impl Store {
     pub fn pending(&self, id: RelationshipId) -> Result<Option<Pending>> {
         let query = "SELECT bytes, at_ms FROM pending WHERE relationship = ?1";
         let read = |row: &rusqlite::Row<'_>| Ok(Pending { bytes: row.get(0)?, at: Timestamp(row.get(1)?) });
-        Ok(self.connection().query_row(query, [id.to_string()], read).optional()?)
+        Ok(self.connection().query_row_cached(query, [id.to_string()], read).optional()?)
     }
 }

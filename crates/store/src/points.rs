@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use wire::message::form::{DivergenceForm, PointForm};
 
 use crate::authority::authority;
+use crate::cached::Cached;
 use crate::error::row;
 use crate::forms::to_json;
 use crate::{Result, Store};
@@ -19,7 +20,7 @@ impl Store {
             insert_point(transaction, id, point)?;
             let update =
                 "UPDATE relationship SET last_synchronized_ms = ?2, last_failure = NULL WHERE id = ?1";
-            transaction.execute(update, params![id.to_string(), now.millis()])?;
+            transaction.execute_cached(update, params![id.to_string(), now.millis()])?;
             cover_divergence(transaction, id, point)
         })
     }
@@ -29,7 +30,7 @@ impl Store {
         self.write(|transaction| {
             let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal < ?2";
             let oldest = head.ordinal.saturating_sub(HISTORY_POINTS);
-            transaction.execute(forget, params![id.to_string(), oldest])?;
+            transaction.execute_cached(forget, params![id.to_string(), oldest])?;
             Ok(())
         })
     }
@@ -40,9 +41,9 @@ impl Store {
         self.write(|transaction| {
             let newest = "SELECT max(ordinal) FROM point WHERE relationship = ?1";
             let newest: Option<u64> =
-                transaction.query_row(newest, [id.to_string()], |columns| columns.get(0))?;
+                transaction.query_row_cached(newest, [id.to_string()], |columns| columns.get(0))?;
             let forget = "DELETE FROM point WHERE relationship = ?1 AND ordinal <> ?2";
-            transaction.execute(forget, params![id.to_string(), newest])?;
+            transaction.execute_cached(forget, params![id.to_string(), newest])?;
             held.iter().try_for_each(|point| insert_point(transaction, id, point))
         })
     }
@@ -55,7 +56,7 @@ impl Store {
     /// What differed has been set aside: the disks are like those of any replica.
     pub fn forget_divergence(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute("DELETE FROM divergence WHERE relationship = ?1", [id.to_string()])?;
+            transaction.execute_cached("DELETE FROM divergence WHERE relationship = ?1", [id.to_string()])?;
             Ok(())
         })
     }
@@ -64,7 +65,7 @@ impl Store {
     pub fn points(&self, id: RelationshipId) -> Result<Vec<RecoveryPoint>> {
         let connection = self.connection();
         let mut statement =
-            connection.prepare("SELECT form FROM point WHERE relationship = ?1 ORDER BY ordinal")?;
+            connection.prepare_cached("SELECT form FROM point WHERE relationship = ?1 ORDER BY ordinal")?;
         let forms = statement.query_map([id.to_string()], |columns| columns.get::<_, String>(0))?;
         forms.map(|form| point_of(&form?)).collect()
     }
@@ -77,7 +78,7 @@ pub(crate) fn insert_point(
 ) -> Result<()> {
     let insert = "INSERT OR IGNORE INTO point (relationship, id, ordinal, form) VALUES (?1, ?2, ?3, ?4)";
     let form = to_json(&PointForm::from(point));
-    transaction.execute(insert, params![id.to_string(), point.id.to_string(), point.ordinal, form])?;
+    transaction.execute_cached(insert, params![id.to_string(), point.id.to_string(), point.ordinal, form])?;
     Ok(())
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn write_divergence(
     divergence: &Divergence,
 ) -> Result<()> {
     let insert = "INSERT OR REPLACE INTO divergence (relationship, form) VALUES (?1, ?2)";
-    transaction.execute(insert, [id.to_string(), to_json(&DivergenceForm::from(divergence))])?;
+    transaction.execute_cached(insert, [id.to_string(), to_json(&DivergenceForm::from(divergence))])?;
     Ok(())
 }
 
@@ -96,7 +97,8 @@ pub(crate) fn read_divergence(
     id: RelationshipId,
 ) -> Result<Option<Divergence>> {
     let query = "SELECT form FROM divergence WHERE relationship = ?1";
-    let form: Option<String> = transaction.query_row(query, [id.to_string()], |row| row.get(0)).optional()?;
+    let form: Option<String> =
+        transaction.query_row_cached(query, [id.to_string()], |row| row.get(0)).optional()?;
     let read = |form: String| {
         let form: DivergenceForm = serde_json::from_str(&form).map_err(row)?;
         Divergence::try_from(form).map_err(row)

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use wire::message::form::SettingsForm;
 
 use crate::boot::boot_id;
+use crate::cached::Cached;
 use crate::error::{StoreError, row};
 use crate::forms::{notices_from_text, notices_to_text, phase_from_text, phase_to_text, to_json};
 use crate::operations::open_operation_id;
@@ -77,7 +78,7 @@ fn changed_one(rows: usize, id: RelationshipId) -> Result<()> {
 
 /// With the row go its points and cycles; operations and events stay as history.
 pub(crate) fn delete(transaction: &Transaction<'_>, id: RelationshipId) -> Result<()> {
-    transaction.execute("DELETE FROM relationship WHERE id = ?1", [id.to_string()])?;
+    transaction.execute_cached("DELETE FROM relationship WHERE id = ?1", [id.to_string()])?;
     Ok(())
 }
 
@@ -88,7 +89,7 @@ impl Store {
             let insert =
                 "INSERT INTO relationship (id, vm, vm_name, peer, epoch, phase, may_run, settings, directory,
                           confirmed_boot) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-            let inserted = transaction.execute(
+            let inserted = transaction.execute_cached(
                 insert,
                 params![
                     new.id.to_string(),
@@ -111,7 +112,7 @@ impl Store {
     /// All relationships, by the VM's name.
     pub fn relationships(&self) -> Result<Vec<Record>> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT * FROM relationship ORDER BY vm_name, id")?;
+        let mut statement = connection.prepare_cached("SELECT * FROM relationship ORDER BY vm_name, id")?;
         let records = statement.query_map([], |columns| Ok(record_of(columns)))?;
         records.map(|record| record?).collect()
     }
@@ -119,14 +120,14 @@ impl Store {
     /// One relationship.
     pub fn relationship(&self, id: RelationshipId) -> Result<Option<Record>> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT * FROM relationship WHERE id = ?1")?;
+        let mut statement = connection.prepare_cached("SELECT * FROM relationship WHERE id = ?1")?;
         statement.query_row([id.to_string()], |columns| Ok(record_of(columns))).optional()?.transpose()
     }
 
     /// The relationship of a VM.
     pub fn relationship_by_vm(&self, vm: VmId) -> Result<Option<Record>> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT * FROM relationship WHERE vm = ?1")?;
+        let mut statement = connection.prepare_cached("SELECT * FROM relationship WHERE vm = ?1")?;
         statement.query_row([vm.to_string()], |columns| Ok(record_of(columns))).optional()?.transpose()
     }
 
@@ -204,7 +205,7 @@ impl Store {
     fn update(&self, id: RelationshipId, column: &'static str, value: impl rusqlite::ToSql) -> Result<()> {
         self.write(|transaction| {
             let update = format!("UPDATE relationship SET {column} = ?2 WHERE id = ?1");
-            changed_one(transaction.execute(&update, params![id.to_string(), value])?, id)
+            changed_one(transaction.execute_cached(&update, params![id.to_string(), value])?, id)
         })
     }
 }

@@ -5,6 +5,7 @@ use domain::VmId;
 use rusqlite::{OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
+use crate::cached::Cached;
 use crate::error::row;
 use crate::{Result, Store};
 
@@ -35,7 +36,7 @@ impl Store {
         let columns = |row: &rusqlite::Row<'_>| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         };
-        let found = self.connection().query_row(query, [named], columns).optional()?;
+        let found = self.connection().query_row_cached(query, [named], columns).optional()?;
         let Some((vm, vm_name, peer)) = found else { return Ok(None) };
         Ok(Some(StaleCopy { vm: VmId(Uuid::parse_str(&vm).map_err(row)?), vm_name, peer }))
     }
@@ -48,13 +49,13 @@ impl Store {
 
 /// A VM that is replicated again is judged by that.
 pub(crate) fn free(transaction: &Transaction<'_>, vm: VmId) -> Result<()> {
-    transaction.execute("DELETE FROM stale_copy WHERE vm = ?1", [vm.to_string()])?;
+    transaction.execute_cached("DELETE FROM stale_copy WHERE vm = ?1", [vm.to_string()])?;
     Ok(())
 }
 
 pub(crate) fn keep_off(transaction: &Transaction<'_>, vm: &str, vm_name: &str, peer: &str) -> Result<()> {
     let insert = "INSERT OR REPLACE INTO stale_copy (vm, vm_name, peer)
                   VALUES (?1, ?2, coalesce((SELECT name FROM peer WHERE host = ?3), ?3))";
-    transaction.execute(insert, params![vm, vm_name, peer])?;
+    transaction.execute_cached(insert, params![vm, vm_name, peer])?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use choreography::authority::Denied;
 use domain::{PointId, RelationshipId, TestId, Timestamp, VmId};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
+use crate::cached::Cached;
 use crate::error::row;
 use crate::operations::open_operation_id;
 use crate::{Result, Store};
@@ -63,7 +64,7 @@ impl Store {
             }
             let insert = "INSERT INTO test_failover (id, relationship, vm, point, state, begun_ms, form)
                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-            transaction.execute(
+            transaction.execute_cached(
                 insert,
                 params![
                     test.id.to_string(),
@@ -83,15 +84,17 @@ impl Store {
     pub fn move_test(&self, id: TestId, from: TestState, to: TestState) -> Result<bool> {
         self.write(|transaction| {
             let update = "UPDATE test_failover SET state = ?3 WHERE id = ?1 AND state = ?2";
-            Ok(transaction.execute(update, [&id.to_string(), from.text(), to.text()])? == 1)
+            Ok(transaction.execute_cached(update, [&id.to_string(), from.text(), to.text()])? == 1)
         })
     }
 
     /// What is known of it from now on.
     pub fn set_test_form(&self, id: TestId, form: &str) -> Result<()> {
         self.write(|transaction| {
-            transaction
-                .execute("UPDATE test_failover SET form = ?2 WHERE id = ?1", [&id.to_string(), form])?;
+            transaction.execute_cached(
+                "UPDATE test_failover SET form = ?2 WHERE id = ?1",
+                [&id.to_string(), form],
+            )?;
             Ok(())
         })
     }
@@ -99,7 +102,7 @@ impl Store {
     /// One test failover.
     pub fn test(&self, id: TestId) -> Result<Option<TestFailover>> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT * FROM test_failover WHERE id = ?1")?;
+        let mut statement = connection.prepare_cached("SELECT * FROM test_failover WHERE id = ?1")?;
         statement.query_row([id.to_string()], |columns| Ok(test_of(columns))).optional()?.transpose()
     }
 
@@ -107,7 +110,7 @@ impl Store {
     pub fn tests(&self) -> Result<Vec<TestFailover>> {
         let connection = self.connection();
         let mut statement =
-            connection.prepare("SELECT * FROM test_failover ORDER BY begun_ms DESC, id DESC")?;
+            connection.prepare_cached("SELECT * FROM test_failover ORDER BY begun_ms DESC, id DESC")?;
         let tests = statement.query_map([], |columns| Ok(test_of(columns)))?;
         tests.map(|test| test?).collect()
     }
@@ -123,7 +126,7 @@ impl Store {
     pub fn pins(&self, relationship: RelationshipId) -> Result<Vec<PointId>> {
         let connection = self.connection();
         let query = "SELECT DISTINCT point FROM test_failover WHERE relationship = ?1 AND state <> 'ended'";
-        let mut statement = connection.prepare(query)?;
+        let mut statement = connection.prepare_cached(query)?;
         let points = statement.query_map([relationship.to_string()], |row| row.get::<_, String>(0))?;
         points.map(|point| point?.parse().map_err(row)).collect()
     }
@@ -132,7 +135,7 @@ impl Store {
     pub fn forget_test(&self, id: TestId) -> Result<()> {
         self.write(|transaction| {
             let delete = "DELETE FROM test_failover WHERE id = ?1 AND state = 'ended'";
-            transaction.execute(delete, [id.to_string()])?;
+            transaction.execute_cached(delete, [id.to_string()])?;
             Ok(())
         })
     }
@@ -141,7 +144,7 @@ impl Store {
 /// Whether a copy stands on the replica's files.
 pub(crate) fn is_tested(transaction: &Transaction<'_>, relationship: RelationshipId) -> Result<bool> {
     let query = "SELECT EXISTS (SELECT 1 FROM test_failover WHERE relationship = ?1 AND state <> 'ended')";
-    Ok(transaction.query_row(query, [relationship.to_string()], |row| row.get(0))?)
+    Ok(transaction.query_row_cached(query, [relationship.to_string()], |row| row.get(0))?)
 }
 
 fn test_of(columns: &Row<'_>) -> Result<TestFailover> {

@@ -3,6 +3,7 @@
 use domain::RelationshipId;
 use rusqlite::{OptionalExtension, params};
 
+use crate::cached::Cached;
 use crate::{Result, Store};
 
 impl Store {
@@ -10,7 +11,7 @@ impl Store {
     pub fn keep_unfinished(&self, id: RelationshipId, header: &str) -> Result<()> {
         self.write(|transaction| {
             let insert = "INSERT OR REPLACE INTO unfinished (relationship, header) VALUES (?1, ?2)";
-            transaction.execute(insert, params![id.to_string(), header])?;
+            transaction.execute_cached(insert, params![id.to_string(), header])?;
             Ok(())
         })
     }
@@ -18,7 +19,7 @@ impl Store {
     /// Nothing is on its way any more, or it cannot go on. Repeating is fine.
     pub fn forget_unfinished(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute("DELETE FROM unfinished WHERE relationship = ?1", [id.to_string()])?;
+            transaction.execute_cached("DELETE FROM unfinished WHERE relationship = ?1", [id.to_string()])?;
             Ok(())
         })
     }
@@ -26,6 +27,6 @@ impl Store {
     /// The header of the delta that is on its way.
     pub fn unfinished(&self, id: RelationshipId) -> Result<Option<String>> {
         let query = "SELECT header FROM unfinished WHERE relationship = ?1";
-        Ok(self.connection().query_row(query, [id.to_string()], |row| row.get(0)).optional()?)
+        Ok(self.connection().query_row_cached(query, [id.to_string()], |row| row.get(0)).optional()?)
     }
 }

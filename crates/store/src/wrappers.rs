@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use domain::{DiskTarget, VmId};
 use rusqlite::{Row, params};
 
+use crate::cached::Cached;
 use crate::error::row;
 use crate::{Result, Store};
 
@@ -31,7 +32,7 @@ impl Store {
                        VALUES (?1, ?2, ?3, ?4, ?5)";
             let (file, data) = (disk.file.to_string_lossy(), disk.data.to_string_lossy());
             let values = params![disk.vm.to_string(), disk.target.as_str(), file, data, disk.is_device];
-            transaction.execute(put, values)?;
+            transaction.execute_cached(put, values)?;
             Ok(())
         })
     }
@@ -40,7 +41,7 @@ impl Store {
     pub fn forget_wrapper(&self, vm: VmId, target: &DiskTarget) -> Result<()> {
         self.write(|transaction| {
             let delete = "DELETE FROM wrapper WHERE vm = ?1 AND target = ?2";
-            transaction.execute(delete, [vm.to_string().as_str(), target.as_str()])?;
+            transaction.execute_cached(delete, [vm.to_string().as_str(), target.as_str()])?;
             Ok(())
         })
     }
@@ -49,7 +50,7 @@ impl Store {
     pub fn wrappers(&self) -> Result<Vec<WrappedDisk>> {
         let connection = self.connection();
         let query = "SELECT * FROM wrapper ORDER BY vm, target";
-        let mut statement = connection.prepare(query)?;
+        let mut statement = connection.prepare_cached(query)?;
         let found = statement.query_map([], |columns| Ok(wrapped(columns)))?;
         found.map(|disk| disk?).collect()
     }

@@ -1,51 +1,71 @@
 //! What a person types, and what must come of it: named scenes on the simulated hosts, each from a defect that was found.
 
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use choreography::{Entry, Mark, Options, OtherHost, Step, StepState, fold};
-use domain::{Compression, Frequency, OperationId, Phase, PointId, RecoveryPoint, Settings};
+use domain::{Compression, Divergence, Frequency, OperationId, Phase, PointId, RecoveryPoint, Settings};
 use engine::{Code, Engine, Home, Refusal, ReverseRequest};
 use hypervisor::Hypervisor;
-use layer::ReplicaDirectory;
 use store::Record;
 
 use super::{LOOK, World, record};
-use crate::time::{self, SPEED};
+use crate::hypervisor::checkpoint_of;
+use crate::{Plan, judges, machine};
 
 mod operations;
 
 /// A seed whose retention keeps some points.
 const SEED: u64 = 1;
-/// Longest wait for something that comes by itself, of simulated time.
+/// Longest wait for something that comes by itself.
 const LIMIT: Duration = Duration::from_secs(600);
 /// A VM's home is the first host.
 const HOME: usize = 0;
 const AWAY: usize = 1;
 
 impl World {
-    fn asked<T, F>(&self, host: usize, question: impl FnOnce(Engine, Record) -> F) -> Result<T>
+    fn quiet() -> Result<World> {
+        World::new(&Plan { seed: SEED, rounds: Vec::new(), sabotage: None })
+    }
+
+    fn asked<T, F>(&mut self, host: usize, question: impl FnOnce(Engine, Record) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
         let record = record(&self.hosts[host]).context("no record")?;
-        let answer = self.hosts[host].ask(|engine| question(engine, record));
+        let answer = self.ask(host, |engine| question(engine, record));
         answer.context("no answer")?.map_err(|refused| anyhow::anyhow!("{refused}"))
     }
 
-    fn until(&self, what: &str, good: impl Fn(&Self) -> bool) -> Result<()> {
-        let begun = Instant::now();
+    fn until(&mut self, what: &str, mut good: impl FnMut(&mut Self) -> bool) -> Result<()> {
+        let begun = self.now;
         while !good(self) {
-            ensure!(begun.elapsed() * SPEED < LIMIT, "not within {LIMIT:?}: {what}");
-            std::thread::sleep(LOOK);
+            ensure!(self.now - begun < LIMIT, "not within {LIMIT:?}: {what}");
+            self.pass(LOOK);
         }
         Ok(())
     }
 
     fn phase(&self, host: usize) -> Option<Phase> {
         record(&self.hosts[host]).map(|record| record.relationship.phase)
+    }
+
+    /// The points that the files of a host's replica tell of, the oldest first.
+    fn listed(&self, host: usize) -> Result<Vec<PointId>> {
+        Ok(self.points_in_files(host)?.iter().map(|point| point.id).collect())
+    }
+
+    /// What a host wrote as an old primary, and has not set aside; the outer none: it has no daemon.
+    fn diverged(&self, host: usize) -> Option<Option<Divergence>> {
+        let (engine, there) = self.hosts[host].engine().zip(record(&self.hosts[host]))?;
+        engine.store().divergence(there.relationship.id).ok()
+    }
+
+    /// The replica's directory of a host.
+    fn directory(&self, host: usize) -> Result<PathBuf> {
+        record(&self.hosts[host]).and_then(|it| it.directory).context("a directory")
     }
 
     /// The journal of an operation, as a host has it.
@@ -55,18 +75,37 @@ impl World {
     }
 
     /// `complete-failover`, typed on a host.
-    fn complete(&self, host: usize) -> Result<OperationId> {
+    fn ask_to_complete(&mut self, host: usize) -> Result<OperationId> {
         self.asked(host, |engine, record| async move { engine.begin_complete(&record, "a scene").await })
     }
 
-    /// No operation is open on a host.
-    fn is_idle(&self, host: usize) -> bool {
-        let (engine, record) = (self.hosts[host].engine(), record(&self.hosts[host]));
-        let open = engine.zip(record).map(|(engine, it)| engine.store().open_operation(it.relationship.id));
-        open.is_some_and(|open| open.is_ok_and(|open| open.is_none()))
+    /// `failover`, typed on a host.
+    fn begin_failover(&mut self, host: usize, options: Options) -> Result<OperationId> {
+        self.asked(host, |engine, record| async move {
+            let plan = engine.plan_failover_alone(&record, &options).await?;
+            engine.begin_failover_alone(&record, &plan, options, "a scene")
+        })
     }
 
-    fn hand_over(&self, from: usize, options: Options) -> Result<()> {
+    /// `virsh destroy` on a host.
+    fn turn_off(&mut self, host: usize) -> Result<()> {
+        self.hosts[host].machine.enter();
+        Ok(self.hosts[host].hypervisor.turn_off(self.vm)?)
+    }
+
+    /// The VM is off at home, and the other host has what it wrote last: the point of it.
+    fn off_and_replicated(&mut self) -> Result<PointId> {
+        self.turn_off(HOME)?;
+        let asked = machine::now();
+        let newest = |it: &World| {
+            let (engine, there) = it.hosts[AWAY].engine().zip(record(&it.hosts[AWAY]))?;
+            engine.store().points(there.relationship.id).ok()?.pop()
+        };
+        self.until("what it wrote last", |it| newest(it).is_some_and(|point| point.instant > asked))?;
+        Ok(newest(self).context("a point")?.id)
+    }
+
+    fn hand_over_with(&mut self, from: usize, options: Options) -> Result<()> {
         let to = 1 - from;
         let reverse = options.reverse;
         self.until("a handover that is not refused", |it| {
@@ -89,37 +128,28 @@ impl World {
     /// The VM has been away for long: the host where it was knows only the newest of the points that its files hold. Then it goes
     /// home, and is not protected there. Gives the points, the oldest first.
     fn away_for_long_and_home_without_reverse(&mut self) -> Result<Vec<PointId>> {
-        self.hand_over(HOME, Options::default())?;
+        self.hand_over_with(HOME, Options::default())?;
         self.rest()?;
         let there = record(&self.hosts[AWAY]).context("a record")?;
-        let engine = self.hosts[AWAY].engine().context("a daemon")?;
-        let head = engine.store().points(there.relationship.id)?.pop().context("a point")?;
+        let store = self.hosts[AWAY].engine().context("a daemon")?.store().clone();
+        let head = store.points(there.relationship.id)?.pop().context("a point")?;
         // As 64 cycles do.
         let late = RecoveryPoint { ordinal: head.ordinal + 64, ..head };
-        engine.store().forget_old_points(there.relationship.id, &late)?;
-        self.hand_over(AWAY, Options { reverse: false, ..Options::default() })?;
-        let files = ReplicaDirectory::open(there.directory.as_deref().context("a directory")?)?;
-        let points: Vec<PointId> = files.manifest().points.iter().map(|listed| listed.point.id).collect();
-        let known = engine.store().points(there.relationship.id)?;
+        store.forget_old_points(there.relationship.id, &late)?;
+        self.hand_over_with(AWAY, Options { reverse: false, ..Options::default() })?;
+        let points = self.listed(AWAY)?;
+        let known = store.points(there.relationship.id)?;
         let oldest = *points.first().context("points")?;
         ensure!(known.iter().all(|known| known.id != oldest), "the store knows {oldest}: {points:?}");
         Ok(points)
     }
 
-    /// The VM is off at home, and the other host has what it wrote last: the point of it.
-    fn off_and_replicated(&self) -> Result<PointId> {
-        let asked = time::now();
-        self.hosts[HOME].hypervisor.turn_off(self.vm)?;
-        let newest = || {
-            let (engine, there) = self.hosts[AWAY].engine().zip(record(&self.hosts[AWAY]))?;
-            engine.store().points(there.relationship.id).ok()?.pop()
-        };
-        self.until("what it wrote last", |_| newest().is_some_and(|point| point.instant > asked))?;
-        Ok(newest().context("a point")?.id)
-    }
-
-    fn fail_over(&self, host: usize, point: PointId) -> Result<()> {
-        self.hosts[1 - host].hypervisor.turn_off(self.vm)?;
+    fn fail_over_from(&mut self, host: usize, point: PointId) -> Result<()> {
+        self.turn_off(1 - host)?;
+        let points = self.points_in_files(host)?;
+        let ordinal = points.iter().find(|it| it.id == point).context("a point")?.ordinal;
+        let moment = self.witness.seen().moments.get(&checkpoint_of(point)).cloned().context("a moment")?;
+        self.witness.is_failed_over(host, moment, ordinal);
         self.begin_failover(host, Options { point: Some(point), force: true, ..Options::default() })?;
         self.until("the failover", |it| {
             matches!(it.phase(host), Some(Phase::FailedOver { .. }))
@@ -128,75 +158,60 @@ impl World {
         })
     }
 
-    /// `failover`, typed on a host.
-    fn begin_failover(&self, host: usize, options: Options) -> Result<OperationId> {
-        self.asked(host, |engine, record| async move {
-            let plan = engine.plan_failover_alone(&record, &options).await?;
-            engine.begin_failover_alone(&record, &plan, options, "a scene")
-        })
-    }
-
-    fn ask_to_reverse(&self, host: usize) -> Result<()> {
+    fn ask_to_reverse(&mut self, host: usize) -> Result<()> {
         self.asked(host, |engine, record| async move {
             engine.reverse(&record, &ReverseRequest { peer: None, settings: None }).await
         })
     }
 
     /// It is protected again, and each point of its replica reads as the disk was.
-    fn reverse(&self, host: usize) -> Result<()> {
+    fn reverse(&mut self, host: usize) -> Result<()> {
         self.ask_to_reverse(host)?;
-        let covered = |it: &World| {
-            let (engine, there) = it.hosts[1 - host].engine().zip(record(&it.hosts[1 - host]))?;
-            engine.store().divergence(there.relationship.id).ok()
-        };
         self.until("it is protected again", |it| {
             it.phase(host) == Some(Phase::Replicating)
                 && it.phase(1 - host) == Some(Phase::Receiving)
-                && covered(it) == Some(None)
+                && it.diverged(1 - host) == Some(None)
         })?;
-        let moments = self.witness.seen().moments.clone();
-        let replica = record(&self.hosts[1 - host]).and_then(|it| it.directory).context("a replica")?;
-        self.judge_replica(&replica, &moments)
+        judges::judge(&self.hosts, &self.witness)
     }
 }
 
+/// The host that fails over knows the point from its files alone; the failover ends all the same, and the direction is reversed.
 #[test]
 fn a_failover_from_a_point_that_only_the_files_know_can_be_left() -> Result<()> {
-    let mut world = World::new(SEED)?;
+    let mut world = World::quiet()?;
     let points = world.away_for_long_and_home_without_reverse()?;
-    world.fail_over(AWAY, points[0])?;
+    world.fail_over_from(AWAY, points[0])?;
     world.reverse(AWAY)
 }
 
-/// QEMU ends each merge before its end (here it never can): the operation waits and says so, a person leaves the merge out, and the VM is protected again.
+/// QEMU ends each merge before its end: the operation waits and says so, a person leaves the merge out, and the VM is protected again.
 #[test]
 fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
-    let mut world = World::new(SEED)?;
+    let mut world = World::quiet()?;
+    world.hosts[AWAY].hypervisor.let_merges_fail();
     let points = world.away_for_long_and_home_without_reverse()?;
     // The oldest is a file of its own; this one lies over it.
     let chosen = *points.get(1).context("a second point")?;
-    world.fail_over(AWAY, chosen)?;
-    let id = world.complete(AWAY)?;
+    world.fail_over_from(AWAY, chosen)?;
+    let id = world.ask_to_complete(AWAY)?;
     world.until("a merge that failed", |it| match fold(&it.journal(AWAY, id)).steps.get(&Step::Merge) {
         Some(StepState::Failed { reason, .. }) => reason.contains("QEMU ended the merge of disk vda"),
         _ => false,
     })?;
-    let files = record(&world.hosts[AWAY]).and_then(|it| it.directory).context("a directory")?;
-    let points: Vec<PointId> =
-        ReplicaDirectory::open(&files)?.manifest().points.iter().map(|listed| listed.point.id).collect();
-    assert_eq!(points, [chosen], "the others are given up");
+    ensure!(world.listed(AWAY)? == [chosen], "the others are not given up");
     let refused = world.ask_to_reverse(AWAY);
-    assert!(refused.is_err_and(|refused| refused.to_string().contains("is under way")));
-    let cancel = |force: bool| {
+    ensure!(refused.is_err_and(|refused| refused.to_string().contains("is under way")), "it is reversed");
+    let mut cancel = |force: bool| {
         world.asked(AWAY, move |engine, _| async move { engine.cancel_operation(id, "a scene", force) })
     };
     let refused = cancel(false).expect_err("it has taken effect").to_string();
-    assert!(refused.contains("operation cancel --force"), "{refused}");
+    ensure!(refused.contains("operation cancel --force"), "{refused}");
     cancel(true)?;
     world.until("the end of the operation", |it| it.is_idle(AWAY))?;
     let skipped =
         world.journal(AWAY, id).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
-    assert!(skipped);
+    ensure!(skipped, "it does not say that the merge was left out");
     world.reverse(AWAY)
 }
 
@@ -204,39 +219,31 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
 /// tells where it is. When it can again, it does.
 #[test]
 fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -> Result<()> {
-    let world = World::new(SEED)?;
-    let replica = record(&world.hosts[AWAY]).and_then(|it| it.directory).context("a replica")?;
-    let newest = ReplicaDirectory::open(&replica)?.manifest().points.last().context("a point")?.point.id;
+    let mut world = World::quiet()?;
+    let newest = *world.listed(AWAY)?.last().context("a point")?;
     // What the old primary writes after the common point.
-    world.link.swallows.store(true, Ordering::SeqCst);
-    time::pass(Duration::from_secs(10));
-    world.fail_over(AWAY, newest)?;
-    world.link.swallows.store(false, Ordering::SeqCst);
+    world.link.swallow(true);
+    world.pass(Duration::from_secs(10));
+    world.fail_over_from(AWAY, newest)?;
+    world.link.swallow(false);
     world.until("a reverse that is not refused", |it| it.ask_to_reverse(AWAY).is_ok())?;
-    let (sockets, elsewhere) = (world.hosts[HOME].place("n"), world.hosts[HOME].place("away"));
+    let (sockets, elsewhere) = (world.hosts[HOME].dir.join("n"), world.hosts[HOME].dir.join("away"));
     std::fs::rename(&sockets, &elsewhere)?;
-    let diverged = |it: &World| {
-        let (engine, there) = it.hosts[HOME].engine().zip(record(&it.hosts[HOME]))?;
-        engine.store().divergence(there.relationship.id).ok()?
-    };
-    let points = || -> Result<Vec<PointId>> {
-        let replica = record(&world.hosts[HOME]).and_then(|it| it.directory).context("a replica")?;
-        Ok(ReplicaDirectory::open(&replica)?.manifest().points.iter().map(|listed| listed.point.id).collect())
-    };
-    world.until("two points more", |_| points().is_ok_and(|points| points.len() > 2))?;
+    world.until("two points more", |it| it.listed(HOME).is_ok_and(|points| points.len() > 2))?;
+    let diverged = world.diverged(HOME).flatten();
     let covered_by =
-        diverged(&world).and_then(|it| it.covered_by).context("it was set aside: there was time for it")?;
-    let remove = || {
+        diverged.and_then(|it| it.covered_by).context("it was set aside: there was time for it")?;
+    let remove = move |world: &mut World| {
         world.asked(HOME, move |engine, record| async move {
             engine.remove_point(&record, covered_by, false).await
         })
     };
-    let refused = remove().expect_err("what lies below it is not set aside").to_string();
-    assert!(refused.contains("not set aside yet"), "{refused}");
+    let refused = remove(&mut world).expect_err("what lies below it is not set aside").to_string();
+    ensure!(refused.contains("not set aside yet"), "{refused}");
     std::fs::rename(&elsewhere, &sockets)?;
-    world.until("it is set aside", |it| diverged(it).is_none())?;
-    if points()?.contains(&covered_by) {
-        remove()?;
+    world.until("it is set aside", |it| it.diverged(HOME) == Some(None))?;
+    if world.listed(HOME)?.contains(&covered_by) {
+        remove(&mut world)?;
     }
     Ok(())
 }
@@ -244,7 +251,7 @@ fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -
 #[test]
 fn of_two_people_who_change_settings_at_once_the_later_hears_of_it_and_both_hosts_have_the_same() -> Result<()>
 {
-    let world = World::new(SEED)?;
+    let mut world = World::quiet()?;
     let (first, second) = world.asked(HOME, |engine, record| async move {
         let before = record.relationship.settings.clone();
         let one = Settings { compression: Compression::Off, ..before.clone() };
@@ -261,43 +268,44 @@ fn of_two_people_who_change_settings_at_once_the_later_hears_of_it_and_both_host
 
 #[test]
 fn what_would_be_refused_is_refused_before_anything_is_asked_for() -> Result<()> {
-    let world = World::new(SEED)?;
+    let mut world = World::quiet()?;
     let change = world.asked(AWAY, |engine, record| async move {
         engine.expect_changeable(&record, &record.relationship.settings).await
     });
     let refused = change.expect_err("settings are the primary server's").to_string();
     ensure!(refused.contains(&world.hosts[HOME].name), "{refused}");
-    let removable = |alone| {
+    let removable = |world: &mut World, alone| {
         world.asked(HOME, move |engine, record| async move { engine.expect_removable(&record, alone).await })
     };
-    removable(false)?;
-    removable(true).expect_err("the other host answers");
-    world.link.swallows.store(true, Ordering::SeqCst);
-    removable(false).expect_err("the other host does not answer");
-    removable(true)
+    removable(&mut world, false)?;
+    removable(&mut world, true).expect_err("the other host answers");
+    world.link.swallow(true);
+    removable(&mut world, false).expect_err("the other host does not answer");
+    removable(&mut world, true)
 }
 
 #[test]
 fn both_hosts_know_where_a_vm_is_at_home_and_since_when_it_runs_elsewhere() -> Result<()> {
-    let world = World::new(SEED)?;
+    let mut world = World::quiet()?;
     let at_home = Home { host: world.hosts[HOME].id, away_since: None };
-    let homes = || -> Result<[Home; 2]> {
-        let home = |host| world.asked(host, |engine, record| async move { engine.home(&record) });
+    let homes = |world: &mut World| -> Result<[Home; 2]> {
+        let mut home = |host| world.asked(host, |engine, record| async move { engine.home(&record) });
         Ok([home(HOME)?, home(AWAY)?])
     };
-    ensure!(homes()? == [at_home; 2]);
-    let begun = time::now();
-    world.hand_over(HOME, Options::default())?;
-    for home in homes()? {
+    ensure!(homes(&mut world)? == [at_home; 2]);
+    let begun = machine::now();
+    world.hand_over_with(HOME, Options::default())?;
+    for home in homes(&mut world)? {
         ensure!(home.host == at_home.host, "{home:?}");
-        ensure!(home.away_since.is_some_and(|at| at >= begun && at <= time::now()), "{home:?}");
+        ensure!(home.away_since.is_some_and(|at| at >= begun && at <= machine::now()), "{home:?}");
     }
-    world.hand_over(AWAY, Options::default())?;
-    ensure!(homes()? == [at_home; 2]);
+    world.hand_over_with(AWAY, Options::default())?;
+    ensure!(homes(&mut world)? == [at_home; 2]);
     Ok(())
 }
+
 /// What the plan of a failover on a host says of the other one.
-fn said_of_the_other(world: &World, host: usize) -> Result<OtherHost> {
+fn said_of_the_other(world: &mut World, host: usize) -> Result<OtherHost> {
     world.asked(host, |engine, record| async move {
         Ok(engine.plan_failover_alone(&record, &Options::default()).await?.other)
     })
@@ -306,46 +314,45 @@ fn said_of_the_other(world: &World, host: usize) -> Result<OtherHost> {
 /// The primary was a replica once, and the storage of that time is gone: whether its VM runs has nothing to do with that.
 #[test]
 fn a_primary_that_lost_its_replica_storage_still_tells_that_the_vm_runs() -> Result<()> {
-    let world = World::new(SEED)?;
-    world.hand_over(HOME, Options::default())?;
+    let mut world = World::quiet()?;
+    world.hand_over_with(HOME, Options::default())?;
     world.rest()?;
-    world.hand_over(AWAY, Options::default())?;
+    world.hand_over_with(AWAY, Options::default())?;
     world.rest()?;
-    let directory = record(&world.hosts[HOME]).and_then(|it| it.directory).context("it was a replica")?;
+    let directory = world.directory(HOME)?;
     std::fs::rename(&directory, directory.with_extension("away"))?;
-    assert_eq!(said_of_the_other(&world, AWAY)?, OtherHost::Runs);
+    assert_eq!(said_of_the_other(&mut world, AWAY)?, OtherHost::Runs);
     Ok(())
 }
 
 /// A second to and fro, and no connection that is open already.
 #[test]
 fn a_primary_behind_a_slow_link_is_not_taken_for_silent() -> Result<()> {
-    let world = World::new(SEED)?;
-    world.link.delay_ms.store(500, Ordering::SeqCst);
-    assert_eq!(said_of_the_other(&world, AWAY)?, OtherHost::Runs);
+    let mut world = World::quiet()?;
+    world.link.delay(500);
+    assert_eq!(said_of_the_other(&mut world, AWAY)?, OtherHost::Runs);
     Ok(())
 }
 
 /// All cycles succeeded, the next is an hour away, and the other host took the VM over meanwhile and cannot tell.
 #[test]
 fn a_stale_copy_does_not_start_although_no_cycle_has_failed() -> Result<()> {
-    let world = World::new(SEED)?;
+    let mut world = World::quiet()?;
     let newest = world.off_and_replicated()?;
     world.asked(HOME, |engine, record| async move {
         let hour = Frequency::from_seconds(3600).map_err(Refusal::failed)?;
         let settings = Settings { frequency: hour, ..record.relationship.settings.clone() };
         engine.change(&record, settings).await
     })?;
-    world.link.swallows.store(true, Ordering::SeqCst);
-    world.fail_over(AWAY, newest)?;
+    world.link.swallow(true);
+    world.fail_over_from(AWAY, newest)?;
     let home = record(&world.hosts[HOME]).context("a record")?;
     assert!(home.last_failure.is_none() && home.superseded_by.is_none(), "it knows nothing: {home:?}");
-    world.link.unreachable[HOME].store(true, Ordering::SeqCst);
-    world.link.swallows.store(false, Ordering::SeqCst);
+    world.link.make_unreachable(HOME);
+    world.link.swallow(false);
     // It may be silent for a moment, which refuses the start as well on these hosts; it never starts.
     world.until("a refusal that says where the VM is", |it| {
-        let refused = it.hosts[HOME].hypervisor.start(it.vm, false);
-        let refused = refused.expect_err("the VM runs on the other host").to_string();
+        let refused = it.start_vm(HOME).expect_err("the VM runs on the other host").to_string();
         refused.contains("belongs to simhost02")
     })?;
     world.right()
@@ -354,11 +361,11 @@ fn a_stale_copy_does_not_start_although_no_cycle_has_failed() -> Result<()> {
 /// "We stop replicating", on the host to which the VM was failed over: the old copy on the other one stays off.
 #[test]
 fn a_stale_copy_stays_off_when_its_relationship_is_removed() -> Result<()> {
-    let world = World::new(SEED)?;
-    let home = &world.hosts[HOME].hypervisor;
+    let mut world = World::quiet()?;
+    let home = world.hosts[HOME].hypervisor.clone();
     home.set_autostart(world.vm, true)?;
     let point = world.off_and_replicated()?;
-    world.fail_over(AWAY, point)?;
+    world.fail_over_from(AWAY, point)?;
     let plan =
         world.asked(AWAY, |engine, record| async move { engine.plan_removal(&record, false).await })?;
     assert!(plan.iter().any(|line| line.contains("on simhost01 is STALE")), "{plan:?}");
@@ -366,13 +373,13 @@ fn a_stale_copy_stays_off_when_its_relationship_is_removed() -> Result<()> {
     assert!(world.hosts.iter().all(|host| record(host).is_none()), "it ended on both hosts");
     let facts = home.vm(world.vm)?.context("the old copy")?;
     assert!(!facts.autostart, "it starts with the host");
-    let refused = home.start(world.vm, false).expect_err("the VM runs on the other host").to_string();
+    let refused = world.start_vm(HOME).expect_err("the VM runs on the other host").to_string();
     assert!(refused.contains("virt-replica remove --this-host-only"), "{refused}");
     world.right()?;
 
-    world.hosts[AWAY].hypervisor.turn_off(world.vm)?;
+    world.turn_off(AWAY)?;
     let engine = world.hosts[HOME].engine().context("a daemon")?;
     let copy = engine.stale_copy("simVM01")?.context("a stale copy")?;
     engine.free_stale_copy(&copy, "a scene")?;
-    Ok(home.start(world.vm, false)?)
+    world.start_vm(HOME)
 }

@@ -81,7 +81,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
             "wire",
         ],
     ),
-    ("sim", &["choreography", "domain", "engine", "hypervisor", "layer", "store", "transport"]),
+    ("sim", &["choreography", "domain", "engine", "hypervisor", "layer", "nbd", "store", "transport"]),
     ("xtask", &["api", "domain", "lab", "model", "sim"]),
 ];
 

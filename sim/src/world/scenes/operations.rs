@@ -1,41 +1,28 @@
 //! Operations that meet an error, a wait or a person in their middle.
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use choreography::{Options, Outcome, Step, StepState, fold};
-use domain::{Health, Phase, PointId, Settlement};
+use domain::{Health, Phase, Settlement};
 use hypervisor::Hypervisor;
-use layer::ReplicaDirectory;
 
-use super::{AWAY, HOME, SEED};
+use super::{AWAY, HOME};
 use crate::form::Form;
-use crate::time;
 use crate::world::{World, record};
 
 impl World {
-    /// The replica's directory of a host.
-    fn directory(&self, host: usize) -> Result<std::path::PathBuf> {
-        record(&self.hosts[host]).and_then(|it| it.directory).context("a directory")
-    }
-
     /// `virsh edit` at home; the definition arrives at the replica.
-    fn edit(&self, edit: impl FnOnce(&mut Form)) -> Result<()> {
+    fn edit(&mut self, edit: impl FnOnce(&mut Form)) -> Result<()> {
         let disk = self.hosts[HOME].disk("vm.qcow2");
         let mut form = Form { id: self.vm.0, name: "simVM01".into(), disk, agent: false, bridge: None };
         edit(&mut form);
         let definition = serde_json::to_string(&form)?;
+        self.hosts[HOME].machine.enter();
         self.hosts[HOME].hypervisor.define(&definition)?;
         let arrived = self.directory(AWAY)?.join("primary.xml");
         self.until("the definition", |_| std::fs::read_to_string(&arrived).is_ok_and(|it| it == definition))
-    }
-
-    /// The recovery points that a replica's files hold, the oldest first.
-    fn points(&self, host: usize) -> Result<Vec<PointId>> {
-        let files = ReplicaDirectory::open(&self.directory(host)?)?;
-        Ok(files.manifest().points.iter().map(|listed| listed.point.id).collect())
     }
 }
 
@@ -43,14 +30,14 @@ impl World {
 /// and goes on when there is room.
 #[test]
 fn an_error_behind_the_point_of_no_return_of_a_completion_does_not_undo_it() -> Result<()> {
-    let world = World::new(SEED)?;
-    world.until("two points", |it| it.points(AWAY).is_ok_and(|points| points.len() > 1))?;
-    let oldest = *world.points(AWAY)?.first().context("a point")?;
-    world.fail_over(AWAY, oldest)?;
-    ensure!(world.points(AWAY)?.len() > 1, "nothing is given up yet");
+    let mut world = World::quiet()?;
+    world.until("two points", |it| it.listed(AWAY).is_ok_and(|points| points.len() > 1))?;
+    let oldest = *world.listed(AWAY)?.first().context("a point")?;
+    world.fail_over_from(AWAY, oldest)?;
+    ensure!(world.listed(AWAY)?.len() > 1, "nothing is given up yet");
     let in_the_way = world.directory(AWAY)?.join("manifest.json.tmp");
     std::fs::create_dir(&in_the_way)?;
-    let id = world.complete(AWAY)?;
+    let id = world.ask_to_complete(AWAY)?;
     let failed = |it: &World| fold(&it.journal(AWAY, id)).steps.get(&Step::Merge).cloned();
     world.until("a merge that failed", |it| matches!(failed(it), Some(StepState::Failed { .. })))?;
     let progress = fold(&world.journal(AWAY, id));
@@ -60,24 +47,24 @@ fn an_error_behind_the_point_of_no_return_of_a_completion_does_not_undo_it() -> 
     std::fs::remove_dir(&in_the_way)?;
     world.until("the end of the operation", |it| it.is_idle(AWAY))?;
     assert_eq!(fold(&world.journal(AWAY, id)).outcome, Some(Outcome::Completed));
-    assert_eq!(world.points(AWAY)?, [oldest]);
+    assert_eq!(world.listed(AWAY)?, [oldest]);
     world.reverse(AWAY)
 }
 
 /// A failover is made final, which takes long, and the link heals: the VM runs on both hosts, and both say so at once.
 #[test]
 fn a_split_brain_is_seen_on_both_hosts_while_an_operation_is_open() -> Result<()> {
-    let world = World::new(SEED)?;
-    world.until("two points", |it| it.points(AWAY).is_ok_and(|points| points.len() > 1))?;
-    let newest = *world.points(AWAY)?.last().context("a point")?;
-    world.link.swallows.store(true, Ordering::SeqCst);
+    let mut world = World::quiet()?;
+    world.until("two points", |it| it.listed(AWAY).is_ok_and(|points| points.len() > 1))?;
+    let newest = *world.listed(AWAY)?.last().context("a point")?;
+    world.link.swallow(true);
     // The VM runs on where it was, and nobody can know.
     world.begin_failover(AWAY, Options { point: Some(newest), ..Options::default() })?;
     world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())?;
     world.hosts[AWAY].hypervisor.stall_merges(true);
-    let id = world.complete(AWAY)?;
+    let id = world.ask_to_complete(AWAY)?;
     world.until("a merge", |it| it.hosts[AWAY].hypervisor.merges())?;
-    world.link.swallows.store(false, Ordering::SeqCst);
+    world.link.swallow(false);
     let told = |it: &World, host: usize| {
         let notices = record(&it.hosts[host]).map(|it| it.notices).unwrap_or_default();
         notices.iter().any(|it| it.severity == Health::Critical && it.what.starts_with("split brain"))
@@ -92,9 +79,9 @@ fn a_split_brain_is_seen_on_both_hosts_while_an_operation_is_open() -> Result<()
 /// can, it does.
 #[test]
 fn what_a_failover_is_to_become_by_itself_is_tried_seldom_while_it_cannot_be() -> Result<()> {
-    let world = World::new(SEED)?;
-    let newest = *world.points(AWAY)?.last().context("a point")?;
-    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    let mut world = World::quiet()?;
+    let newest = *world.listed(AWAY)?.last().context("a point")?;
+    world.turn_off(HOME)?;
     let commit_timer = Some((Settlement::Complete, Duration::from_secs(20)));
     world.begin_failover(AWAY, Options { point: Some(newest), commit_timer, ..Options::default() })?;
     world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())?;
@@ -106,7 +93,7 @@ fn what_a_failover_is_to_become_by_itself_is_tried_seldom_while_it_cannot_be() -
         notices.iter().any(|it| it.what.contains(words))
     };
     world.until("health says it", |it| said(it, "its time is over") && said(it, "was undone: settle"))?;
-    time::pass(Duration::from_secs(30));
+    world.pass(Duration::from_secs(30));
     let id = record(&world.hosts[AWAY]).context("a record")?.relationship.id;
     let engine = world.hosts[AWAY].engine().context("a daemon")?;
     let operations = engine.store().operations(None, Some(&[id]), 1000)?.len();
@@ -119,14 +106,14 @@ fn what_a_failover_is_to_become_by_itself_is_tried_seldom_while_it_cannot_be() -
 /// well, and when it is taken back the users are sent away.
 #[test]
 fn a_guest_that_does_not_boot_gets_no_users_and_is_taken_back() -> Result<()> {
-    let world = World::new(SEED)?;
+    let mut world = World::quiet()?;
     world.edit(|form| form.agent = true)?;
-    let (hooks, told) = (world.hosts[AWAY].place("redirect.d"), world.hosts[AWAY].place("told"));
+    let (hooks, told) = (world.hosts[AWAY].dir.join("redirect.d"), world.hosts[AWAY].dir.join("told"));
     std::fs::create_dir(&hooks)?;
     let hook = hooks.join("10-tell");
     std::fs::write(&hook, format!("#!/bin/sh\necho $DIRECTION >>{}\n", told.display()))?;
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
-    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    world.turn_off(HOME)?;
     let roll_back_unless_boots = Some(Duration::from_secs(5));
     let id = world.begin_failover(AWAY, Options { roll_back_unless_boots, ..Options::default() })?;
     world.until("the end of the failover", |it| fold(&it.journal(AWAY, id)).outcome.is_some())?;
@@ -142,12 +129,12 @@ fn a_guest_that_does_not_boot_gets_no_users_and_is_taken_back() -> Result<()> {
 /// QEMU's merge stands still: a person leaves it out, the job is ended, and the VM is protected again.
 #[test]
 fn a_merge_that_stands_still_is_ended_when_a_person_leaves_it_out() -> Result<()> {
-    let world = World::new(SEED)?;
-    world.until("two points", |it| it.points(AWAY).is_ok_and(|points| points.len() > 1))?;
-    let newest = *world.points(AWAY)?.last().context("a point")?;
-    world.fail_over(AWAY, newest)?;
+    let mut world = World::quiet()?;
+    world.until("two points", |it| it.listed(AWAY).is_ok_and(|points| points.len() > 1))?;
+    let newest = *world.listed(AWAY)?.last().context("a point")?;
+    world.fail_over_from(AWAY, newest)?;
     world.hosts[AWAY].hypervisor.stall_merges(true);
-    let id = world.complete(AWAY)?;
+    let id = world.ask_to_complete(AWAY)?;
     world.until("a merge", |it| it.hosts[AWAY].hypervisor.merges())?;
     world.asked(AWAY, move |engine, _| async move { engine.cancel_operation(id, "a scene", true) })?;
     world.until("the end of the operation", |it| it.is_idle(AWAY))?;
@@ -162,57 +149,54 @@ fn a_merge_that_stands_still_is_ended_when_a_person_leaves_it_out() -> Result<()
 /// comes through later finds nothing to start from.
 #[test]
 fn a_start_that_hangs_is_taken_back_while_it_hangs() -> Result<()> {
-    let world = World::new(SEED)?;
-    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    let mut world = World::quiet()?;
+    world.turn_off(HOME)?;
     world.hosts[AWAY].hypervisor.hang_starts(true);
     let id = world.begin_failover(AWAY, Options { force: true, ..Options::default() })?;
     let start = |it: &World| fold(&it.journal(AWAY, id)).steps.remove(&Step::Start);
     world.until("a start", |it| matches!(start(it), Some(StepState::Running { .. })))?;
-    time::pass(Duration::from_secs(10));
+    world.pass(Duration::from_secs(10));
     assert!(matches!(start(&world), Some(StepState::Running { .. })), "it hangs: {:?}", start(&world));
     world.asked(AWAY, |engine, record| async move {
         engine.begin_cancel(&record, Options::default(), "a scene").map(drop)
     })?;
     world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
     world.hosts[AWAY].hypervisor.hang_starts(false);
-    time::pass(Duration::from_secs(10));
+    world.pass(Duration::from_secs(10));
     assert!(!world.hosts[AWAY].hypervisor.runs(), "the late start comes to nothing");
-    world.until("it starts at home, which was told", |it| {
-        it.hosts[HOME].hypervisor.start(it.vm, false).is_ok()
-    })?;
+    world.until("it starts at home, which was told", |it| it.start_vm(HOME).is_ok())?;
     world.rest()
 }
 
 /// The VM of a failover is undefined by hand: it is off, and the failover can be taken back.
 #[test]
 fn a_failover_whose_vm_was_undefined_is_taken_back() -> Result<()> {
-    let world = World::new(SEED)?;
-    let newest = *world.points(AWAY)?.last().context("a point")?;
-    world.fail_over(AWAY, newest)?;
-    world.hosts[AWAY].hypervisor.turn_off(world.vm)?;
+    let mut world = World::quiet()?;
+    let newest = *world.listed(AWAY)?.last().context("a point")?;
+    world.fail_over_from(AWAY, newest)?;
+    world.turn_off(AWAY)?;
+    world.hosts[AWAY].machine.enter();
     world.hosts[AWAY].hypervisor.undefine(world.vm)?;
-    let refused = world.complete(AWAY).expect_err("it does not run").to_string();
+    let refused = world.ask_to_complete(AWAY).expect_err("it does not run").to_string();
     assert!(refused.contains("not defined") && refused.contains("virsh define"), "{refused}");
     let id = world.asked(AWAY, |engine, record| async move {
         engine.begin_cancel(&record, Options::default(), "a scene")
     })?;
     world.until("it is taken back", |it| it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY))?;
     assert_eq!(fold(&world.journal(AWAY, id)).outcome, Some(Outcome::Completed));
-    world.until("it starts at home, which was told", |it| {
-        it.hosts[HOME].hypervisor.start(it.vm, false).is_ok()
-    })
+    world.until("it starts at home, which was told", |it| it.start_vm(HOME).is_ok())
 }
 
 /// The bridge of the VM is not on the replica's host: that is told before a failover, and it starts all the same.
 #[test]
 fn what_the_host_of_a_failover_lacks_is_told_and_is_no_obstacle() -> Result<()> {
-    let world = World::new(SEED)?;
+    let mut world = World::quiet()?;
     world.edit(|form| form.bridge = Some("br-gone".into()))?;
     let plan = world.asked(AWAY, |engine, record| async move {
         engine.plan_failover_alone(&record, &Options::default()).await
     })?;
     assert!(format!("{:?}", plan.unfit).contains("br-gone"), "{:?}", plan.unfit);
-    world.hosts[HOME].hypervisor.turn_off(world.vm)?;
+    world.turn_off(HOME)?;
     world.begin_failover(AWAY, Options { force: true, ..Options::default() })?;
     world.until("the failover", |it| it.is_idle(AWAY) && it.hosts[AWAY].hypervisor.runs())
 }

@@ -1,0 +1,35 @@
+//! The judges can say no: a part of the simulated world that breaks its word is noticed within few seeds.
+
+use sim::{Plan, Sabotage};
+
+/// Seeds in which it must be noticed.
+const FEW: u64 = 40;
+
+/// Whether a seed is found whose complaint says this; what breaks its word may be noticed by others of its consequences before.
+fn is_noticed(sabotage: Sabotage, words: &[&str]) -> bool {
+    (1..=FEW).any(|seed| {
+        let complaint = Plan { sabotage: Some(sabotage), ..Plan::of(seed) }.run().err();
+        let complaint = complaint.map(|error| format!("{error:#}")).unwrap_or_default();
+        !complaint.contains("at the beginning") && words.iter().any(|words| complaint.contains(words))
+    })
+}
+
+#[test]
+fn a_host_that_does_not_ask_the_start_hook_is_noticed() {
+    assert!(is_noticed(Sabotage::NoHook, &["while it runs on the other", "it stopped with"]));
+}
+
+#[test]
+fn a_bitmap_that_misses_writes_is_noticed() {
+    assert!(is_noticed(Sabotage::BitmapMisses, &["and the disk was", "it stopped with"]));
+}
+
+#[test]
+fn a_point_that_is_acknowledged_before_it_is_on_the_disk_is_noticed() {
+    assert!(is_noticed(Sabotage::DiskForgets, &["round"]));
+}
+
+#[test]
+fn an_epoch_that_is_not_kept_is_noticed() {
+    assert!(is_noticed(Sabotage::DatabaseForgets, &["back to"]));
+}
