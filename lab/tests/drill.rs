@@ -46,7 +46,10 @@ fn replication_goes_on(world: &Protected) {
     let before = cycles(world);
     let (product, lab) = (&world.product, &world.lab);
     product.wait_show(lab, HOSTS[0], VM, LIMIT, |shown| is_normal(shown, before + 2)).unwrap();
-    product.wait_show(lab, HOSTS[1], VM, LIMIT, |shown| shown["health"] == "normal").unwrap();
+    let ends = |shown: &Value| shown["drill_every_seconds"].is_null() && shown["health"] == "normal";
+    product.wait_show(lab, HOSTS[1], VM, LIMIT, ends).unwrap();
+    // Where one takes longer than the time between two, the next has begun meanwhile.
+    newest_is(world, "ended");
 }
 
 fn tests(world: &Protected) -> Vec<Value> {
@@ -362,7 +365,7 @@ fn drill(world: &Protected) {
     product.wait_show(lab, HOSTS[1], VM, LIMIT, overdue).unwrap();
     drop(hold);
     let drilled = newest_is(world, "ended");
-    assert_eq!((tests(world).len(), &drilled["passed"]), (known + 1, &true.into()), "{drilled:#}");
+    assert!(tests(world).len() > known && drilled["passed"] == true, "{drilled:#}");
     assert!(drilled["requested_by"].as_str().unwrap().contains("schedule"), "{drilled:#}");
     product.run(lab, HOSTS[0], &["set", VM, "--drill-every", "never", "--yes"]).unwrap();
     product.wait_show(lab, HOSTS[1], VM, LIMIT, |shown| shown["health"] == "normal").unwrap();

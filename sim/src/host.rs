@@ -14,7 +14,7 @@ use layer::Storage;
 use store::{Guard, GuardVerdict, Peer, Store};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::Instant;
-use transport::{Identity, Introduction, PeerServer, ServerOptions};
+use transport::{Identity, Introduction, PeerServer, ServerOptions, VersionRange};
 use uuid::Uuid;
 
 use crate::hypervisor::SimHypervisor;
@@ -41,6 +41,8 @@ pub(crate) struct Host {
     /// Where its daemon listens now.
     pub(crate) port: Arc<AtomicU16>,
     daemon: Option<Daemon>,
+    /// What the daemon that is started next understands.
+    versions: VersionRange,
 }
 
 /// A daemon has a runtime of its own, whose clock stands still but for [`Host::live_until`].
@@ -72,7 +74,16 @@ impl Host {
         std::fs::write(&hook, "")?;
         std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
         let id = Store::open(&dir.join("state.db"))?.host_identity(HostId(Uuid::new_v4()))?;
-        Ok(Host { id, name, dir, machine, hypervisor, port: Arc::default(), daemon: None })
+        Ok(Host {
+            id,
+            name,
+            dir,
+            machine,
+            hypervisor,
+            port: Arc::default(),
+            daemon: None,
+            versions: VersionRange::OURS,
+        })
     }
 
     /// How it is called.
@@ -125,7 +136,7 @@ impl Host {
         let hypervisor = self.hypervisor.clone();
         let begun = runtime.block_on(async { Instant::now() });
         self.machine.reach(now, Some(begun));
-        let made = daemon(&self.dir, self.name.clone(), self.id, hypervisor, identity);
+        let made = daemon(&self.dir, (self.name.clone(), self.id, self.versions), hypervisor, identity);
         let (engine, server) = runtime.block_on(made)?;
         let patience = runtime.block_on(async { Patience::new() })?;
         self.port.store(server.local_address().port(), Ordering::SeqCst);
@@ -133,6 +144,11 @@ impl Host {
         self.hypervisor.set_hook(Arc::new(move |vm| may_start(&state, Some((&asked, &handle)), vm)));
         self.daemon = Some(Daemon { engine, server, runtime, begun: (begun, now), patience });
         Ok(())
+    }
+
+    /// Another daemon takes its place, of which this is known; it is killed and started like any.
+    pub(crate) fn update(&mut self, versions: VersionRange) {
+        self.versions = versions;
     }
 
     /// Kills the daemon: nothing that waits comes to its end.
@@ -247,8 +263,7 @@ pub(crate) async fn settle() {
 
 async fn daemon(
     dir: &Path,
-    name: String,
-    id: HostId,
+    (name, id, versions): (String, HostId, VersionRange),
     hypervisor: SimHypervisor,
     identity: Arc<Identity>,
 ) -> Result<(Engine, PeerServer)> {
@@ -273,8 +288,8 @@ async fn daemon(
     engine.start()?;
     let own = Introduction { host: id, name, address: None, port: 0 };
     let any: SocketAddr = "127.0.0.1:0".parse()?;
-    let server =
-        PeerServer::bind(any, identity, trust, Arc::new(engine.clone()), ServerOptions::new(own)).await?;
+    let options = ServerOptions { versions, ..ServerOptions::new(own) };
+    let server = PeerServer::bind(any, identity, trust, Arc::new(engine.clone()), options).await?;
     Ok((engine, server))
 }
 

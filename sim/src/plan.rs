@@ -30,6 +30,9 @@ pub enum Event {
     Fail(usize, u8, Duration),
     /// A host's wall clock jumps by so many milliseconds, and is set right after a while.
     Jump(usize, i64, Duration),
+    /// A host's daemon is replaced for a while by one that understands only another version of the protocol; what it asks itself is
+    /// understood.
+    Update(usize, Duration),
     /// A planned failover, typed on both hosts.
     HandOver,
     /// The primary's host loses its power, the VM is failed over without it from a point so many before the newest, and it comes
@@ -94,7 +97,8 @@ fn event(chance: &mut Rng) -> Event {
         18 => Event::Full(host, time(chance, 20_000)),
         19 => Event::Slow(host, time(chance, 3_000), time(chance, 20_000)),
         20 => Event::Pause(host, time(chance, 10_000)),
-        21..24 => {
+        21 => Event::Update(host, time(chance, 15_000)),
+        22..25 => {
             let after = [After::Reverse, After::Cancel, After::CancelAlone, After::Complete];
             Event::Disaster(chance.usize(..3), after[chance.usize(..4)], time(chance, 20_000))
         }

@@ -15,6 +15,7 @@ use store::Record;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use transport::VersionRange;
 use uuid::Uuid;
 
 use crate::form::Form;
@@ -320,6 +321,15 @@ impl World {
                 self.hosts[host].machine.jump(by_ms);
                 self.pass(time);
                 self.hosts[host].machine.set_clock();
+            }
+            Event::Update(host, time) => {
+                let another = VersionRange::new(2, 2).context("a range")?;
+                for (versions, lives) in [(another, time), (VersionRange::OURS, Duration::ZERO)] {
+                    self.hosts[host].kill();
+                    self.hosts[host].update(versions);
+                    self.hosts[host].start(self.now)?;
+                    self.pass(lives);
+                }
             }
             Event::Start(host) => told = self.try_to_start(host),
             Event::HandOver => told = self.hand_over(),

@@ -51,6 +51,16 @@ fn a_start_that_was_allowed_before_the_lock_of_a_handover_comes_after_it() {
     }
 }
 
+/// Why: hosts are updated one after the other, and also in the middle of a handover. Nothing is guessed, and it goes on when both
+/// understand each other again.
+#[test]
+fn one_host_speaks_another_version_in_the_middle_of_a_handover() {
+    for (seed, host) in [(1, 0), (2, 1), (3, 0), (4, 1)] {
+        let update = Event::Update(host, seconds(5));
+        lives_through(seed, &[(0, Event::HandOver), (300 * seed, update), (1_000, Event::HandOver)]);
+    }
+}
+
 /// Why: a start by hand comes between the hand over and the start of the new primary, which then makes no checkpoint of the last point.
 #[test]
 fn the_vm_is_started_by_hand_where_it_was_just_handed_over_to() {

@@ -77,7 +77,7 @@ impl Daemon {
                 .with_cure("virt-replica list")
         })?;
         Ok(Answer::Done(Done::saying(format!(
-            "{} is not trusted any more; remove this host there too",
+            "this host does not trust {} any more; remove this host there, too",
             peer.name
         ))))
     }

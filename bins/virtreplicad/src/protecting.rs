@@ -130,6 +130,6 @@ impl Daemon {
         }
         let asker = format!("{who} on {}", self.own.name);
         self.engine.free_stale_copy(copy, &asker).map_err(problem)?;
-        Ok(Answer::Done(Done::saying(format!("{name} may start on this host"))))
+        Ok(Answer::Done(Done::saying(format!("the VM {name} may start on this host"))))
     }
 }

@@ -35,7 +35,7 @@ impl Daemon {
         .map_err(problem)?;
         Ok(Answer::Done(Done::saying(match wrap {
             true => format!("the raw disks of {name} can be replicated: start it, then virt-replica enable"),
-            false => format!("{name} is on its raw disks again"),
+            false => format!("the disks of {name} are its raw ones again"),
         })))
     }
 }

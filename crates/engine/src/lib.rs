@@ -315,6 +315,11 @@ impl Engine {
         }))
     }
 
+    /// Ends what a daemon that was killed has left running. Before [`Engine::start`].
+    pub async fn end_orphans(&self) {
+        source::end_orphans(self).await;
+    }
+
     /// Resumes every relationship where it was.
     pub fn start(&self) -> Result<()> {
         self.trust_wrappers()?;
@@ -326,6 +331,7 @@ impl Engine {
             owner::spawn(self, record.relationship.id);
         }
         tokio::spawn(quiesce::thaw_what_is_left(self.clone()));
+        tokio::spawn(source::end_late_orphans(self.clone()));
         if let Err(error) = self.resume_tests() {
             tracing::warn!(%error, "test failovers cannot be looked after");
         }

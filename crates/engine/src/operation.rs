@@ -153,6 +153,7 @@ impl Run<'_> {
                 let state = progress.steps.get(&step);
                 // A try that fails like the one before says nothing new: the journal of a long outage stays short.
                 if !matches!(state, Some(StepState::Failed { reason: before, .. }) if *before == reason) {
+                    tracing::warn!(operation = %self.operation.id, step = step.name(), %reason, "a step failed");
                     self.write(Mark::Failed(step, reason))?;
                 }
                 let patient = error.code == Code::Unavailable && tried_for(state) < SILENCE_PATIENCE;

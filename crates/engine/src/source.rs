@@ -1,6 +1,7 @@
 //! What a cycle reads from: the backup job of a running VM, or the files of one that is off. One instant for all disks.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use domain::{DiskTarget, PointId, RelationshipId, VmId};
 use extent::ExtentSet;
@@ -13,6 +14,10 @@ use crate::frames::CLUSTER;
 use crate::let_go::Held;
 use crate::quiesce::{self, Begun, Moment};
 use crate::{Code, Engine, Refusal, Result, scratch};
+
+/// How often, and how soon again, it is looked for what a killed daemon was just starting.
+const LATE_LOOKS: u32 = 3;
+const LATE_PAUSE: Duration = Duration::from_secs(2);
 
 /// A source that is open.
 pub(crate) struct Source {
@@ -95,6 +100,24 @@ pub(crate) async fn reopen_live(
     let open = open.filter(|open| open.socket == socket(engine, point));
     let open = open.ok_or_else(|| Refusal::failed("its backup job is not open any more"))?;
     connect(engine, (id, vm), &open, basis).await
+}
+
+/// Ends what a killed daemon has left of its exports: they hold images from which a VM could not start.
+pub(crate) async fn end_orphans(engine: &Engine) {
+    let Ok(entries) = std::fs::read_dir(&engine.config().sockets) else { return };
+    for socket in entries.flatten().map(|entry| entry.path()) {
+        if socket.extension().is_some_and(|extension| extension == "sock") {
+            nbd::end_orphan(&socket).await;
+        }
+    }
+}
+
+/// One that was just being started opens its socket a little later.
+pub(crate) async fn end_late_orphans(engine: Engine) {
+    for _ in 0..LATE_LOOKS {
+        tokio::time::sleep(LATE_PAUSE).await;
+        end_orphans(&engine).await;
+    }
 }
 
 fn socket(engine: &Engine, point: PointId) -> PathBuf {

@@ -13,7 +13,7 @@ mod reply;
 
 pub use client::{Client, Deadlines, READ_BYTES, READ_BYTES_MAX};
 pub use error::NbdError;
-pub use offline::{OfflineDisk, OfflineExport, Simulated as SimulatedOffline, simulate_offline};
+pub use offline::{OfflineDisk, OfflineExport, Simulated as SimulatedOffline, end_orphan, simulate_offline};
 pub use reply::Chunk;
 
 /// The meta context that tells data from holes and zeroes.

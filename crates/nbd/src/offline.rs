@@ -16,6 +16,8 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between two looks at the socket; small beside what starting a process takes.
 const START_POLL: Duration = Duration::from_millis(5);
 
+/// How long one that nobody owns may take to greet.
+const ORPHAN_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a killed process may take to end; longer only when the disk hangs.
 const END_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -35,7 +37,8 @@ pub struct OfflineDisk<'a> {
 
 /// A running `qemu-nbd`; dropped, it is killed, has let go of the image, and its socket is removed.
 ///
-/// It ends by itself when its last client has gone, so that one whose owner was killed does not hold the image for ever.
+/// It ends by itself when its last client has gone, so that one whose owner was killed does not hold the image for ever; one that has
+/// had none yet is ended by [`end_orphan`].
 pub struct OfflineExport {
     server: Server,
     /// The client that keeps it alive while nobody else is connected.
@@ -90,6 +93,7 @@ impl OfflineExport {
     pub async fn start(disk: OfflineDisk<'_>, socket: &Path) -> Result<OfflineExport, NbdError> {
         let file = || disk.file.display().to_string();
         // A socket of an export that was killed is in the way; only our own directory holds it.
+        end_orphan(socket).await;
         let _ = std::fs::remove_file(socket);
         if let Some(served) = SIMULATED.get().and_then(|serve| serve(disk.file, disk.bitmaps, socket)) {
             return OfflineExport::simulated(served, file(), socket).await;
@@ -134,6 +138,15 @@ impl OfflineExport {
         if let Server::Process(child) = &mut self.server {
             let _ = child.kill().await;
         }
+    }
+}
+
+/// Ends an export whose owner was killed before it had connected: it would wait for a first client for ever, and the VM could not start
+/// from the image that it holds. One that serves somebody is not disturbed, and where nobody listens nothing happens.
+pub async fn end_orphan(socket: &Path) {
+    if socket.exists() {
+        let deadlines = Deadlines { connect: ORPHAN_DEADLINE, request: ORPHAN_DEADLINE };
+        drop(Client::connect_unix(socket, "", &[], deadlines).await);
     }
 }
 

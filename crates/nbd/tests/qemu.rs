@@ -155,3 +155,22 @@ async fn several_bitmaps_are_several_maps() {
     client.disconnect().await;
     export.stop().await;
 }
+
+/// Its owner was killed between its start and the first connection: nobody else would end it.
+#[tokio::test]
+async fn an_export_that_nobody_owns_is_ended_and_one_that_serves_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, socket) = (disk(dir.path()), dir.path().join("s"));
+    let mut command = Command::new("qemu-nbd");
+    command.args(["--read-only", "--shared=8", "--format=qcow2", "--socket"]).arg(&socket).arg(&file);
+    let mut orphan = command.spawn().expect("the program starts");
+    let begun = std::time::Instant::now();
+    while matches!(orphan.try_wait(), Ok(None)) {
+        assert!(begun.elapsed().as_secs() < 60, "it still serves");
+        nbd::end_orphan(&socket).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let export = export(&file, &[], dir.path()).await.expect("an export");
+    nbd::end_orphan(&socket).await;
+    export.connect(&[ALLOCATION], Deadlines::default()).await.expect("it serves");
+}

@@ -108,8 +108,8 @@ fn compare(bench: &Bench, guest: &Subject) -> Result<()> {
 }
 
 /// A virtual machine that gives free memory back to its host pays for the first touch of each page several times what a
-/// copy costs. Before each copy the page cache takes as much and lets it go, so that both tools find memory in place.
-fn touch_memory(bench: &Bench, guest: &Subject) -> Result<()> {
+/// copy costs. Before each copy or merge the page cache takes as much and lets it go, so that both tools find memory in place.
+pub(super) fn touch_memory(bench: &Bench, guest: &Subject) -> Result<()> {
     let place = bench.lab.folder().join("touched");
     std::io::copy(&mut std::io::repeat(1).take(guest.disk_bytes / 2), &mut std::fs::File::create(&place)?)?;
     Ok(std::fs::remove_file(place)?)

@@ -39,9 +39,9 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<Vec<CycleFigure>
         let before = bench.cycles(HOSTS[0], guest)?;
         run(&["resume", name, "--yes"])?;
         let figure = next_cycle(bench, HOSTS[0], guest, &before)?;
-        // Means are whole bytes, so their sum may lack some, and a block may have been as it was.
+        // Some blocks were as they were, or are zeroes: pieces of programs hold such.
         ensure!(
-            figure.bytes + 2 * BLOCK_BYTES > count * BLOCK_BYTES,
+            figure.bytes * 100 > count * BLOCK_BYTES * 99,
             "the cycle carried {} bytes only",
             figure.bytes
         );

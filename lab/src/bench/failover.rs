@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::copy::now_ms;
 use super::cycle::{BLOCK_BYTES, CHANGED_PART, next_cycle};
+use super::handover::steps_from;
 use super::{Bench, Subject, dirty};
 use crate::product::{HOSTS, is_normal};
 
@@ -36,6 +37,8 @@ pub struct FailoverFigures {
     pub points: usize,
     /// From the command until the guest was resumed, the other host silent.
     pub command_to_resumed: f64,
+    /// The steps from the one that takes over on, and what each took.
+    pub steps: Vec<(String, f64)>,
     /// Reads from the newest point and from the same content in one file: (pattern, chain, flat).
     pub reads: Vec<(String, f64, f64)>,
 }
@@ -80,9 +83,9 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<FailoverFigures>
     bench.lab.cut_link()?;
     write(bench, first, guest, BLOCK_BYTES, percent, 1001)?;
     shut_down(bench, first, name)?;
-    let command_to_resumed = fail_over(bench, name)?;
+    let (command_to_resumed, steps) = fail_over(bench, name)?;
     let reads = reads(bench, guest)?;
-    Ok(FailoverFigures { points, command_to_resumed, reads })
+    Ok(FailoverFigures { points, command_to_resumed, steps, reads })
 }
 
 /// The survivor is changed, too, and reversed; then the VM goes home.
@@ -144,7 +147,7 @@ fn points(bench: &Bench, guest: &Subject) -> Result<Vec<String>> {
     points.map(|point| Ok(point["id"].as_str().context("an id")?.to_owned())).collect()
 }
 
-fn fail_over(bench: &Bench, name: &str) -> Result<f64> {
+fn fail_over(bench: &Bench, name: &str) -> Result<(f64, Vec<(String, f64)>)> {
     // As a person does: what is lost is read first, and whether the other host answers is known then.
     bench.product.run(&bench.lab, HOSTS[1], &["failover", name, "--dry-run"])?;
     let begun = now_ms();
@@ -153,7 +156,7 @@ fn fail_over(bench: &Bench, name: &str) -> Result<f64> {
     let steps = operation["steps"].as_array().context("steps")?;
     let start = steps.iter().find(|step| step["name"] == "start").context("the start")?;
     let resumed = start["finished_at_ms"].as_u64().context("its end")?;
-    Ok(resumed.saturating_sub(begun) as f64 / 1000.0)
+    Ok((resumed.saturating_sub(begun) as f64 / 1000.0, steps_from(&operation, "take over")?))
 }
 
 /// Direct reads by QEMU's own block layer, as the guest's go through it, from the overlay of the running VM and from a flat copy.

@@ -13,7 +13,7 @@ use domain::DiskTarget;
 use layer::{FoldStep, ReplicaDirectory, Scope};
 use serde::Serialize;
 
-use super::{Bench, Subject, failover};
+use super::{Bench, Subject, copy, failover};
 use crate::run::run;
 
 /// The replica merges by itself what its retention gave up.
@@ -39,7 +39,7 @@ pub(super) fn measure(bench: &Bench, guest: &Subject) -> Result<Vec<MergeFigure>
     let original = failover::manifest(bench, guest)?.0;
     settled(&original, &target)?;
     // An odd number, and in the second round the other begins.
-    (0..bench.options.rounds).map(|round| merge(bench, &original, &target, round % 2 == 1)).collect()
+    (0..bench.options.rounds).map(|round| merge(bench, guest, (&original, &target), round % 2 == 1)).collect()
 }
 
 /// Waits until the replica has nothing more to merge: what is copied must not change.
@@ -55,7 +55,12 @@ fn settled(directory: &Path, target: &DiskTarget) -> Result<()> {
     }
 }
 
-fn merge(bench: &Bench, original: &Path, target: &DiskTarget, qemu_img_first: bool) -> Result<MergeFigure> {
+fn merge(
+    bench: &Bench,
+    guest: &Subject,
+    (original, target): (&Path, &DiskTarget),
+    qemu_img_first: bool,
+) -> Result<MergeFigure> {
     let folders = ["merge-ours", "merge-theirs"].map(|name| bench.lab.folder().join(name));
     for folder in &folders {
         run(Command::new("cp").args(["-r", "--sparse=always"]).arg(original).arg(folder))?;
@@ -71,14 +76,22 @@ fn merge(bench: &Bench, original: &Path, target: &DiskTarget, qemu_img_first: bo
     let oldest = directory.manifest().points.first().context("a point")?.point.id;
     directory.forget_points(|point| point != oldest)?;
 
+    // Nothing is left to write, and the storage below has taken in what it said to have written: whoever comes just after a copy of
+    // gigabytes pays for it, by more than a merge takes.
+    let calm = || {
+        copy::touch_memory(bench, guest)?;
+        rustix::fs::sync();
+        std::thread::sleep(CALM);
+        anyhow::Ok(())
+    };
     let qemu_img = || -> Result<f64> {
-        calm();
+        calm()?;
         let begun = Instant::now();
         run(Command::new("qemu-img").args(["commit", "-q", "-d", "-f", "qcow2"]).arg(&rival))?;
         Ok(begun.elapsed().as_secs_f64())
     };
     let earlier = if qemu_img_first { Some(qemu_img()?) } else { None };
-    calm();
+    calm()?;
     let (ours_seconds, ours_commit) = fold(&mut directory, target)?;
     let qemu_img = earlier.map_or_else(qemu_img, Ok)?;
 
@@ -88,13 +101,6 @@ fn merge(bench: &Bench, original: &Path, target: &DiskTarget, qemu_img_first: bo
         std::fs::remove_dir_all(folder)?;
     }
     Ok(MergeFigure { ours: ours_seconds, ours_commit, qemu_img, layer_bytes })
-}
-
-/// Nothing is left to write, and the storage below has taken in what it said to have written: whoever comes just after a copy of
-/// gigabytes pays for it, by more than a merge takes.
-fn calm() {
-    rustix::fs::sync();
-    std::thread::sleep(CALM);
 }
 
 /// The whole fold, and of it the commit.

@@ -1,10 +1,13 @@
 //! One connection to another host: TCP, TLS, HTTP/1.1.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -13,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -42,8 +46,11 @@ pub(crate) struct Line {
     peer: String,
     versions: VersionRange,
     /// Ends the connection when the line is dropped, whatever is under way; none: it has ended, and told how.
-    driver: Option<tokio::task::JoinHandle<hyper::Result<()>>>,
+    driver: Option<JoinHandle<hyper::Result<()>>>,
 }
+
+/// What a connection ended with.
+type Told = Result<hyper::Result<()>, JoinError>;
 
 impl Drop for Line {
     fn drop(&mut self) {
@@ -150,9 +157,22 @@ impl Line {
             .header(HEADER_NAME, self.versions.to_string())
             .body(body)
             .map_err(|error| TransportError::of_connection(&self.peer, error.into()))?;
-        match self.sender.send_request(request).await {
-            Ok(response) => Ok(response),
-            Err(error) => Err(self.broken(error.into()).await),
+        let answer = pin!(self.sender.send_request(request));
+        let Some(driver) = &mut self.driver else {
+            return Err(TransportError::of_connection(&self.peer, "it has ended".into()));
+        };
+        // Both, for hyper may wait for ever: nobody looks at a request that was handed over in the moment in which the connection ended.
+        match select(answer, driver).await {
+            Either::Left((Ok(response), _)) => Ok(response),
+            Either::Left((Err(error), _)) => Err(self.broken(error.into()).await),
+            Either::Right((told, answer)) => {
+                self.driver = None;
+                match answer.now_or_never() {
+                    Some(Ok(response)) => Ok(response),
+                    Some(Err(error)) => Err(self.meaning(error.into(), told)),
+                    None => Err(self.meaning("it ended".into(), told)),
+                }
+            }
         }
     }
 
@@ -185,24 +205,30 @@ impl Line {
         Err(TransportError::Refused(refusal))
     }
 
-    /// What it means. A request that meets the end of the connection knows only that; the connection itself may have been told why: a
-    /// peer that does not accept our certificate says so when the handshake is done here already.
-    async fn broken(&mut self, error: BoxError) -> TransportError {
-        let met = TransportError::of_connection(&self.peer, error);
-        let Some(mut driver) = self.driver.take().filter(|_| matches!(met, TransportError::Broken { .. }))
-        else {
-            return met;
+    /// What the end means that a request has met.
+    async fn broken(&mut self, met: BoxError) -> TransportError {
+        let Some(mut driver) = self.driver.take() else {
+            return TransportError::of_connection(&self.peer, met);
         };
         match timeout(ENDS_WITHIN, &mut driver).await {
-            Ok(Ok(Err(told))) => match TransportError::of_connection(&self.peer, told.into()) {
-                TransportError::Broken { .. } => met,
-                told => told,
-            },
-            Ok(_) => met,
+            Ok(told) => self.meaning(met, told),
             Err(_) => {
                 driver.abort();
-                met
+                TransportError::of_connection(&self.peer, met)
             }
+        }
+    }
+
+    /// A request that meets the end of the connection may know only that; the connection itself was told why: a peer that does not accept
+    /// our certificate says so when the handshake is done here already.
+    fn meaning(&self, met: BoxError, told: Told) -> TransportError {
+        let meant = |error| TransportError::of_connection(&self.peer, error);
+        match (meant(met), told) {
+            (broken @ TransportError::Broken { .. }, Ok(Err(told))) => match meant(told.into()) {
+                TransportError::Broken { .. } => broken,
+                told => told,
+            },
+            (met, _) => met,
         }
     }
 
