@@ -98,7 +98,8 @@ fn interrupted_at(world: &mut Protected, fault: Fault, host: &str, places: &[&st
         let begun = Instant::now();
         hold.wait(LIMIT).unwrap_or_else(|error| {
             let logs = HOSTS.map(|host| world.lab.host(host).log("virtreplicad").unwrap_or_default());
-            panic!("{place} is not reached: {error:#}\n{}\n{}", logs[0], logs[1])
+            let newest = world.product.newest_operation(&world.lab, SECOND);
+            panic!("{place} is not reached: {error:#}\n{newest:#?}\n{}\n{}", logs[0], logs[1])
         });
         if fault == Fault::CutLink {
             world.lab.cut_link().unwrap();
