@@ -9,6 +9,13 @@ fn lives_through(seed: u64, events: &[(u64, Event)]) {
     Plan { seed, rounds: vec![round], sabotage: None }.run().expect("no promise is broken");
 }
 
+/// A handover during which somebody starts the VM on a host again and again.
+fn is_started_all_the_while(seed: u64, host: usize) {
+    let starts = (0..100).map(|_| (20, Event::Start(host)));
+    let events: Vec<_> = [(0, Event::HandOver)].into_iter().chain(starts).collect();
+    lives_through(seed, &events);
+}
+
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -44,11 +51,7 @@ fn both_hosts_try_to_start_the_vm_while_it_is_handed_over() {
 /// both hosts.
 #[test]
 fn a_start_that_was_allowed_before_the_lock_of_a_handover_comes_after_it() {
-    for seed in 1..5 {
-        let starts = (0..100).map(|_| (20, Event::Start(0)));
-        let events: Vec<_> = [(0, Event::HandOver)].into_iter().chain(starts).collect();
-        lives_through(seed, &events);
-    }
+    (1..5).for_each(|seed| is_started_all_the_while(seed, 0));
 }
 
 /// Why: hosts are updated one after the other, and also in the middle of a handover. Nothing is guessed, and it goes on when both
@@ -64,11 +67,7 @@ fn one_host_speaks_another_version_in_the_middle_of_a_handover() {
 /// Why: a start by hand comes between the hand over and the start of the new primary, which then makes no checkpoint of the last point.
 #[test]
 fn the_vm_is_started_by_hand_where_it_was_just_handed_over_to() {
-    for seed in 1..4 {
-        let starts = (0..100).map(|_| (20, Event::Start(1)));
-        let events: Vec<_> = [(0, Event::HandOver)].into_iter().chain(starts).collect();
-        lives_through(seed, &events);
-    }
+    (1..4).for_each(|seed| is_started_all_the_while(seed, 1));
 }
 
 /// Why: the road goes and the power with it, at the same time, in the middle of a handover.

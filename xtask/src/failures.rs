@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use roxmltree::{Document, Node};
 
 use crate::program::repository;
@@ -20,14 +20,18 @@ pub(crate) fn forget() {
     let _ = std::fs::remove_file(report());
 }
 
-/// Prints them.
-pub(crate) fn tell() -> Result<()> {
-    let report = report();
-    let text = std::fs::read_to_string(&report).with_context(|| report.display().to_string())?;
-    let failed = failures(&text).with_context(|| report.display().to_string())?;
-    eprintln!("── {} failed", failed.len());
-    failed.iter().for_each(|(name, words)| eprintln!("{name}\n    {}", words.replace('\n', "\n    ")));
-    Ok(())
+/// Prints them; what kept the tests from running at all was told by whoever ran them.
+pub(crate) fn tell() {
+    let Ok(text) = std::fs::read_to_string(report()) else { return };
+    match failures(&text) {
+        Ok(failed) => {
+            eprintln!("── {} failed", failed.len());
+            failed
+                .iter()
+                .for_each(|(name, words)| eprintln!("{name}\n    {}", words.replace('\n', "\n    ")));
+        }
+        Err(error) => eprintln!("{} cannot be read: {error:#}", report().display()),
+    }
 }
 
 /// Name of each failed test, and its words.

@@ -44,7 +44,7 @@ fn tests(cases: LabCases) -> Result<()> {
     failures::forget();
     let outcome = run(&words);
     if outcome.is_err() && cases != LabCases::None {
-        failures::tell()?;
+        failures::tell();
     }
     outcome
 }

@@ -128,8 +128,8 @@ async fn run(config: Config) -> Result<()> {
 
     let own =
         Introduction { host, name: config.host_name.clone(), address: None, port: config.listen.port() };
-    // Before anybody asks, this host knows what it holds.
     engine.end_orphans().await;
+    // Before anybody asks, this host knows what it holds.
     engine.start()?;
     let handler = Arc::new(engine.clone());
     let server = PeerServer::bind(
