@@ -29,7 +29,7 @@ use crate::run::{run, succeeded};
 /// First answer of libvirtd; it asks QEMU for its abilities before.
 const LIBVIRT_START_LIMIT: Duration = Duration::from_secs(60);
 /// libvirtd ends its connections before itself.
-const LIBVIRT_STOP_LIMIT: Duration = Duration::from_secs(20);
+const LIBVIRT_STOP_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks while waiting.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Where the guest's kernel and initramfs lie on every host.

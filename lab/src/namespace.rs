@@ -28,9 +28,9 @@ const MARKER: &str = "vr-lab-init";
 /// Word on the pipe that lets the machine outlive its owner.
 const KEEP: &str = "keep";
 /// A fork and an exec on a loaded machine.
-const START_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// Killing a guest with dirty memory takes the kernel a moment.
-const END_LIMIT: Duration = Duration::from_secs(20);
+const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// bash, because it collects orphans as process 1 should (libvirtd waits for its daemonised QEMUs to be collected). It does
 /// so in `wait`, not in `read`; hence the pipe is read by a child.

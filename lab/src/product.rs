@@ -139,7 +139,8 @@ impl Product {
                 return Ok(shown);
             }
             if begun.elapsed() > limit {
-                bail!("not within {limit:?}: {shown:#}");
+                // In one line, which leaves room for the whole of it where the words of a failure are cut.
+                bail!("not within {limit:?}: {shown}");
             }
             std::thread::sleep(Duration::from_millis(300));
         }

@@ -11,7 +11,7 @@ use crate::namespace::Namespace;
 use crate::process;
 
 /// A fork and an exec on a loaded machine.
-const START_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running program. It is NOT ended when this is dropped: it ends with its host.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use lab::{HOSTS, Hold, IMAGE_FOLDER};
 
-use crate::scene::{Act, LIMIT, NOTICE, Said, VM, nothing, reasons};
+use crate::scene::{Act, LIMIT, Said, VM, nothing, reasons};
 
 pub const WHILE_IT_RUNS: &[Act] = &[
     Act {
@@ -94,7 +94,7 @@ pub const WHILE_IT_RUNS: &[Act] = &[
             let begun = Instant::now();
             // A cycle of ours may replace it just now.
             while scene.host(0).virsh(["checkpoint-delete", VM, &scene.own_checkpoint()]).is_err() {
-                assert!(begun.elapsed() < NOTICE, "the checkpoint cannot be deleted");
+                assert!(begun.elapsed() < LIMIT, "the checkpoint cannot be deleted");
             }
         },
         said: Said::Event("resynchronization: "),

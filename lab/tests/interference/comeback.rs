@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lab::{HOSTS, Host, is_normal};
 use serde_json::Value;
 
-use crate::scene::{LIMIT, NOTICE, Scene, VM, reasons, text};
+use crate::scene::{Scene, VM, reasons, text};
 
 /// What libvirt's hook answers, called as libvirt calls it: (whether it may start, its line, how long it took).
 fn ask_hook(host: &Host, operation: &str) -> (bool, String, Duration) {
@@ -21,7 +21,7 @@ fn check_hook(host: &Host, may_start: bool, words: &str) {
     let (may, said, took) = ask_hook(host, "prepare");
     assert!(may == may_start && said.contains(words), "{may} {said}");
     // Its own limit is 2 s; the rest is for virsh on a machine that is busy.
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(ask_hook(host, "reconnect").1, "", "a running VM is never in question");
 }
 
@@ -36,11 +36,11 @@ fn an_overlay_on_the_new_primary(scene: &Scene) {
         .host(1)
         .virsh(["snapshot-create-as", VM, "one", "--disk-only", "--atomic", "--no-metadata"])
         .unwrap();
-    let shown = scene.wait_show(1, NOTICE, |shown| overlaid(shown).is_some());
+    let shown = scene.wait_show(1, |shown| overlaid(shown).is_some());
     scene.refused(1, &["planned-failover", VM, "--yes"], "cannot be handed over");
     let cure = overlaid(&shown).expect("a cure");
     scene.patiently(1, cure.strip_prefix("virsh ").expect("a command"));
-    scene.wait_show(1, LIMIT, |shown| is_normal(shown, 2));
+    scene.wait_show(1, |shown| is_normal(shown, 2));
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn a_host_that_comes_back_with_an_old_belief_asks_the_other_before_it_starts_the
         product.start(lab.host(HOSTS[0])).unwrap();
     };
     restart(&mut scene);
-    scene.wait_show(0, LIMIT, |shown| is_normal(shown, 2));
+    scene.wait_show(0, |shown| is_normal(shown, 2));
     scene.product.run(&scene.lab, HOSTS[0], &["planned-failover", VM, "--yes"]).unwrap();
-    scene.wait_show(1, LIMIT, |shown| is_normal(shown, 2));
+    scene.wait_show(1, |shown| is_normal(shown, 2));
     an_overlay_on_the_new_primary(&scene);
 
     // The host goes down, and comes back with the state of before the handover: it believes itself primary.
@@ -78,7 +78,7 @@ fn a_host_that_comes_back_with_an_old_belief_asks_the_other_before_it_starts_the
             shown["health"] == "critical" && reasons(shown).iter().any(|reason| text(reason).contains(words))
         }
     };
-    scene.wait_show(0, NOTICE, critical("hvhost02 was not heard since"));
+    scene.wait_show(0, critical("hvhost02 was not heard since"));
     let config = scene.host(0).path("/etc/virt-replica/virtreplicad.toml").unwrap();
     let before = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{before}start_when_peer_silent = false\n")).unwrap();
@@ -90,7 +90,7 @@ fn a_host_that_comes_back_with_an_old_belief_asks_the_other_before_it_starts_the
     let started = scene.host(0).exec_raw(["virsh", "start", VM]).unwrap();
     let said = String::from_utf8_lossy(&started.stderr).into_owned();
     assert!(!started.status.success() && said.contains("belongs to hvhost02"), "{said}");
-    scene.wait_show(0, NOTICE, critical("belongs to hvhost02"));
+    scene.wait_show(0, critical("belongs to hvhost02"));
     // Once known it is known without anybody awake.
     scene.product.kill(HOSTS[0]).unwrap();
     check_hook(scene.host(0), false, "belongs to hvhost02");

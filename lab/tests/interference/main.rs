@@ -44,7 +44,7 @@ fn the_name(scene: &Scene) {
             assert_eq!(listed[0]["vm"], to, "{listed}");
         }
     }
-    scene.wait_show(0, LIMIT, |shown| is_normal(shown, 2));
+    scene.wait_show(0, |shown| is_normal(shown, 2));
     scene.check_equal("the VM is renamed");
     println!("the VM is renamed: {:.1?}", begun.elapsed());
 }
@@ -63,7 +63,7 @@ fn why_it_is_off(scene: &mut Scene) {
     scene.wait_cycles(2);
     scene.lab.host_mut(HOSTS[0]).restart_libvirtd().unwrap();
     assert_eq!(scene.host(0).guest_state(VM).unwrap(), "shut off (unknown)");
-    scene.wait_show(0, LIMIT, |shown| is_normal(shown, 2));
+    scene.wait_show(0, |shown| is_normal(shown, 2));
     let (code, said) = scene.product.attempt(&scene.lab, HOSTS[0], &plan).unwrap();
     assert_eq!(code, Some(0), "{said}");
 
@@ -73,7 +73,7 @@ fn why_it_is_off(scene: &mut Scene) {
     scene.lab.host_mut(HOSTS[0]).restart_libvirtd().unwrap();
     let Scene { lab, product, .. } = scene;
     product.start(lab.host(HOSTS[0])).unwrap();
-    scene.wait_show(0, LIMIT, |shown| is_normal(shown, 2));
+    scene.wait_show(0, |shown| is_normal(shown, 2));
     scene.refused(0, &plan, "libvirt does not know how it ended");
 }
 
