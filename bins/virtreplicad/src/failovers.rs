@@ -5,12 +5,15 @@ use std::time::Duration;
 use api::dto::{self, Answer, Done};
 use api::{Caller, Problem, units};
 use choreography::{Operation, Options, OtherHost};
-use domain::{OperationId, Phase, PointId, Settlement, Timestamp};
+use domain::{OperationId, Phase, PointId, Settlement, Timestamp, vm_argument};
 use engine::{Code, FailoverPlan, Refusal};
 
 use crate::problems::{checks_hold, failed, invalid, problem, shown};
 use crate::service::Daemon;
 use crate::views::host_name;
+
+/// How often a failover is planned anew because a newer recovery point has arrived meanwhile.
+const PLANS_MAX: usize = 5;
 
 impl Daemon {
     pub(crate) async fn begin_failover(
@@ -37,16 +40,24 @@ impl Daemon {
             expect_the_same_point(&vm, &open, point).map_err(problem)?;
             return self.operation_view(&open.id.to_string()).map(Answer::Done);
         }
-        let plan = self.engine.plan_failover_alone(&record, &options).await.map_err(problem)?;
         let (vm, peer) = (&record.relationship.vm_name, host_name(&self.engine, record.relationship.peer));
-        let lines = sentences(vm, &peer, &plan, &options);
-        let shown = shown(lines, &plan.plan, false);
-        if dry_run {
-            return Ok(Answer::Planned(shown));
-        }
-        checks_hold(&shown)?;
         let asker = format!("{who} on {}", self.own.name);
-        self.begun(self.engine.begin_failover_alone(&record, &plan, options, &asker))
+        for _ in 0..PLANS_MAX {
+            let plan = self.engine.plan_failover_alone(&record, &options).await.map_err(problem)?;
+            let lines = sentences(vm, &peer, &plan, &options);
+            let shown = shown(lines, &plan.plan, false);
+            if dry_run {
+                return Ok(Answer::Planned(shown));
+            }
+            checks_hold(&shown)?;
+            let begun = self.engine.begin_failover_alone(&record, &plan, options.clone(), &asker).await;
+            if let Some(begun) = begun.transpose() {
+                return self.begun(begun);
+            }
+        }
+        let found = format!("newer recovery points arrive from {peer} all the while");
+        let cure = format!("on {peer}: virt-replica pause {}; then again", vm_argument(vm));
+        Err(problem(Refusal::new(Code::Busy, found, cure)))
     }
 
     pub(crate) fn begin_cancel_failover(

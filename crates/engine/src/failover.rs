@@ -23,7 +23,7 @@ use crate::compare::doubt;
 use crate::events::Number;
 use crate::intact::{self, Start};
 use crate::plan::refused;
-use crate::{Code, Engine, Plan, Refusal, Result, clock, replica, survey};
+use crate::{Code, Engine, Plan, Refusal, Result, clock, receive, replica, survey};
 
 /// What a failover would do, and what would be lost by it.
 #[derive(Clone, Debug)]
@@ -125,16 +125,24 @@ impl Engine {
         Err(Refusal::new(Code::Refused, found, cure))
     }
 
-    /// Begins a failover that was just planned; the VM starts here.
-    pub fn begin_failover_alone(
+    /// Begins a failover that was just planned; the VM starts here. None: a newer recovery point than the planned one has arrived
+    /// meanwhile, and nobody asked for the older one; nothing was begun, and it is to be planned again.
+    pub async fn begin_failover_alone(
         &self,
         record: &Record,
         plan: &FailoverPlan,
         options: Options,
         requested_by: &str,
-    ) -> Result<OperationId> {
+    ) -> Result<Option<OperationId>> {
         if let Some(check) = plan.plan.checks.iter().find(|check| !check.holds()) {
             return Err(refused(check));
+        }
+        // Whose point it is to be may be merged away, or be no more the newest, until the operation is known: it keeps deltas and
+        // merges away by itself.
+        let slot = self.slot(record.relationship.id);
+        let _alone = receive::alone(&slot).await?;
+        if replica::point(record, options.point)?.id != plan.point.id {
+            return Ok(None);
         }
         if options.force && !plan.other.lets_start(false) {
             let (peer, said) = (self.peer_name(record), plan.other.words());
@@ -153,7 +161,7 @@ impl Engine {
             plan.other.words(),
         );
         let options = Options { point: Some(plan.point.id), ..options };
-        self.begin_alone(record, Procedure::Failover, options, words, requested_by)
+        self.begin_alone(record, Procedure::Failover, options, words, requested_by).map(Some)
     }
 
     /// Why a failover cannot be taken back now; none: it can. One that hangs behind its point of no return can.

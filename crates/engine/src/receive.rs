@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use choreography::Procedure;
 use domain::{
     Attachment, DiskTarget, Epoch, Lineage, Phase, PointId, RecoveryPoint, RelationshipId, Timestamp,
 };
@@ -173,6 +174,10 @@ fn authorize(
     }
     if relationship.phase != Phase::Receiving || relationship.paused_since.is_some() {
         return refuse(format!("this side does not receive: {}", relationship.phase.words()));
+    }
+    let open = engine.store().open_operation(relationship.id).map_err(Refusal::failed)?;
+    if open.is_some_and(|(operation, _)| operation.procedure == Procedure::Failover) {
+        return refuse("this side does not receive: a failover is under way here".to_owned());
     }
     let head = engine.store().points(relationship.id).map_err(Refusal::failed)?.pop();
     let known = head.as_ref().map(|head| head.id.0);

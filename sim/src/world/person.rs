@@ -156,9 +156,9 @@ impl World {
         self.witness.is_failed_over(host, moment, plan.point.ordinal);
         let told = format!("to host {} from point {}", host + 1, plan.point.ordinal);
         let begun = self.command(host, |engine, record| async move {
-            engine.begin_failover_alone(&record, &plan, options, PERSON).map(drop)
+            engine.begin_failover_alone(&record, &plan, options, PERSON).await
         });
-        if !matches!(begun, Some(Ok(()))) {
+        if !matches!(begun, Some(Ok(Some(_)))) {
             self.witness.is_not_failed_over();
             return Ok(None);
         }

@@ -83,7 +83,8 @@ impl World {
     fn begin_failover(&mut self, host: usize, options: Options) -> Result<OperationId> {
         self.asked(host, |engine, record| async move {
             let plan = engine.plan_failover_alone(&record, &options).await?;
-            engine.begin_failover_alone(&record, &plan, options, "a scene")
+            let begun = engine.begin_failover_alone(&record, &plan, options, "a scene").await?;
+            Ok(begun.expect("nothing arrives while a scene plans"))
         })
     }
 

@@ -28,6 +28,8 @@ const PEERS_EVERY_MS = 5_000;
 const PEERS_AT_ONCE = 2;
 /** In case that a change was told to nobody. */
 const ALL_EVERY_MS = 60_000;
+/** Longest wait for a frame. */
+const FRAME_MS_MAX = 500;
 
 /** @type {Map<string, Answer & {used: number}>} */
 const answers = new Map();
@@ -108,16 +110,32 @@ function turnOver() {
   else turns++;
 }
 
+/** Beginnings of this host's lists that are on their way. */
+const beginnings = new Set();
+
 /** All of a list; while nothing of it is known, its beginning is shown first. */
 async function list(answer) {
   if (answer.value === undefined && !answer.beginning) {
-    const { body, whole } = await getBeginning(answer.path);
+    const asked = getBeginning(answer.path);
+    const own = !answer.path.startsWith("peers/");
+    if (own) beginnings.add(asked);
+    const { body, whole } = await asked.finally(() => beginnings.delete(asked));
     if (whole) return body;
     answer.beginning = body;
     repaint();
+    // Long lists keep the host and this page busy: whoever waits sees the first rows before that.
+    await Promise.allSettled(beginnings);
+    await painted();
   }
   return getAll(answer.path);
 }
+
+/** When the next frame stands on the screen; nobody waits for frames of a page that is hidden. */
+const painted = () =>
+  new Promise((done) => {
+    requestAnimationFrame(() => setTimeout(done));
+    setTimeout(done, FRAME_MS_MAX);
+  });
 
 async function load(answer) {
   if (answer.loading) {

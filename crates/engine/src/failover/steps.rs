@@ -27,7 +27,7 @@ impl Run<'_> {
     pub(crate) async fn take_over_alone(&self) -> Result<()> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = receive::alone(&slot).await?;
-        // A merge under way gives way; the point that was chosen may have been merged since.
+        // A merge under way gives way.
         let _files = slot.chain.hold().await;
         serve::close(&slot).await;
         replica::expect_untouched(&self.record)?;

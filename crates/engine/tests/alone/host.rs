@@ -122,7 +122,7 @@ impl Host {
             resynchronizations_max: 1,
             redirect_hooks: base.join("redirect.d"),
             program: "/bin/true".into(),
-            holds: None,
+            holds: Some(base.join("holds")),
         };
         let trust = Arc::new(Trust(store.clone()));
         let engine = Engine::new(config, own, store, Arc::new(hypervisor.clone()), trust, identity);

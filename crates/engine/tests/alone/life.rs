@@ -177,7 +177,7 @@ pub(crate) async fn begin(host: &Host, procedure: Procedure) -> Result<(), engin
             let point = if completed(host) == 0 { OLDER } else { RECEIVED };
             let options = Options { point: Some(point_id(point)), ..Options::default() };
             let plan = engine.plan_failover_alone(&record, &options).await?;
-            engine.begin_failover_alone(&record, &plan, options, "a test").map(drop)
+            engine.begin_failover_alone(&record, &plan, options, "a test").await.map(drop)
         }
         Procedure::CancelFailover => engine.begin_cancel(&record, Options::default(), "a test").map(drop),
         Procedure::CompleteFailover => engine.begin_complete(&record, "a test").await.map(drop),

@@ -68,6 +68,41 @@ fn a_failover_on_the_host_that_is_primary_is_refused_with_what_to_type_instead()
 }
 
 #[test]
+fn a_failover_that_names_no_point_begins_from_the_newest_whatever_arrives_while_it_is_planned() {
+    let base = tempfile::tempdir().expect("a folder");
+    let holds = base.path().join("holds");
+    std::fs::create_dir(&holds).expect("a folder");
+    with_host_alone(base.path(), async |host: &Host| {
+        host.receive_next().await.expect("received");
+        let options = Options::default();
+        let late = host.engine.plan_failover_alone(&host.record(), &options).await.expect("planned");
+        let newest = host.receive_next().await.expect("it is not begun yet");
+        let begin = async |plan| {
+            let begun =
+                host.engine.begin_failover_alone(&host.record(), plan, Options::default(), "a test").await;
+            begun.expect("not refused").is_some()
+        };
+        assert!(!begin(&late).await, "the point is not the newest any more");
+        assert!(
+            host.engine.store().open_operation(host.record().relationship.id).expect("readable").is_none()
+        );
+        let plan = host.engine.plan_failover_alone(&host.record(), &options).await.expect("planned");
+        let (place, held) = (holds.join("take over.before"), holds.join("take over.before.held"));
+        std::fs::write(&place, "").expect("writable");
+        assert!(begin(&plan).await);
+        let refusal = host.receive_next().await.expect_err("it is begun");
+        assert!(refusal.contains("a failover is under way here"), "{refusal}");
+        while !held.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::remove_file(held).expect("removed");
+        idle(host).await;
+        let phase = host.record().relationship.phase;
+        assert!(matches!(phase, Phase::FailedOver { point, .. } if point == point_id(newest)), "{phase:?}");
+    });
+}
+
+#[test]
 fn a_failover_is_not_completed_while_its_vm_has_not_started() {
     let base = tempfile::tempdir().expect("a folder");
     with_host_alone(base.path(), async |host: &Host| {
@@ -146,7 +181,8 @@ fn a_reverse_to_a_host_that_does_not_know_the_relationship_is_refused_before_any
         }
         let options = Options { point: Some(point_id(RECEIVED - 1)), force: true, ..Options::default() };
         let plan = host.engine.plan_failover_alone(&host.record(), &options).await.expect("planned");
-        host.engine.begin_failover_alone(&host.record(), &plan, options, "a test").expect("begun");
+        let begun = host.engine.begin_failover_alone(&host.record(), &plan, options, "a test").await;
+        assert!(begun.expect("not refused").is_some());
         idle(host).await;
         let before = host.record().relationship;
         let asked = ReverseRequest { peer: None, settings: None };
