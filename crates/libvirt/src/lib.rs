@@ -51,11 +51,7 @@ impl Libvirt {
     pub const SYSTEM: &str = "qemu:///system";
 
     fn find(&self, id: VmId) -> Result<Option<Domain>> {
-        match self.connection.get()?.lookup_domain_by_uuid(id.0) {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(None),
-            Err(error) => Err(of_vm("domid", id, &error)),
-        }
+        vm::find(&self.connection.get()?, id)
     }
 
     fn need(&self, id: VmId) -> Result<Domain> {

@@ -6,9 +6,10 @@ use domain::VmId;
 use hypervisor::{HypervisorError, Obstacle, Result, ShutoffReason, VmFacts, VmState};
 use virt::connect::Connect;
 use virt::domain::Domain;
+use virt::error::ErrorNumber;
 
 use crate::definition;
-use crate::error::{of_host, of_vm};
+use crate::error::{is, of_host, of_vm};
 use crate::raw;
 
 /// All facts.
@@ -36,6 +37,15 @@ fn outline(domain: &Domain, id: VmId, state: VmState, persistent: bool) -> Resul
     Ok(facts)
 }
 
+/// The VM, if it is there.
+pub(crate) fn find(connect: &Connect, id: VmId) -> Result<Option<Domain>> {
+    match connect.lookup_domain_by_uuid(id.0) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(None),
+        Err(error) => Err(of_vm("domid", id, &error)),
+    }
+}
+
 /// VMs of the host by their ids, all of which libvirt tells in one answer.
 pub(crate) fn all(connect: &Connect, flags: u32) -> Result<Vec<(VmId, Domain)>> {
     let failed = |error| of_host("list", &error);
@@ -43,8 +53,25 @@ pub(crate) fn all(connect: &Connect, flags: u32) -> Result<Vec<(VmId, Domain)>> 
     all.into_iter().map(|found| Ok((VmId(found.uuid().map_err(failed)?), found))).collect()
 }
 
-/// Those of these VMs that are there, as a list shows them: asking libvirt four times about each of a thousand takes too long.
+/// So many are asked about one by one: libvirt's lists name every VM of the host, wanted or not.
+const FEW: usize = 64;
+
+/// Those of these VMs that are there, as a list shows them.
 pub(crate) fn outlines(connect: &Connect, wanted: &HashSet<VmId>) -> Result<Vec<VmFacts>> {
+    if wanted.len() > FEW { of_many(connect, wanted) } else { of_few(connect, wanted) }
+}
+
+fn of_few(connect: &Connect, wanted: &HashSet<VmId>) -> Result<Vec<VmFacts>> {
+    let one = |id: VmId| {
+        let Some(domain) = find(connect, id)? else { return Ok(None) };
+        let persistent = domain.is_persistent().map_err(|error| of_vm("dumpxml", id, &error))?;
+        if_there(state(&domain, id).and_then(|state| outline(&domain, id, state, persistent)))
+    };
+    wanted.iter().filter_map(|id| one(*id).transpose()).collect()
+}
+
+/// Asking libvirt four times about each of a thousand takes too long.
+fn of_many(connect: &Connect, wanted: &HashSet<VmId>) -> Result<Vec<VmFacts>> {
     let ids =
         |flag| -> Result<HashSet<VmId>> { Ok(all(connect, flag)?.into_iter().map(|(id, _)| id).collect()) };
     let off = ids(virt_sys::VIR_CONNECT_LIST_DOMAINS_SHUTOFF)?;

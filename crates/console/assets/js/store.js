@@ -28,6 +28,8 @@ const PEERS_EVERY_MS = 5_000;
 const PEERS_AT_ONCE = 2;
 /** In case that a change was told to nobody. */
 const ALL_EVERY_MS = 60_000;
+/** So long after its address was entered a page waits for the first rows of its lists before it is painted. */
+const ROWS_MS_MAX = 400;
 /** Longest wait for a frame. */
 const FRAME_MS_MAX = 500;
 
@@ -36,6 +38,7 @@ const answers = new Map();
 const watchers = new Set();
 let painting = 0;
 let frame = 0;
+let late = 0;
 
 /** The answer to a path, now or as soon as it is there. */
 export function use(path) {
@@ -58,6 +61,9 @@ export function use(path) {
   return answer;
 }
 
+/** Beginnings of this host's lists that are on their way. */
+const beginnings = new Set();
+
 /** Runs `paint` soon after each change, at most once a frame. */
 export function watch(paint) {
   watchers.add(paint);
@@ -66,6 +72,12 @@ export function watch(paint) {
 
 /** Something that is shown has changed. */
 export function repaint() {
+  const early = ROWS_MS_MAX - performance.now();
+  // To paint a page without its rows takes as long as they do; whichever comes last paints all of it.
+  if (beginnings.size && early > 0) {
+    late ||= setTimeout(repaint, early);
+    return;
+  }
   frame ||= requestAnimationFrame(() => {
     frame = 0;
     painting += 1;
@@ -109,9 +121,6 @@ function turnOver() {
   if (next) next();
   else turns++;
 }
-
-/** Beginnings of this host's lists that are on their way. */
-const beginnings = new Set();
 
 /** All of a list; while nothing of it is known, its beginning is shown first. */
 async function list(answer) {
