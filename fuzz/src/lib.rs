@@ -19,13 +19,14 @@ use peak_alloc::PeakAlloc;
 
 pub use targets::{Target, canaries, targets};
 
+use domain::Attachment;
 use mutate::Mutator;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Most memory that one input may cost, bytes: four times what the largest honest message takes.
-pub const MEMORY_MAX: usize = 64 << 20;
+/// Most memory that one input may cost, bytes: the largest file that a delta may carry beside the disks, and some around it.
+pub const MEMORY_MAX: usize = Attachment::Nvram.bytes_max() as usize + (16 << 20);
 /// Most time that one input may take. Machines are shared: this is far above what any takes.
 pub const TIME_MAX: Duration = Duration::from_secs(5);
 

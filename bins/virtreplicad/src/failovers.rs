@@ -12,7 +12,7 @@ use crate::problems::{checks_hold, failed, invalid, problem, shown};
 use crate::service::Daemon;
 use crate::views::host_name;
 
-/// How often a failover is planned anew because a newer recovery point has arrived meanwhile.
+/// How often a failover is planned at most, anew because a newer recovery point has arrived meanwhile.
 const PLANS_MAX: usize = 5;
 
 impl Daemon {
@@ -23,7 +23,29 @@ impl Daemon {
         request: dto::FailoverRequest,
         dry_run: bool,
     ) -> Result<Answer<dto::OperationView>, Problem> {
+        for _ in 0..PLANS_MAX {
+            if let Some(answer) = self.try_failover(&who, &vm, &request, dry_run).await? {
+                return Ok(answer);
+            }
+        }
         let record = self.find(&vm)?;
+        let (peer, vm) = (host_name(&self.engine, record.relationship.peer), vm_argument(&vm));
+        let found = format!("newer recovery points arrive from {peer} all the while");
+        let cure = format!(
+            "on {peer}: virt-replica pause {vm}; then again here; if it is taken back, on {peer}: virt-replica resume {vm}"
+        );
+        Err(problem(Refusal::new(Code::Busy, found, cure)))
+    }
+
+    /// None: what it was planned upon has changed meanwhile.
+    async fn try_failover(
+        &self,
+        who: &Caller,
+        vm: &str,
+        request: &dto::FailoverRequest,
+        dry_run: bool,
+    ) -> Result<Option<Answer<dto::OperationView>>, Problem> {
+        let record = self.find(vm)?;
         let point = self.point_wanted(&record, request.point.as_deref()).await?;
         let after = |what, seconds: Option<u64>| seconds.map(|it| (what, Duration::from_secs(it)));
         let options = Options {
@@ -37,27 +59,20 @@ impl Daemon {
         let open = self.engine.store().open_operation(record.relationship.id).map_err(failed)?;
         if let Some((open, _)) = open.filter(|(open, _)| open.procedure == choreography::Procedure::Failover)
         {
-            expect_the_same_point(&vm, &open, point).map_err(problem)?;
-            return self.operation_view(&open.id.to_string()).map(Answer::Done);
+            expect_the_same_point(vm, &open, point).map_err(problem)?;
+            return self.operation_view(&open.id.to_string()).map(|view| Some(Answer::Done(view)));
         }
+        let plan = self.engine.plan_failover_alone(&record, &options).await.map_err(problem)?;
         let (vm, peer) = (&record.relationship.vm_name, host_name(&self.engine, record.relationship.peer));
-        let asker = format!("{who} on {}", self.own.name);
-        for _ in 0..PLANS_MAX {
-            let plan = self.engine.plan_failover_alone(&record, &options).await.map_err(problem)?;
-            let lines = sentences(vm, &peer, &plan, &options);
-            let shown = shown(lines, &plan.plan, false);
-            if dry_run {
-                return Ok(Answer::Planned(shown));
-            }
-            checks_hold(&shown)?;
-            let begun = self.engine.begin_failover_alone(&record, &plan, options.clone(), &asker).await;
-            if let Some(begun) = begun.transpose() {
-                return self.begun(begun);
-            }
+        let lines = sentences(vm, &peer, &plan, &options);
+        let shown = shown(lines, &plan.plan, false);
+        if dry_run {
+            return Ok(Some(Answer::Planned(shown)));
         }
-        let found = format!("newer recovery points arrive from {peer} all the while");
-        let cure = format!("on {peer}: virt-replica pause {}; then again", vm_argument(vm));
-        Err(problem(Refusal::new(Code::Busy, found, cure)))
+        checks_hold(&shown)?;
+        let asker = format!("{who} on {}", self.own.name);
+        let begun = self.engine.begin_failover_alone(&record, &plan, options, &asker).await.transpose();
+        begun.map(|begun| self.begun(begun)).transpose()
     }
 
     pub(crate) fn begin_cancel_failover(

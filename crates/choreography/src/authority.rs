@@ -193,6 +193,10 @@ impl Authority {
             let procedure = operation.procedure.name();
             return Err(Denied::NotFrom { procedure, phase: self.phase.words() });
         }
+        // One that was prepared before the VM moved would find its point of no return behind it.
+        if operation.procedure != Procedure::PlannedFailover {
+            self.expect_epoch_of(operation)?;
+        }
         // A copy that is tried out reads what a failover leaves as it is, and so does its cancellation; a disaster does not wait for
         // it, nor does a time that a person has set. What an old primary wrote is looked at when it takes over.
         match operation.procedure {

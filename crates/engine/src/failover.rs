@@ -125,8 +125,8 @@ impl Engine {
         Err(Refusal::new(Code::Refused, found, cure))
     }
 
-    /// Begins a failover that was just planned; the VM starts here. None: a newer recovery point than the planned one has arrived
-    /// meanwhile, and nobody asked for the older one; nothing was begun, and it is to be planned again.
+    /// Begins a failover that was just planned; the VM starts here. None: what it was planned upon has changed meanwhile. A newer
+    /// recovery point has arrived and nobody asked for the older one, or the VM has moved; nothing was begun, and it is to be planned again.
     pub async fn begin_failover_alone(
         &self,
         record: &Record,
@@ -141,7 +141,11 @@ impl Engine {
         // merges away by itself.
         let slot = self.slot(record.relationship.id);
         let _alone = receive::alone(&slot).await?;
-        if replica::point(record, options.point)?.id != plan.point.id {
+        let planned = (record.relationship.epoch, record.relationship.role());
+        let record = &self.record(record.relationship.id)?;
+        if (record.relationship.epoch, record.relationship.role()) != planned
+            || replica::point(record, options.point)?.id != plan.point.id
+        {
             return Ok(None);
         }
         if options.force && !plan.other.lets_start(false) {

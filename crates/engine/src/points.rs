@@ -118,6 +118,8 @@ impl Engine {
         let slot = self.slot(id);
         let _alone = crate::receive::alone(&slot).await?;
         let _files = slot.chain.hold().await;
+        // An operation may have begun meanwhile, from this very point.
+        self.must_be_idle(record)?;
         let refused = |found: String, cure: String| Err(Refusal::new(Code::Refused, found, cure));
         if self.store().divergence(id).map_err(Refusal::failed)?.is_some() {
             return refused(

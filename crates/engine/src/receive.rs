@@ -40,6 +40,8 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
     authorize(engine, &record, &peer, &header)?;
     let slot = engine.slot(record.relationship.id);
     let _alone = alone(&slot).await?;
+    // Whoever asks for the lock from here on is heard, also while nobody waits for that.
+    let superseded = slot.superseded.notified();
     // What was true before the wait may not be any more: a hand over may have come between.
     let record = engine.record(record.relationship.id)?;
     serve::close(&slot).await;
@@ -60,7 +62,7 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
     let incoming = Incoming::plan(&directory, &header)?;
     let writing = blocking(move || incoming.write(from, waiting));
     // The reader owns the channel: when it ends, for whatever reason, the writer ends too.
-    let (decoder, pieces, superseded) = (&mut decoder, &mut body, &slot.superseded);
+    let (decoder, pieces) = (&mut decoder, &mut body);
     let reading = async move {
         loop {
             match decoder.next().map_err(Refusal::failed)? {
@@ -72,13 +74,15 @@ pub(crate) async fn receive(engine: &Engine, peer: PeerRecord, mut body: DeltaBo
                     }
                 }
                 Some(Item::Header(_)) => return Err(Refusal::failed("a second header in a delta")),
-                None => tokio::select! {
-                    piece = next_piece(pieces) => decoder.feed(&piece?),
-                    () = superseded.notified() => {
-                        return Err(Refusal::unavailable("the primary server began the transfer anew", ""));
-                    }
-                },
+                None => decoder.feed(&next_piece(pieces).await?),
             }
+        }
+    };
+    // Given up, it drops the channel, whether it waits for the link or for the disk.
+    let reading = async move {
+        tokio::select! {
+            read = reading => read,
+            () = superseded => Err(Refusal::unavailable("the replica server was wanted for something else meanwhile", "")),
         }
     };
     let (read, written): (Result<()>, _) = tokio::join!(reading, writing);
@@ -116,7 +120,10 @@ impl Around {
 pub(crate) async fn alone(slot: &Slot) -> Result<tokio::sync::MutexGuard<'_, ()>> {
     slot.superseded.notify_waiters();
     let alone = tokio::time::timeout(ALONE_MAX, slot.replica.lock()).await;
-    alone.map_err(|_| Refusal::new(Code::Busy, "the replica server still works on the delta before", ""))
+    alone.map_err(|_| {
+        let cure = "again in a moment; what keeps its disk busy: iostat -x 1, there";
+        Refusal::new(Code::Busy, "the replica server still works on the delta before", cure)
+    })
 }
 
 /// Where a transfer goes on that says so; what others left behind goes.
@@ -177,7 +184,8 @@ fn authorize(
     }
     let open = engine.store().open_operation(relationship.id).map_err(Refusal::failed)?;
     if open.is_some_and(|(operation, _)| operation.procedure == Procedure::Failover) {
-        return refuse("this side does not receive: a failover is under way here".to_owned());
+        // It may be undone, and what was read for this delta is worth keeping until then.
+        return Err(Refusal::unavailable("a failover is under way on the replica server", ""));
     }
     let head = engine.store().points(relationship.id).map_err(Refusal::failed)?.pop();
     let known = head.as_ref().map(|head| head.id.0);

@@ -65,9 +65,10 @@ fn of_few(connect: &Connect, wanted: &HashSet<VmId>) -> Result<Vec<VmFacts>> {
     let one = |id: VmId| {
         let Some(domain) = find(connect, id)? else { return Ok(None) };
         let persistent = domain.is_persistent().map_err(|error| of_vm("dumpxml", id, &error))?;
-        if_there(state(&domain, id).and_then(|state| outline(&domain, id, state, persistent)))
+        outline(&domain, id, state(&domain, id)?, persistent).map(Some)
     };
-    wanted.iter().filter_map(|id| one(*id).transpose()).collect()
+    let found = wanted.iter().map(|id| if_there(one(*id)).map(Option::flatten));
+    found.filter_map(Result::transpose).collect()
 }
 
 /// Asking libvirt four times about each of a thousand takes too long.

@@ -30,8 +30,8 @@ const PEERS_AT_ONCE = 2;
 const ALL_EVERY_MS = 60_000;
 /** So long after its address was entered a page waits for the first rows of its lists before it is painted. */
 const ROWS_MS_MAX = 400;
-/** Longest wait for a frame. */
-const FRAME_MS_MAX = 500;
+/** Longest wait of the rest of a list for the first rows of all. */
+const REST_MS_MAX = 500;
 
 /** @type {Map<string, Answer & {used: number}>} */
 const answers = new Map();
@@ -75,9 +75,14 @@ export function repaint() {
   const early = ROWS_MS_MAX - performance.now();
   // To paint a page without its rows takes as long as they do; whichever comes last paints all of it.
   if (beginnings.size && early > 0) {
-    late ||= setTimeout(repaint, early);
+    late ||= setTimeout(() => {
+      late = 0;
+      repaint();
+    }, Math.ceil(early));
     return;
   }
+  clearTimeout(late);
+  late = 0;
   frame ||= requestAnimationFrame(() => {
     frame = 0;
     painting += 1;
@@ -132,19 +137,15 @@ async function list(answer) {
     if (whole) return body;
     answer.beginning = body;
     repaint();
-    // Long lists keep the host and this page busy: whoever waits sees the first rows before that.
-    await Promise.allSettled(beginnings);
-    await painted();
+    // Long lists keep the host and this page busy: whoever waits sees the first rows before that, if they come soon.
+    if (own) await Promise.race([Promise.allSettled(beginnings).then(painted), pause(REST_MS_MAX)]);
   }
   return getAll(answer.path);
 }
 
-/** When the next frame stands on the screen; nobody waits for frames of a page that is hidden. */
-const painted = () =>
-  new Promise((done) => {
-    requestAnimationFrame(() => setTimeout(done));
-    setTimeout(done, FRAME_MS_MAX);
-  });
+/** When the next frame stands on the screen: never on a page that is hidden. */
+const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 async function load(answer) {
   if (answer.loading) {

@@ -23,7 +23,7 @@ const MERGE_LOOK: Duration = Duration::from_millis(100);
 const END_MERGE_MAX: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
-    /// The point of no return: this host is primary. A delta that is arriving ends first; none can come after.
+    /// The point of no return: this host is primary. A delta that is arriving is cut off; none can come after.
     pub(crate) async fn take_over_alone(&self) -> Result<()> {
         let slot = self.engine.slot(self.operation.relationship);
         let _alone = receive::alone(&slot).await?;

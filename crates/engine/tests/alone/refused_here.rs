@@ -91,7 +91,7 @@ fn a_failover_that_names_no_point_begins_from_the_newest_whatever_arrives_while_
         std::fs::write(&place, "").expect("writable");
         assert!(begin(&plan).await);
         let refusal = host.receive_next().await.expect_err("it is begun");
-        assert!(refusal.contains("a failover is under way here"), "{refusal}");
+        assert!(refusal.contains("a failover is under way on the replica server"), "{refusal}");
         while !held.exists() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
