@@ -12,13 +12,15 @@ mod targets;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use peak_alloc::PeakAlloc;
 
 pub use targets::{Target, canaries, targets};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use domain::Attachment;
 use mutate::Mutator;
 
@@ -71,13 +73,45 @@ pub fn run(target: &Target, seed: u64, time: Duration) -> Outcome {
     Outcome { executions, found: None }
 }
 
-/// What is kept of a decoder: inputs that did harm once, or that reach far.
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let mut paths: Vec<_> =
-        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path()).collect();
-    paths.sort();
-    paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+/// Longest input that is kept: long ones reach no further, and are much to carry.
+const KEPT_BYTES_MAX: usize = 512;
+
+/// A file of inputs, each a line in base64.
+fn kept(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name)
+}
+
+/// What is kept of a decoder: inputs that reach far (`NAME`), and those that did harm once (`NAME.harm`).
+///
+/// # Panics
+/// When a line is no base64: the file is ours.
+#[must_use]
+pub fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let files = [name.to_owned(), format!("{name}.harm")].map(|name| std::fs::read_to_string(kept(&name)));
+    let decoded = |line: &str| STANDARD.decode(line).expect("base64");
+    files.iter().flatten().flat_map(|text| text.lines()).map(decoded).collect()
+}
+
+/// Keeps the shorter ones of the inputs that lie in the folder of a decoder's name in this one, instead of what was kept before. What did
+/// harm stays.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub fn keep(target: &Target, folder: &Path) -> io::Result<usize> {
+    let mut inputs = Vec::new();
+    for entry in std::fs::read_dir(folder.join(target.name))? {
+        inputs.push(std::fs::read(entry?.path())?);
+    }
+    inputs.retain(|input| input.len() <= KEPT_BYTES_MAX);
+    if inputs.is_empty() {
+        return Ok(0);
+    }
+    inputs.sort();
+    let lines: String = inputs.iter().map(|input| STANDARD.encode(input) + "\n").collect();
+    let file = kept(target.name);
+    std::fs::create_dir_all(file.parent().unwrap_or(folder))?;
+    std::fs::write(file, lines)?;
+    Ok(inputs.len())
 }
 
 /// Writes what a decoder begins with into a folder of its name, one file for each input.

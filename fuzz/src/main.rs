@@ -23,6 +23,9 @@ struct Options {
     /// Try nothing: write what each decoder begins with into a folder of its name, in this one
     #[arg(long, value_name = "FOLDER")]
     inputs_to: Option<PathBuf>,
+    /// Try nothing: keep what lies in a folder of each decoder's name, in this one, as the corpus
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -33,6 +36,12 @@ fn main() -> Result<()> {
     ensure!(!chosen.is_empty(), "no such target; there are {}", names.join(", "));
     if let Some(folder) = &options.inputs_to {
         return chosen.iter().try_for_each(|one| fuzz::write_inputs(one, folder)).context("the inputs");
+    }
+    if let Some(folder) = &options.keep {
+        for target in &chosen {
+            println!("{}: {} inputs are kept", target.name, fuzz::keep(target, folder).context(target.name)?);
+        }
+        return Ok(());
     }
     // A panic is told in the line of result.
     std::panic::set_hook(Box::new(|_| {}));

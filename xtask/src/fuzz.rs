@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// Led by coverage: builds everything anew, with counters; what reaches further is kept in target/led/corpus
     #[arg(long)]
     led: bool,
+    /// After that, the few inputs that reach all that was reached replace fuzz/corpus
+    #[arg(long, requires = "led")]
+    keep: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -66,6 +69,23 @@ fn led(options: &Options) -> Result<()> {
         harmed += usize::from(!one(&program, name, options)?);
     }
     ensure!(harmed == 0, "{harmed} of {} decoders are harmed", names.len());
+    if options.keep {
+        names.iter().try_for_each(|name| reduce(&program, name))?;
+        plain(options, &["--keep", &format!("{LED}/kept")])?;
+    }
+    Ok(())
+}
+
+/// Chooses inputs that together reach all that a decoder's inputs do.
+fn reduce(program: &str, name: &str) -> Result<()> {
+    let (corpus, kept) = (format!("{LED}/corpus/{name}"), format!("{LED}/kept/{name}"));
+    let folder = crate::program::repository().join(&kept);
+    // Of an earlier run.
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(folder).context("a folder")?;
+    let mut reducing = command(&[program, "-set_cover_merge=1", &kept, &corpus]);
+    let done = reducing.env("VIRT_REPLICA_FUZZ_TARGET", name).output().context("the fuzzer")?;
+    ensure!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
     Ok(())
 }
 
