@@ -124,6 +124,30 @@ fn an_operation_begins_where_its_procedure_does_if_nothing_stands_in_its_way() {
 }
 
 #[test]
+fn what_one_host_does_alone_begins_in_the_epoch_in_which_it_was_prepared() {
+    let beginnings = [
+        (Procedure::Failover, Phase::Receiving),
+        (Procedure::CancelFailover, failed_over()),
+        (Procedure::CompleteFailover, failed_over()),
+    ];
+    for (procedure, phase) in beginnings {
+        for proposed in [2, 3, 4] {
+            let operation = operation(procedure, Side::NewPrimary, proposed);
+            let expected = if proposed == 3 {
+                Ok(None)
+            } else {
+                let (operation, proposed) = (operation.id, operation.proposed_epoch);
+                Err(Denied::Epoch { operation, proposed, known: epoch(NOW) })
+            };
+            assert_eq!(at(phase.clone()).begin(&operation, Asked::default()), expected, "{procedure:?}");
+        }
+    }
+    // What was agreed with the other host is compared when its lock is set.
+    let late = operation(Procedure::PlannedFailover, Side::NewPrimary, 2);
+    assert_eq!(at(Phase::Receiving).begin(&late, Asked::default()), Ok(None));
+}
+
+#[test]
 fn an_operation_begins_beside_no_other_and_a_cancellation_ends_a_failover_that_hangs() {
     let from = |procedure| match procedure {
         Procedure::PlannedFailover | Procedure::Failover => Phase::Receiving,
