@@ -1,5 +1,6 @@
 //! What both hosts together must never do, seen from outside: run the VM twice, or hold different disks for one point.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -80,6 +81,7 @@ pub fn disks_are_equal(lab: &Lab, primary: &str, vm: &str) -> Result<()> {
         let active =
             active.trim_start().split_once(char::is_whitespace).context("a file")?.1.trim().to_owned();
         let theirs = raw(lab, replica, &head_below(lab, replica, &active)?)?;
+        ensure!(!same_file(&ours, &theirs)?, "the two copies are one file");
         run(Command::new("cmp").arg(&ours).arg(&theirs)).with_context(|| format!("disk {target}"))?;
         drop(std::fs::remove_file(ours));
         drop(std::fs::remove_file(theirs));
@@ -99,9 +101,16 @@ fn head_below(lab: &Lab, host: &str, active: &str) -> Result<String> {
     Ok(folder.join(name).display().to_string())
 }
 
+fn same_file(one: &Path, other: &Path) -> Result<bool> {
+    let of = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino()));
+    Ok(of(one)? == of(other)?)
+}
+
 /// The content of an image as a raw file on this machine.
 fn raw(lab: &Lab, host: &str, image: &str) -> Result<PathBuf> {
-    let inside = "/var/tmp/compare.raw";
+    // A folder that each host has for itself: where both have the machine's, the second copy would take the place of the first, and
+    // be compared with itself.
+    let inside = "/var/lib/libvirt/compare.raw";
     lab.host(host).exec(["qemu-img", "convert", "-U", "-O", "raw", image, inside])?;
     let outside = lab.host(host).path(inside)?;
     ensure!(outside.exists(), "{} was converted", outside.display());
