@@ -50,7 +50,17 @@ fn a_first_copy_goes_on_after_link_replica_or_primary_were_gone() {
         }
     }
     the_disks_are_equal(&lab, &product, &guest.name).unwrap();
+    one_byte_would_be_found(&lab, &product, &guest.name);
     lab.down().unwrap();
+}
+
+/// What all cases here compare by finds what is not equal.
+fn one_byte_would_be_found(lab: &Lab, product: &Product, vm: &str) {
+    product.run(lab, HOSTS[0], &["pause", vm, "--yes"]).unwrap();
+    let write = "qemu-io -f qcow2 -c 'write -q -P 0x5a 5M 1' $(virsh -q domblklist";
+    lab.host(HOSTS[0]).sh(&format!("{write} {vm} | awk '{{ print $2; exit }}')")).unwrap();
+    let told = disks_are_equal(lab, HOSTS[0], vm).expect_err("they differ");
+    assert!(format!("{told:#}").contains("differ"), "{told:#}");
 }
 
 fn nothing_starts_from_half_a_copy(lab: &Lab, product: &Product, vm: &str) {
