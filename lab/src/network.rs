@@ -100,7 +100,7 @@ pub(crate) fn cut(host: &Host, other: &Host) -> Result<()> {
 pub(crate) fn deafen(host: &Host, other: &Host) -> Result<()> {
     heal(host)?;
     let rules = format!(
-        "table ip vrcut {{ chain arriving {{ type filter hook input priority 0; ip saddr {} drop; }} }}",
+        "table ip vrcut {{ chain arriving {{ type filter hook input priority 0; ip saddr {} drop; }}; }}",
         other.address()
     );
     host.exec(["nft", &rules]).map(drop)

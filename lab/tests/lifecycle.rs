@@ -1,5 +1,6 @@
 //! The lab itself: it comes up, works like two hosts with a guest, and leaves nothing.
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -104,6 +105,18 @@ fn the_link_can_be_cut_while_the_outside_still_reaches_both() {
     assert!(lab.outside(answers(first)).unwrap() && lab.outside(answers(second)).unwrap());
     lab.heal_link().unwrap();
     assert!(first.within(answers(second)).unwrap());
+    let hears = |to: &lab::Host, from: &lab::Host| {
+        let there = format!("{}:0", to.address());
+        let socket = to.within(|| UdpSocket::bind(there).unwrap()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let place = socket.local_addr().unwrap();
+        from.within(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"a word", place).unwrap()).unwrap();
+        socket.recv(&mut [0; 8]).is_ok()
+    };
+    lab.deafen(0).unwrap();
+    assert!(!hears(first, second) && hears(second, first));
+    lab.heal_link().unwrap();
+    assert!(hears(first, second) && hears(second, first));
     lab.down().unwrap();
 }
 
