@@ -138,7 +138,7 @@ async function list(answer) {
     answer.beginning = body;
     repaint();
     // Long lists keep the host and this page busy: whoever waits sees the first rows before that, if they come soon.
-    if (own) await Promise.race([Promise.allSettled(beginnings).then(painted), pause(REST_MS_MAX)]);
+    await Promise.race([Promise.allSettled(beginnings).then(painted), pause(REST_MS_MAX)]);
   }
   return getAll(answer.path);
 }
