@@ -21,14 +21,13 @@ pub use targets::{Target, canaries, targets};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use domain::Attachment;
 use mutate::Mutator;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Most memory that one input may cost, bytes: the largest file that a delta may carry beside the disks, and some around it.
-pub const MEMORY_MAX: usize = Attachment::Nvram.bytes_max() as usize + (16 << 20);
+/// Most memory that one input may cost, bytes: four times what the largest honest message takes.
+pub const MEMORY_MAX: usize = 64 << 20;
 /// Most time that one input may take. Machines are shared: this is far above what any takes.
 pub const TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -82,11 +81,7 @@ fn kept(name: &str) -> PathBuf {
 }
 
 /// What is kept of a decoder: inputs that reach far (`NAME`), and those that did harm once (`NAME.harm`).
-///
-/// # Panics
-/// When a line is no base64: the file is ours.
-#[must_use]
-pub fn corpus(name: &str) -> Vec<Vec<u8>> {
+fn corpus(name: &str) -> Vec<Vec<u8>> {
     let files = [name.to_owned(), format!("{name}.harm")].map(|name| std::fs::read_to_string(kept(&name)));
     let decoded = |line: &str| STANDARD.decode(line).expect("base64");
     files.iter().flatten().flat_map(|text| text.lines()).map(decoded).collect()
@@ -141,7 +136,7 @@ pub fn harm(target: &Target, input: &[u8]) -> Option<String> {
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             Some(format!("it panics: {}", text.unwrap_or_default()))
         }
-        Ok(()) if memory > MEMORY_MAX => Some(format!("it takes {memory} bytes of memory")),
+        Ok(()) if memory > target.memory_max => Some(format!("it takes {memory} bytes of memory")),
         Ok(()) if took > TIME_MAX => Some(format!("it takes {took:.1?}")),
         Ok(()) => None,
     }

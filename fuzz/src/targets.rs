@@ -7,6 +7,10 @@ mod files;
 mod messages;
 mod server;
 
+use domain::Attachment;
+
+use crate::MEMORY_MAX;
+
 /// A decoder and what it decodes.
 pub struct Target {
     /// Its name.
@@ -15,12 +19,19 @@ pub struct Target {
     pub decode: fn(&[u8]),
     /// Valid inputs, from which damaged ones are made.
     pub inputs: fn() -> Vec<Vec<u8>>,
+    /// Most memory that one input may cost, bytes.
+    pub memory_max: usize,
 }
 
 /// Every decoder that is reached from here.
 #[must_use]
 pub fn targets() -> Vec<Target> {
-    let target = |name, decode: fn(&[u8]), inputs: fn() -> Vec<Vec<u8>>| Target { name, decode, inputs };
+    let target = |name, decode: fn(&[u8]), inputs: fn() -> Vec<Vec<u8>>| Target {
+        name,
+        decode,
+        inputs,
+        memory_max: MEMORY_MAX,
+    };
     vec![
         // from a stranger
         target("token", messages::token, messages::tokens),
@@ -31,7 +42,11 @@ pub fn targets() -> Vec<Target> {
         target("journal", messages::journal, messages::journals),
         target("stream", delta::stream, delta::streams),
         target("delta-header", delta::header, delta::headers),
-        target("attachment", delta::attachment, delta::attachments),
+        // A few bytes may hold the largest variable store, which is 80 MiB of zeroes.
+        Target {
+            memory_max: Attachment::Nvram.bytes_max() as usize + (16 << 20),
+            ..target("attachment", delta::attachment, delta::attachments)
+        },
         target("digests", delta::digests, delta::ranges),
         target("definition", definitions::definition, definitions::definitions),
         target("shown-by-a-peer", api::shown, api::views),
@@ -56,11 +71,13 @@ pub fn canaries() -> Vec<Target> {
             name: "canary that panics",
             decode: |input| assert!(claimed(input) < 1 << 31, "planted"),
             inputs,
+            memory_max: MEMORY_MAX,
         },
         Target {
             name: "canary that hoards",
             decode: |input| drop(vec![1_u8; claimed(input).min(128 << 20)]),
             inputs,
+            memory_max: MEMORY_MAX,
         },
     ]
 }

@@ -52,7 +52,7 @@ fn both_hosts_are_shown_what_is_not_shared_is_not_and_silence_is_unknown() {
         (504, Some("peer-silent")),
         "{silent:?}"
     );
-    assert!(silent.body.contains("unknown") && begun.elapsed() < Duration::from_secs(30), "{silent:?}");
+    assert!(silent.body.contains("unknown") && begun.elapsed() < Duration::from_secs(12), "{silent:?}");
     world.lab.down().unwrap();
 }
 

@@ -160,7 +160,7 @@ fn whoever_has_none_hears_the_same_after_the_same_time(world: &World) {
     let times: Vec<Duration> = heard.iter().map(|(took, _)| *took).collect();
     let spread = times.iter().max().unwrap().abs_diff(*times.iter().min().unwrap());
     // PAM's own delay differs by seconds; what is left is the machine's.
-    assert!(spread < Duration::from_secs(1), "{times:?}");
+    assert!(spread < Duration::from_millis(500), "{times:?}");
     assert!(!world.log().contains(PASSWORD), "no password in the log");
     // One more guess from there, and the next must wait; another address need not.
     assert_eq!(world.browser(there).sign_in(&form("vera", "guess")).status, 401);
@@ -235,11 +235,11 @@ fn a_module_that_hangs_is_given_up_and_holds_up_nothing(world: &World) {
         std::thread::sleep(Duration::from_secs(1));
         let begun = Instant::now();
         world.host_view();
-        assert!(begun.elapsed() < Duration::from_secs(15), "the daemon answers meanwhile");
+        assert!(begun.elapsed() < Duration::from_secs(5), "the daemon answers meanwhile");
         hanging.join().unwrap()
     });
     assert_eq!(alice.problem(), (500, "failed".to_owned()));
-    assert!((19..90).contains(&alice.took.as_secs()), "{:?}", alice.took);
+    assert!((19..40).contains(&alice.took.as_secs()), "{:?}", alice.took);
     let left = world.lab.host(HOST).sh("pgrep -f -- '--ask-about-[a]ccount' || true").unwrap();
     assert_eq!(left.trim(), "", "nothing is left that asks");
     std::fs::write(&policy, good).unwrap();

@@ -24,7 +24,7 @@ fn each_sabotage_is_found() {
 }
 
 #[test]
-#[ignore = "more than ten minutes, and more than eleven GB of memory"]
+#[ignore = "a third of an hour, and eleven GB of memory: cargo xtask test --long"]
 fn the_promises_hold_in_every_history_of_a_large_budget() {
     let searched = model::long_promise();
     assert!(searched.is_as_it_must_be(), "{searched:#?}");

@@ -30,7 +30,7 @@ impl Attachment {
 
     /// Largest file of this kind that is carried: edk2's largest variable store is 64 MiB on Arm, a TPM has far below 1 MiB.
     #[must_use]
-    pub const fn bytes_max(self) -> u64 {
+    pub fn bytes_max(self) -> u64 {
         match self {
             Attachment::Nvram => 80 << 20,
             Attachment::Tpm => 1 << 20,

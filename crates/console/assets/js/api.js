@@ -35,7 +35,7 @@ export const get = async (path) => (await page(path)).body;
 
 /** Most pages of a list; a peer could go on for ever. */
 const PAGES_MAX = 20;
-/** Entries at the beginning of a long list: more than a screen shows, and told long before the rest. */
+/** Entries at the beginning of a long list: about what a screen shows, and told long before the rest. */
 const BEGINNING = 25;
 
 /** Reads the beginning of a list; `whole`: there is no more. */
