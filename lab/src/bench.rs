@@ -22,6 +22,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::binaries::Binaries;
@@ -45,7 +46,7 @@ const LINGER_SECONDS: u64 = 3;
 /// Disk of the larger guest: so many times the first, content included.
 const LARGER: usize = 4;
 
-/// How much is measured.
+/// What is measured, and how much of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Benchmark {
     /// Virtual size of the disk, MiB.
@@ -54,15 +55,32 @@ pub struct Benchmark {
     pub data_mib: u64,
     /// Copies by each tool, and cycles.
     pub rounds: usize,
-    /// Nothing but the initial copies, for work on their speed.
-    pub copies_only: bool,
+    /// Nothing but this part, after the initial copy that it needs; none: all parts.
+    pub only: Option<Part>,
+}
+
+/// What can be measured for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Initial copies.
+    Copies,
+    /// Cycles.
+    Cycles,
+    /// Resynchronizations.
+    Resynchronizations,
+    /// Planned failovers.
+    Handovers,
+    /// With many recovery points: merges, failover, reads and the way back.
+    Points,
+    /// The larger disk.
+    Larger,
 }
 
 impl Benchmark {
     /// What the targets are stated for.
-    pub const FULL: Benchmark = Benchmark { disk_mib: 4096, data_mib: 1700, rounds: 3, copies_only: false };
+    pub const FULL: Benchmark = Benchmark { disk_mib: 4096, data_mib: 1700, rounds: 3, only: None };
     /// To see that it works.
-    pub const QUICK: Benchmark = Benchmark { disk_mib: 1024, data_mib: 400, rounds: 1, copies_only: false };
+    pub const QUICK: Benchmark = Benchmark { disk_mib: 1024, data_mib: 400, rounds: 1, only: None };
 }
 
 /// What was measured.
@@ -153,33 +171,50 @@ impl Bench {
         let mut figures = Figures { disk_bytes, data_bytes, ..Figures::default() };
         // Without a copy there is nothing to measure.
         say("initial copies, and the same disk by nbdcopy");
-        figures.copies = copy::measure(self, &guest, &mut figures.usage)?;
-        if self.options.copies_only {
-            return Ok(figures);
+        let rounds = if self.measures(Part::Copies) { self.options.rounds } else { 1 };
+        figures.copies = copy::measure(self, &guest, rounds, &mut figures.usage)?;
+        if self.measures(Part::Cycles) {
+            figures
+                .part(say, "cycles", |it| cycle::measure(self, &guest).map(|measured| it.cycles = measured));
         }
-        figures.part(say, "cycles", |it| cycle::measure(self, &guest).map(|measured| it.cycles = measured));
-        figures.part(say, "resynchronizations, and the same by rsync", |it| {
-            resynchronize::measure(self, &guest).map(|measured| it.resynchronizations = measured)
-        });
-        figures.part(say, "planned failover, there and back", |it| {
-            handover::measure(self, &guest).map(|measured| it.handovers = measured)
-        });
-        figures.part(say, "recovery points", |_| failover::make_points(self, &guest));
+        if self.measures(Part::Resynchronizations) {
+            figures.part(say, "resynchronizations, and the same by rsync", |it| {
+                resynchronize::measure(self, &guest).map(|measured| it.resynchronizations = measured)
+            });
+        }
+        if self.measures(Part::Handovers) {
+            figures.part(say, "planned failover, there and back", |it| {
+                handover::measure(self, &guest).map(|measured| it.handovers = measured)
+            });
+        }
+        if self.measures(Part::Points) {
+            self.with_points(say, &guest, &mut figures);
+            // It may have failed anywhere.
+            self.lab.heal_link()?;
+        }
+        if self.measures(Part::Larger) {
+            figures.part(say, "the end of the first disk", |_| self.retire(&guest));
+            let larger = format!("the same with a disk {LARGER} times as large");
+            figures.part(say, &larger, |it| self.larger(&raw, it));
+        }
+        Ok(figures)
+    }
+
+    fn measures(&self, part: Part) -> bool {
+        self.options.only.is_none_or(|only| only == part)
+    }
+
+    fn with_points(&self, say: &impl Fn(&str), guest: &Subject, figures: &mut Figures) {
+        figures.part(say, "recovery points", |_| failover::make_points(self, guest));
         figures.part(say, "merges, and the same by qemu-img", |it| {
-            merge::measure(self, &guest).map(|measured| it.merges = measured)
+            merge::measure(self, guest).map(|measured| it.merges = measured)
         });
         figures.part(say, "failover with many recovery points, and reads", |it| {
-            failover::measure(self, &guest).map(|measured| it.failover = Some(measured))
+            failover::measure(self, guest).map(|measured| it.failover = Some(measured))
         });
         figures.part(say, "reverse, and a normal cycle", |it| {
-            failover::reverse(self, &guest).map(|measured| it.reverse = Some(measured))
+            failover::reverse(self, guest).map(|measured| it.reverse = Some(measured))
         });
-        // It may have failed anywhere.
-        self.lab.heal_link()?;
-        figures.part(say, "the end of the first disk", |_| self.retire(&guest));
-        let larger = format!("the same with a disk {LARGER} times as large");
-        figures.part(say, &larger, |it| self.larger(&raw, it));
-        Ok(figures)
     }
 
     fn larger(&self, raw: &Path, figures: &mut Figures) -> Result<()> {

@@ -48,7 +48,7 @@ pub const LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
 pub use api::{Answered, Api};
 pub use bench::{
     Benchmark, Copies, CycleFigure, FailoverFigures, Failure, Figures, HandoverFigure, MergeFigure,
-    ResynchronizeFigure, ReverseFigure, Usage, run as benchmark,
+    Part as BenchmarkPart, ResynchronizeFigure, ReverseFigure, Usage, run as benchmark,
 };
 pub use binaries::{Binaries, binaries, binaries_in};
 pub use block::BlockDevice;

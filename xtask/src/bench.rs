@@ -7,17 +7,17 @@
 mod table;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Benchmark, binaries_in};
+use lab::{Benchmark, BenchmarkPart, binaries_in};
 
 use crate::install;
 use crate::program::{repository, run as run_program};
 
-pub(crate) fn run(quick: bool, copies_only: bool) -> Result<()> {
+pub(crate) fn run(quick: bool, only: Option<BenchmarkPart>) -> Result<()> {
     install::packages_and_rivals()?;
     let programs = ["-p", "virtreplicad", "-p", "virt-replica", "-p", "virt-replica-hook"];
     run_program(&[["cargo", "build", "--quiet", "--release"].as_slice(), &programs].concat())?;
     let size = if quick { Benchmark::QUICK } else { Benchmark::FULL };
-    let options = Benchmark { copies_only, ..size };
+    let options = Benchmark { only, ..size };
     let binaries = binaries_in(&repository().join("target/release"))?;
     let figures = lab::benchmark(options, binaries, |step| eprintln!("── {step}"))?;
     let rows = table::rows(&figures);

@@ -45,9 +45,9 @@ enum Command {
         /// A smaller disk and fewer rounds, to see that it works
         #[arg(long)]
         quick: bool,
-        /// Only the initial copies, for work on their speed
-        #[arg(long)]
-        copies_only: bool,
+        /// Only this part, after the initial copy that it needs, for work on its speed
+        #[arg(long, value_name = "PART")]
+        only: Option<lab::BenchmarkPart>,
     },
     /// Measures how long the console takes to show a thousand VMs in Chromium; target/console/first-paint.json
     Console {
@@ -119,7 +119,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Install => install::everything()?,
         Command::Console { debug } => console::measure(debug)?,
-        Command::Bench { quick, copies_only } => bench::run(quick, copies_only)?,
+        Command::Bench { quick, only } => bench::run(quick, only)?,
         Command::Demo { keep } => demo::run(keep)?,
         Command::Deny => deny::run()?,
         Command::Fuzz(options) => fuzz::run(&options)?,

@@ -45,9 +45,14 @@ pub(super) struct Initial {
 }
 
 /// Alternates; the last of our copies stays, and is compared with its source.
-pub(super) fn measure(bench: &Bench, guest: &Subject, usage: &mut Vec<Usage>) -> Result<Copies> {
+pub(super) fn measure(
+    bench: &Bench,
+    guest: &Subject,
+    rounds: usize,
+    usage: &mut Vec<Usage>,
+) -> Result<Copies> {
     let mut copies = Copies::default();
-    for round in 0..bench.options.rounds {
+    for round in 0..rounds {
         if round > 0 {
             let words = ["remove", guest.name(), "--delete-replica", "--yes"];
             bench.product.run(&bench.lab, HOSTS[0], &words)?;
