@@ -113,6 +113,7 @@ fn run_victim(root: &Path, calls: &str, what: &str, count: usize) -> bool {
         .args([
             "-f",
             "-qq",
+            "--seccomp-bpf",
             "-o",
             common::text(told.path()),
             "-e",

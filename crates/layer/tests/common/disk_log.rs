@@ -34,6 +34,7 @@ pub fn record(command: &[&str], environment: (&str, &Path), root: &Path) -> Disk
     let status = Command::new("strace")
         .args([
             "-ff",
+            "--seccomp-bpf",
             "-ttt",
             "-T",
             "-y",
