@@ -74,7 +74,8 @@ impl Namespace {
     /// The machine of that name, if it runs.
     pub fn find(lab: &str, machine: &str) -> Option<Self> {
         let name = format!("{lab}/{machine}");
-        let (pid, _) = process::all().into_iter().find(|(_, arguments)| name_of(arguments) == Some(&name))?;
+        let mut all = process::all().into_iter();
+        let (pid, _) = all.find(|(pid, arguments)| name_of(arguments) == Some(&name) && is_first(*pid))?;
         Some(Self { pid, holder: None })
     }
 
@@ -168,6 +169,14 @@ fn name_of(arguments: &[String]) -> Option<&str> {
         }
         _ => None,
     }
+}
+
+/// Whether a process is the first of its namespace. The shell that waits for its word has the same arguments, and a smaller number where
+/// the kernel has begun to count anew.
+fn is_first(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    numbers.split_whitespace().next_back() == Some("1")
 }
 
 /// Until the child has become bash, it would still be taken for `unshare`.
