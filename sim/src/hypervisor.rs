@@ -75,6 +75,8 @@ struct Inner {
     merges_stall: AtomicBool,
     /// A start that has begun hangs.
     starts_hang: AtomicBool,
+    /// QEMU does not come up.
+    starts_fail: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -110,6 +112,7 @@ impl SimHypervisor {
             cannot_merge: AtomicBool::new(false),
             merges_stall: AtomicBool::default(),
             starts_hang: AtomicBool::default(),
+            starts_fail: AtomicBool::default(),
         }))
     }
 
@@ -140,6 +143,12 @@ impl SimHypervisor {
         self.0.starts_hang.store(hang, Ordering::SeqCst);
     }
 
+    /// From now on starts fail until they do not any more.
+    #[cfg(test)]
+    pub(crate) fn fail_starts(&self, fail: bool) {
+        self.0.starts_fail.store(fail, Ordering::SeqCst);
+    }
+
     /// Whether a merge is under way.
     #[cfg(test)]
     pub(crate) fn merges(&self) -> bool {
@@ -165,6 +174,16 @@ impl SimHypervisor {
             if let Some(newest) = vm.checkpoints.last_mut().filter(|_| !missed) {
                 newest.marks.insert(cluster);
             }
+        }
+    }
+
+    /// The guest trims a cluster, if it runs.
+    #[cfg(test)]
+    pub(crate) fn guest_trims(&self, cluster: usize) {
+        for vm in locked(&self.0.vms).values_mut().filter(|vm| vm.state == VmState::Running) {
+            vm.content[cluster] = 0;
+            vm.touched.insert(cluster);
+            vm.checkpoints.iter_mut().last().map(|newest| newest.marks.insert(cluster));
         }
     }
 
@@ -287,6 +306,9 @@ impl Hypervisor for SimHypervisor {
         while self.0.starts_hang.load(Ordering::SeqCst) {
             Machine::expect_life();
             std::thread::sleep(HANGS_FOR);
+        }
+        if self.0.starts_fail.load(Ordering::SeqCst) {
+            return Err(failed("start", "the process exited while connecting to its monitor"));
         }
         let mut vms = locked(&self.0.vms);
         let vm = need(&mut vms, id)?;

@@ -350,7 +350,7 @@ async fn keep_old_content(
 }
 
 /// Bytes of guest data that a file which stands on nothing holds.
-fn bytes_in(file: &Path) -> Result<u64> {
+pub(crate) fn bytes_in(file: &Path) -> Result<u64> {
     let extents = layer::own_extents(file).map_err(Refusal::failed)?;
     Ok(extents.iter().map(|(_, length)| length).sum())
 }

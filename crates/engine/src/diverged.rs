@@ -35,12 +35,19 @@ impl Engine {
 
     /// Deletes what was set aside at that time, for good.
     pub async fn remove_diverged(&self, record: &Record, at: Timestamp) -> Result<()> {
-        if !self.diverged(record).await?.iter().any(|one| one.aside.at == at) {
-            let found = format!("nothing was set aside under {}", at.millis());
-            let cure = format!("virt-replica diverged list {}", vm_argument(&record.relationship.vm_name));
-            return Err(Refusal::new(Code::NotFound, found, cure));
+        let removed = match record.directory {
+            Some(_) => {
+                let directory = replica::directory(record)?;
+                // By its name alone: also one that cannot be read goes.
+                blocking(move || directory.remove_diverged(at).map_err(Refusal::failed)).await?
+            }
+            None => 0,
+        };
+        if removed > 0 {
+            return Ok(());
         }
-        let directory = replica::directory(record)?;
-        blocking(move || directory.remove_diverged(at).map(drop).map_err(Refusal::failed)).await
+        let found = format!("nothing was set aside under {}", at.millis());
+        let cure = format!("virt-replica diverged list {}", vm_argument(&record.relationship.vm_name));
+        Err(Refusal::new(Code::NotFound, found, cure))
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{CLUSTER, assert_reads_as, foreign_base, name, pattern, spec};
+use common::{CLUSTER, assert_reads_as, foreign_base, name, pattern, run, spec, text};
 use layer::{Backing, BackingFormat, Gate, LayerError, LayerSpec, LayerWriter, discard, inspect};
 use proptest::prelude::*;
 
@@ -81,6 +81,25 @@ proptest! {
         });
         let sealed = writer.seal().expect("sealed");
         prop_assert_eq!(fs::metadata(&sealed.path).expect("the layer").len(), sealed.file_bytes);
+        assert_reads_as(&sealed.path, &oracle);
+    }
+
+    #[test]
+    fn a_file_on_nothing_that_keeps_its_zeroes_reads_as_its_writes_over_any_other(ranges in ranges(), sectors in 1..20_000u64) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let size = sectors * 512;
+        let mut oracle = pattern(9, size);
+        let base = foreign_base(folder.path(), "base.qcow2", &oracle);
+        let mut writer = LayerWriter::create(folder.path(), &name(LAYER), spec(size, None)).expect("a writer");
+        play(&ranges, size, |at, length, data| {
+            match &data {
+                Some(data) => writer.write(at, data).expect("a write in order"),
+                None => writer.zero_over_anything(at, length).expect("a zero in order"),
+            }
+            apply_to_oracle(&mut oracle, at, length, data.as_deref());
+        });
+        let sealed = writer.seal().expect("sealed");
+        run(&["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", text(&base), text(&sealed.path)]);
         assert_reads_as(&sealed.path, &oracle);
     }
 

@@ -12,7 +12,7 @@ use store::Record;
 
 use super::{LOOK, World, record};
 use crate::hypervisor::checkpoint_of;
-use crate::{Plan, judges, machine};
+use crate::{Plan, image, judges, machine};
 
 mod operations;
 
@@ -214,6 +214,31 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
         world.journal(AWAY, id).into_iter().any(|entry| matches!(entry.mark, Mark::Skipped(Step::Merge, _)));
     ensure!(skipped, "it does not say that the merge was left out");
     world.reverse(AWAY)
+}
+
+/// What an old primary trimmed after the common point is kept like what it wrote: laid over that point, the file gives its disk back.
+#[test]
+fn zeroes_that_an_old_primary_wrote_are_set_aside_too() -> Result<()> {
+    let mut world = World::quiet()?;
+    let newest = *world.listed(AWAY)?.last().context("a point")?;
+    let common = world.witness.seen().moments.get(&checkpoint_of(newest)).cloned().context("a moment")?;
+    let cluster = common.iter().position(|version| *version > 0).context("a cluster that was written")?;
+    world.link.swallow(true);
+    world.hosts[HOME].hypervisor.guest_trims(cluster);
+    world.fail_over_from(AWAY, newest)?;
+    world.link.swallow(false);
+    world.until("a reverse that is not refused", |it| it.ask_to_reverse(AWAY).is_ok())?;
+    world.until("it is set aside", |it| {
+        it.phase(HOME) == Some(Phase::Receiving) && it.diverged(HOME) == Some(None)
+    })?;
+    let folder = world.directory(HOME)?.join("vda");
+    let files = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let aside = files.iter().find(|path| {
+        path.to_string_lossy().contains("/diverged-") && path.extension().is_some_and(|it| it == "qcow2")
+    });
+    let own = image::own(aside.with_context(|| format!("nothing was set aside: {files:?}"))?)?;
+    assert_eq!(own[cluster], Some(0), "{own:?}");
+    Ok(())
 }
 
 /// An old primary cannot set aside what it wrote (its sockets have no place): no recovery point may go meanwhile, for that over it
