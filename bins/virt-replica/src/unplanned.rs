@@ -27,7 +27,7 @@ pub struct Failover {
     /// Take it back by itself after this time, unless it was made final before
     #[arg(long, value_name = "TIME", value_parser = parse::seconds)]
     roll_back_after: Option<u64>,
-    /// Take it back by itself when the guest agent does not answer within this time
+    /// Take it back by itself when the VM does not start, or its guest agent does not answer, within this time
     #[arg(long, value_name = "TIME", value_parser = parse::seconds)]
     roll_back_unless_boots: Option<u64>,
     #[command(flatten)]

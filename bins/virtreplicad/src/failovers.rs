@@ -200,7 +200,10 @@ fn expect_the_same_point(vm: &str, open: &Operation, asked: Option<PointId>) -> 
 
 fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Vec<String> {
     let at = units::instant_utc(plan.point.instant.millis());
-    let lost = domain::words::duration(plan.lost);
+    let lost = plan.lost.map_or_else(
+        || format!("for a time that is not known: the clock of {peer} was ahead of this host's"),
+        |lost| format!("{} until now", domain::words::duration(lost)),
+    );
     let bytes = match plan.pending {
         Some(pending) => format!(
             "{} waited on {peer} when it was heard last, at {}.",
@@ -211,7 +214,7 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
     };
     let mut lines = vec![
         format!("{vm} starts on this host from the recovery point of {at}."),
-        format!("LOST: everything that it wrote after that, {lost} until now; {bytes}"),
+        format!("LOST: everything that it wrote after that, {lost}; {bytes}"),
     ];
     if let Some(doubted) = &plan.doubted {
         lines.push(format!(
@@ -251,7 +254,7 @@ fn sentences(vm: &str, peer: &str, plan: &FailoverPlan, options: &Options) -> Ve
     if let Some(within) = options.roll_back_unless_boots {
         let within = domain::words::duration(within);
         lines.push(format!(
-            "It is taken back by itself when the guest agent does not answer within {within}."
+            "It is taken back by itself when the VM does not start, or its guest agent does not answer, within {within}."
         ));
     }
     lines

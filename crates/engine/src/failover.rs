@@ -34,8 +34,8 @@ pub struct FailoverPlan {
     pub point: RecoveryPoint,
     /// Newer points, which are kept until the failover is complete.
     pub newer: usize,
-    /// Everything that the VM wrote in this time before now is lost.
-    pub lost: Duration,
+    /// Everything that the VM wrote in this time before now is lost; none: not known, for the clock of the primary was ahead of this one.
+    pub lost: Option<Duration>,
     /// What waited on the primary when it was heard last; none: not known.
     pub pending: Option<Pending>,
     /// What the other host says.
@@ -102,7 +102,8 @@ impl Engine {
         ];
         let plan =
             Plan { checks: crate::plan::in_order(checks), expected_bytes: None, expected_downtime_ms: None };
-        let lost = clock::now().since(point.instant);
+        let now = clock::now();
+        let lost = (point.instant <= now).then(|| now.since(point.instant));
         let pending = self.pending_since(record, point.instant)?;
         Ok(FailoverPlan { plan, point, newer, lost, pending, other, doubted, unfit })
     }
@@ -159,9 +160,12 @@ impl Engine {
             self.event(Number::Forced, &record.relationship.vm_name, text);
         }
         let words = format!(
-            "recovery point {}, {} before now; the other host: {}",
+            "recovery point {}, {}; the other host: {}",
             plan.point.id,
-            domain::words::duration(plan.lost),
+            plan.lost.map_or_else(
+                || "by a clock that is ahead of this host's".to_owned(),
+                |lost| format!("{} before now", domain::words::duration(lost))
+            ),
             plan.other.words(),
         );
         let options = Options { point: Some(plan.point.id), ..options };

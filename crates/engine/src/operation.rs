@@ -181,17 +181,19 @@ impl Run<'_> {
         tokio::select! {
             carried_out = tried => Some(carried_out),
             () = self.ended(step), if may_be_dropped(step) => None,
+            never = self.watch_the_time(step), if may_be_dropped(step) => match never {},
             never = owner::look_on(self.engine, self.operation.relationship), if leaves_the_vm_alone(step) => match never {},
         }
     }
 
-    /// Comes back when a person has cancelled, left the step out, or began another operation instead.
+    /// Comes back when a person has cancelled, left the step out, or began another operation instead, or when the failover is given up.
     async fn ended(&self, step: Step) {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let found = self.engine.store().operation(self.operation.id);
             let progress = found.ok().flatten().map(|(_, entries)| fold(&entries)).unwrap_or_default();
-            if progress.cancelled.is_some() || progress.outcome.is_some() || progress.is_settled(step) {
+            let is_over = [&progress.cancelled, &progress.given_up].into_iter().any(Option::is_some);
+            if is_over || progress.outcome.is_some() || progress.is_settled(step) {
                 return;
             }
         }
@@ -267,8 +269,7 @@ impl Run<'_> {
         let seconds = deadline.as_secs();
         if limit.is_some() {
             let found = format!("the guest agent did not answer within {seconds} s");
-            self.roll_back_now()?;
-            self.write(Mark::GivenUp(format!("{found}: the failover is taken back")))?;
+            self.give_up(&found)?;
             return Err(Refusal::failed(found));
         }
         Ok(format!(
@@ -330,9 +331,10 @@ impl Run<'_> {
                 (Number::FailoverUndone, "was undone; the VM is protected as before")
             }
             (Outcome::Undone, ..) => (Number::FailoverUndone, "did not take effect; nothing was changed"),
-            (Outcome::GivenUp, ..) => {
-                (Number::FailoverUndone, "is given up, because the guest did not boot: it is taken back")
-            }
+            (Outcome::GivenUp, ..) => (
+                Number::FailoverUndone,
+                "is given up, because the VM did not start or boot: it is taken back",
+            ),
             (Outcome::Completed, Procedure::PlannedFailover, Side::NewPrimary)
                 if !self.operation.options.reverse =>
             {
@@ -354,6 +356,9 @@ impl Run<'_> {
             }
         };
         self.engine.reach("end.before").await;
+        if outcome == Outcome::GivenUp {
+            self.roll_back_now()?;
+        }
         let ended = self.engine.entry(Mark::Ended(outcome));
         self.engine.store().end_operation(self.operation.id, &ended).map_err(Refusal::failed)?;
         self.engine.event(number, name, format!("{procedure} {} {text}", self.operation.id));

@@ -72,8 +72,13 @@ impl Run<'_> {
         Err(Refusal::new(Code::Refused, format!("{found}; it is not started here as well"), cure))
     }
 
-    /// A guest that did not come up is not to be trusted: the failover is taken back as soon as this operation has ended. The time for that
-    /// is over since the failover began.
+    /// The VM did not come up in the time that a person gave it: nothing more is done for it. What follows is decided by this line alone,
+    /// however often the daemon dies on the way there.
+    pub(crate) fn give_up(&self, found: &str) -> Result<()> {
+        self.write(Mark::GivenUp(format!("{found}: the failover is taken back")))
+    }
+
+    /// The failover is taken back as soon as this operation has ended: the time for that is over since the failover began.
     pub(crate) fn roll_back_now(&self) -> Result<()> {
         let Phase::FailedOver { since, point, .. } = self.record.relationship.phase else { return Ok(()) };
         let phase = Phase::FailedOver { since, point, timer: Some((Settlement::RollBack, since)) };
@@ -150,8 +155,17 @@ impl Run<'_> {
                 .try_for_each(|disk| directory.set_active_aside(&disk.target, at))
                 .map_err(Refusal::failed)?;
             directory.remove_active_nvram().map_err(Refusal::failed)?;
-            let aside = directory.diverged().map_err(Refusal::failed)?;
-            let bytes: u64 = aside.iter().filter(|one| one.at == at).map(|one| one.bytes).sum();
+            // Not what was set aside before: that may be damaged by now.
+            let name = layer::diverged_name(at);
+            let aside = directory
+                .manifest()
+                .disks
+                .iter()
+                .map(|it| directory.disk_folder(&it.target).join(name.as_str()));
+            let bytes = aside
+                .filter(|file| file.exists())
+                .map(|file| comeback::bytes_in(&file))
+                .sum::<Result<u64>>()?;
             let definition = std::fs::read_to_string(directory.definition_path()).map_err(Refusal::failed)?;
             Ok((definition, bytes))
         })

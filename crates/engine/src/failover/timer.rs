@@ -6,20 +6,26 @@
 //! It is an operation like one that a person begins. What stands in its way is tried again; where that was found in the middle of the
 //! operation more and more seldom, for each is a row in the history. Health says it all the time.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
-use choreography::{Options, fold};
+use choreography::{Options, Procedure, Step, fold};
 use domain::{Health, Notice, OperationId, Phase, RelationshipId, Settlement, Timestamp, vm_argument};
 use store::Record;
 use tokio::time::Instant;
 
 use crate::error::CURE;
+use crate::operation::Run;
 use crate::{Code, Engine, Refusal, Result, owner};
 
 /// How long a guest may take to shut down when its failover is rolled back by itself.
 const ROLL_BACK_SHUTDOWN: Duration = Duration::from_secs(60);
 /// The longest pause after an operation that was undone; the first is as long as between two looks, and each is twice the one before.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// The least that a VM has for its start, however short a time it was given to boot: QEMU and libvirt take some of it.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// What is left of a time is kept as often as this.
 const KEPT_EVERY: Duration = Duration::from_secs(60);
@@ -87,6 +93,50 @@ impl Tries {
         let pause =
             (owner::LOOK * 2_u32.saturating_pow(self.undone.min(16).saturating_sub(1))).min(PAUSE_MAX);
         pause.saturating_sub(at.elapsed())
+    }
+}
+
+impl Run<'_> {
+    /// A failover that hangs behind its point of no return is taken back by itself as well, where a person said so: when the VM has not
+    /// started in the time that it was given to boot, and when the time of the failover is over.
+    pub(crate) async fn watch_the_time(&self, step: Step) -> Infallible {
+        let Phase::FailedOver { since, timer, .. } = self.record.relationship.phase else {
+            return pending().await;
+        };
+        let options = &self.operation.options;
+        let starts_within =
+            options.roll_back_unless_boots.filter(|_| step == Step::Start).map(|it| it.max(STARTS_WITHIN));
+        loop {
+            let open = self.engine.store().open_operation(self.operation.relationship).ok().flatten();
+            if open.is_none_or(|(open, _)| open.id != self.operation.id) {
+                // Another has been begun instead, and whoever does this step hears of it.
+                return pending().await;
+            }
+            let wait = match (self.operation.procedure, starts_within, timer) {
+                (Procedure::Failover, Some(limit), _) => self.give_up_after(since, limit),
+                (Procedure::Failover, None, Some(timer @ (Settlement::RollBack, _))) => {
+                    self.engine.settle_by_timer(&self.record, since, timer).await
+                }
+                _ => return pending().await,
+            };
+            tokio::time::sleep(wait.min(owner::LOOK)).await;
+        }
+    }
+
+    /// Gives up a failover whose VM does not start; gives how long to wait before the next look.
+    fn give_up_after(&self, since: Timestamp, limit: Duration) -> Duration {
+        let left = self.engine.time_left(self.operation.relationship, (since, since.plus(limit)));
+        let given_up = left.and_then(|left| match left {
+            Duration::ZERO => {
+                let found = format!("the VM did not start within {} s", limit.as_secs());
+                self.give_up(&found).map(|()| owner::LOOK)
+            }
+            left => Ok(left),
+        });
+        given_up.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the time of a failover cannot be counted");
+            owner::LOOK
+        })
     }
 }
 

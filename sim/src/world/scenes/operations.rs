@@ -126,6 +126,40 @@ fn a_guest_that_does_not_boot_gets_no_users_and_is_taken_back() -> Result<()> {
     Ok(())
 }
 
+/// The VM of a failover does not come up, or libvirt hangs in its start: it is taken back when the time is over that a person gave it to
+/// boot, and when that of the failover is.
+#[test]
+fn a_failover_whose_vm_does_not_start_is_taken_back_as_was_chosen() -> Result<()> {
+    let minute = Duration::from_secs(60);
+    let unless_boots = Options { roll_back_unless_boots: Some(minute), ..Options::default() };
+    let after_a_time = Options { commit_timer: Some((Settlement::RollBack, minute)), ..Options::default() };
+    for (options, outcome) in [(unless_boots, Outcome::GivenUp), (after_a_time, Outcome::Completed)] {
+        for hangs in [false, true] {
+            let mut world = World::quiet()?;
+            world.edit(|form| form.agent = true)?;
+            world.turn_off(HOME)?;
+            let away = world.hosts[AWAY].hypervisor.clone();
+            away.hang_starts(hangs);
+            away.fail_starts(!hangs);
+            let id = world.begin_failover(AWAY, Options { force: true, ..options.clone() })?;
+            world.pass(minute / 2);
+            assert!(matches!(world.phase(AWAY), Some(Phase::FailedOver { .. })), "its time is not over");
+            world.until("it is taken back", |it| {
+                it.phase(AWAY) == Some(Phase::Receiving) && it.is_idle(AWAY)
+            })?;
+            let progress = fold(&world.journal(AWAY, id));
+            assert_eq!(progress.outcome, Some(outcome), "{options:?} {hangs}: {progress:?}");
+            let redirected = matches!(progress.steps.get(&Step::Redirect), Some(StepState::Done { .. }));
+            assert!(!redirected, "{progress:?}");
+            away.hang_starts(false);
+            away.fail_starts(false);
+            world.until("it starts at home, which was told", |it| it.start_vm(HOME).is_ok())?;
+            world.rest()?;
+        }
+    }
+    Ok(())
+}
+
 /// QEMU's merge stands still: a person leaves it out, the job is ended, and the VM is protected again.
 #[test]
 fn a_merge_that_stands_still_is_ended_when_a_person_leaves_it_out() -> Result<()> {
