@@ -105,6 +105,9 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE countdown (
         relationship TEXT PRIMARY KEY REFERENCES relationship ON DELETE CASCADE, since_ms INTEGER NOT NULL,
         at_ms INTEGER NOT NULL, left_ms INTEGER NOT NULL) STRICT;
+", "
+    ALTER TABLE comparison ADD COLUMN unverified TEXT;
+    ALTER TABLE comparison ADD COLUMN unverified_ms INTEGER;
 "];
 
 /// How long a call waits for another process (the start hook, a person's `sqlite3`) before it fails.

@@ -1,11 +1,16 @@
 //! Whether a resynchronization or a verification is due, may begin, or waits, and for what.
 
-use domain::{Health, Notice, Phase, Role, vm_argument};
+use std::time::Duration;
+
+use domain::{Health, Notice, Phase, Resynchronize, Role, vm_argument};
 use store::Record;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::ComparisonProgress;
 use crate::{Code, Engine, Refusal, Result, clock};
+
+/// A verification by schedule that could not be made is tried again after this: it reads whole disks, and may get far.
+const VERIFIED_AGAIN: Duration = Duration::from_secs(3600);
 
 /// What there is to say of comparing one relationship.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,13 +40,17 @@ pub(crate) async fn admit(
     let way = relationship.settings.comparing.resynchronize;
     let asked = engine.store().comparisons(relationship.id).map_err(Refusal::failed)?.resynchronize.is_some();
     let first = relationship.phase == Phase::InitialReplication;
-    if !asked && !first && !way.admits(clock::minute_of_day()) {
+    let expect_open = || {
+        if asked || first || way.admits(clock::minute_of_day()) {
+            return Ok(());
+        }
         let waits = format!("it waits, because its setting is \"{way}\"");
         *slot.waiting() = Some(waits.clone());
         let found = format!("a resynchronization is needed ({cause}); {waits}");
         let cure = format!("begin it now: virt-replica resynchronize {}", vm_argument(&relationship.vm_name));
-        return Err(Refusal::new(Code::Refused, found, cure));
-    }
+        Err(Refusal::new(Code::Refused, found, cure))
+    };
+    expect_open()?;
     let room = engine.0.resynchronizations.clone();
     let permit = match room.clone().try_acquire_owned() {
         Ok(permit) => permit,
@@ -49,7 +58,10 @@ pub(crate) async fn admit(
             let max = engine.config().resynchronizations_max;
             *slot.waiting() =
                 Some(format!("{max} others are under way on this host (resynchronizations_max)"));
-            room.acquire_owned().await.map_err(Refusal::failed)?
+            let permit = room.acquire_owned().await.map_err(Refusal::failed)?;
+            // The others may have taken until after the window.
+            expect_open()?;
+            permit
         }
     };
     *slot.waiting() = None;
@@ -69,10 +81,10 @@ pub(crate) fn verification_is_due(engine: &Engine, record: &Record) -> Result<bo
     if relationship.phase != Phase::Replicating || known.mismatch.is_some() {
         return Ok(false);
     }
-    let every = relationship.settings.comparing.verify_every;
-    let overdue =
-        every.is_some_and(|every| known.verified.is_none_or(|at| at.is_due_again(every, clock::now())));
-    Ok(known.verify_since.is_some() || overdue)
+    let (every, now) = (relationship.settings.comparing.verify_every, clock::now());
+    let overdue = every.is_some_and(|every| known.verified.is_none_or(|at| at.is_due_again(every, now)));
+    let rests = known.unverified.is_some_and(|(at, _)| !at.is_due_again(VERIFIED_AGAIN, now));
+    Ok(known.verify_since.is_some() || overdue && !rests)
 }
 
 /// Whether a person waits for the next cycle.
@@ -81,17 +93,33 @@ pub(crate) fn is_urgent(engine: &Engine, record: &Record) -> bool {
     known.verify_since.is_some() || known.resynchronize.is_some() || known.mismatch.is_some()
 }
 
-/// What health shows as long as a difference that was found is not repaired.
+/// What health shows as long as a difference that was found is not repaired, or the replica could not be looked at.
 pub(crate) fn notice(engine: &Engine, record: &Record) -> Result<Option<Notice>> {
     let known = engine.store().comparisons(record.relationship.id).map_err(Refusal::failed)?;
-    Ok(known.mismatch.filter(|_| record.relationship.role() == Role::Primary).map(|what| Notice {
+    if record.relationship.role() != Role::Primary {
+        return Ok(None);
+    }
+    let vm = vm_argument(&record.relationship.vm_name);
+    let (now, setting) =
+        (format!("virt-replica resynchronize {vm}"), record.relationship.settings.comparing.resynchronize);
+    let mismatch = known.mismatch.map(|what| Notice {
         severity: Health::Critical,
         what,
-        cure: format!(
-            "a resynchronization repairs it by itself; to begin it now: virt-replica resynchronize {}",
-            vm_argument(&record.relationship.vm_name)
-        ),
-    }))
+        cure: match setting {
+            Resynchronize::Automatic => {
+                format!("a resynchronization repairs it by itself; to begin it now: {now}")
+            }
+            _ => format!(
+                "a resynchronization repairs it, whose setting is \"{setting}\"; to begin it now: {now}"
+            ),
+        },
+    });
+    let unverified = known.unverified.map(|(_, why)| Notice {
+        severity: Health::Warning,
+        what: format!("the replica could not be verified, and is not known to be right: {why}"),
+        cure: format!("when that is mended: virt-replica verify {vm}"),
+    });
+    Ok(mismatch.or(unverified))
 }
 
 impl Engine {

@@ -1,7 +1,8 @@
 //! The proof that a recovery point is what the primary's frozen disks held: every block of both, compared by digests.
 //!
 //! It follows a cycle whose source stays open. A difference is Critical, is kept as evidence, and a resynchronization repairs
-//! the newest point; what older points hold is not known to be right.
+//! the newest point; what older points hold is not known to be right. A replica that cannot be read is not known to be right either: a
+//! Warning, until a verification has been made.
 
 use std::fs;
 use std::path::PathBuf;
@@ -62,9 +63,10 @@ pub(crate) async fn verify(
     source.close(engine).await;
     engine.tell_doubt(record).await;
     match found {
-        Err(error) if error.code != Code::Unavailable => {
-            engine.store().unverified(record.relationship.id).map_err(Refusal::failed)?;
-            let text = format!("the replica could not be verified: {error}");
+        Err(error) if !matches!(error.code, Code::Unavailable | Code::Busy) => {
+            let (id, why) = (record.relationship.id, error.to_string());
+            engine.store().unverified(id, clock::now(), &why).map_err(Refusal::failed)?;
+            let text = format!("the replica could not be verified: {why}");
             engine.event(Number::NotVerified, &record.relationship.vm_name, text);
             Ok(())
         }

@@ -37,6 +37,29 @@ fn wishes_are_kept_apart_and_end_with_what_fulfils_them() {
 }
 
 #[test]
+fn that_a_replica_could_not_be_verified_is_remembered_until_it_was_read_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relationship, store) = (RelationshipId(id(1)), store(&dir));
+    let now = || store.comparisons(relationship).expect("a read").unverified;
+    let failed = || {
+        store.want_verification(relationship, Timestamp(5)).expect("a write");
+        store.unverified(relationship, Timestamp(7), "a file is missing").expect("a write");
+        assert_eq!(now(), Some((Timestamp(7), "a file is missing".to_owned())));
+        assert_eq!(store.comparisons(relationship).expect("a read").verify_since, None);
+    };
+    failed();
+    store.verified(relationship, Timestamp(8)).expect("a write");
+    assert_eq!(now(), None);
+    failed();
+    store.mismatched(relationship, "2 blocks").expect("a write");
+    assert_eq!(now(), None, "what was found says more");
+    failed();
+    store.begin_resynchronization(relationship).expect("a write");
+    store.resynchronized(relationship).expect("a write");
+    assert_eq!(now(), None);
+}
+
+#[test]
 fn what_is_wanted_after_the_freeze_of_a_resynchronization_stays_wanted_past_its_end() {
     let dir = tempfile::tempdir().expect("a directory");
     let (relationship, before) = (RelationshipId(id(1)), store(&dir));
