@@ -30,6 +30,13 @@ pub struct Options {
 impl Options {
     /// Long enough for a database to flush, short enough for a maintenance window.
     pub const SHUTDOWN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+
+    /// Those that a planned failover knows: all that the other host has a say in.
+    #[must_use]
+    pub fn of_both_hosts(self) -> Options {
+        let Options { reverse, start, shutdown_timeout, .. } = self;
+        Options { reverse, start, shutdown_timeout, ..Options::default() }
+    }
 }
 
 impl Default for Options {

@@ -10,7 +10,9 @@ use crate::boot::boot_id;
 use crate::cached::Cached;
 use crate::error::{StoreError, row};
 use crate::forms::{phase_from_text, phase_to_text};
-use crate::operations::{append, insert_operation, open_operation_id, read_operation};
+use crate::operations::{
+    append, append_bounded, insert_operation, is_known, open_operation_id, read_operation,
+};
 use crate::points::{insert_point, read_divergence, write_divergence};
 use crate::test_failovers::is_tested;
 use crate::{Result, Store};
@@ -81,6 +83,7 @@ impl Store {
         done: &Entry,
     ) -> Result<HandOverVerdict> {
         self.write(|transaction| {
+            is_known(transaction, operation)?;
             let asked = asked(transaction, operation.id)?;
             let before = authority(transaction, operation.relationship)?;
             let (verdict, after) = before.hand_over(operation, asked, phase.clone())?;
@@ -89,7 +92,7 @@ impl Store {
                 insert_operation(transaction, operation)?;
                 let taken = "UPDATE operation SET taken = 1 WHERE id = ?1";
                 transaction.execute_cached(taken, [operation.id.to_string()])?;
-                append(transaction, operation.id, entries)?;
+                append_bounded(transaction, operation.id, entries)?;
                 append(transaction, operation.id, std::slice::from_ref(done))?;
             }
             Ok(verdict)

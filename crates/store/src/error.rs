@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use choreography::authority::Denied;
-use domain::RelationshipId;
+use domain::{OperationId, RelationshipId};
 
 /// A failed method; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,9 @@ pub enum StoreError {
     /// There is no such relationship on this host.
     #[error("there is no relationship {0} here; see: virt-replica list")]
     NoRelationship(RelationshipId),
+    /// The id is that of an operation of another relationship, or of another kind.
+    #[error("operation {0} is known here, and is another one; see: virt-replica operation show {0}")]
+    OtherOperation(OperationId),
     /// A rule of [`choreography::authority`].
     #[error(transparent)]
     Denied(#[from] Denied),

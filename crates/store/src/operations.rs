@@ -9,7 +9,7 @@ use crate::authority::{asked, authority};
 use crate::cached::Cached;
 use crate::error::row;
 use crate::forms::to_json;
-use crate::{Result, Store};
+use crate::{Result, Store, StoreError};
 
 /// Lines in a journal beyond which the other host adds none; an operation of a week, retried all the time, has a few hundred.
 const PEERS_ENTRIES_MAX: u64 = 4096;
@@ -22,13 +22,16 @@ impl Store {
     /// would wait for ever.
     pub fn begin_operation(&self, operation: &Operation, entries: &[Entry]) -> Result<()> {
         self.write(|transaction| {
-            if read_operation(transaction, &operation.id.to_string())?.is_none() {
-                let authority = authority(transaction, operation.relationship)?;
-                let left = authority.begin(operation, asked(transaction, operation.id)?)?;
-                left.map(|left| leave(transaction, left, entries)).transpose()?;
-            }
-            insert_operation(transaction, operation)?;
+            begin(transaction, operation, entries)?;
             append(transaction, operation.id, entries)
+        })
+    }
+
+    /// The same with an operation and lines that the other host sent; bounded as [`Store::append_peers_entries`].
+    pub fn begin_peers_operation(&self, operation: &Operation, entries: &[Entry]) -> Result<()> {
+        self.write(|transaction| {
+            begin(transaction, operation, entries)?;
+            append_bounded(transaction, operation.id, entries)
         })
     }
 
@@ -40,18 +43,7 @@ impl Store {
     /// The same with lines that the other host sent: bounded, for nobody knows how many it would send. Those that find no
     /// more room are left out; what they tell is asked for again when it matters.
     pub fn append_peers_entries(&self, id: OperationId, entries: &[Entry]) -> Result<()> {
-        self.write(|transaction| {
-            let count = "SELECT count(*) FROM entry WHERE operation = ?1";
-            let mut kept: u64 = transaction.query_row_cached(count, [id.to_string()], |row| row.get(0))?;
-            for entry in entries {
-                if kept >= PEERS_ENTRIES_MAX {
-                    break;
-                }
-                append(transaction, id, std::slice::from_ref(entry))?;
-                kept += transaction.changes();
-            }
-            Ok(())
-        })
+        self.write(|transaction| append_bounded(transaction, id, entries))
     }
 
     /// An operation and its journal.
@@ -101,6 +93,23 @@ impl Store {
             self.connection().query_row_cached(query, [id.to_string()], |row| row.get(0)).optional()?;
         Ok(ended.unwrap_or(false))
     }
+}
+
+/// The operation, without its lines; one that is known already must be the same.
+fn begin(transaction: &Transaction<'_>, operation: &Operation, entries: &[Entry]) -> Result<()> {
+    if !is_known(transaction, operation)? {
+        let authority = authority(transaction, operation.relationship)?;
+        let left = authority.begin(operation, asked(transaction, operation.id)?)?;
+        left.map(|left| leave(transaction, left, entries)).transpose()?;
+    }
+    insert_operation(transaction, operation)
+}
+
+/// Whether the operation is here. Another one under its id is an error: its row would be taken for this one's.
+pub(crate) fn is_known(transaction: &Transaction<'_>, operation: &Operation) -> Result<bool> {
+    let Some((known, _)) = read_operation(transaction, &operation.id.to_string())? else { return Ok(false) };
+    let what = |it: &Operation| (it.relationship, it.procedure, it.side);
+    if what(&known) == what(operation) { Ok(true) } else { Err(StoreError::OtherOperation(operation.id)) }
 }
 
 /// An operation that hangs behind its point of no return ends where it is, in favour of the one that begins with these lines.
@@ -155,6 +164,24 @@ pub(crate) fn append(transaction: &Transaction<'_>, id: OperationId, entries: &[
                   VALUES (?1, (SELECT coalesce(max(sequence), 0) + 1 FROM entry WHERE operation = ?1), ?2)";
     for entry in entries {
         transaction.execute_cached(insert, [id.to_string(), to_json(&EntryForm::from(entry))])?;
+    }
+    Ok(())
+}
+
+/// The same as far as there is room for lines of the other host.
+pub(crate) fn append_bounded(
+    transaction: &Transaction<'_>,
+    id: OperationId,
+    entries: &[Entry],
+) -> Result<()> {
+    let count = "SELECT count(*) FROM entry WHERE operation = ?1";
+    let mut kept: u64 = transaction.query_row_cached(count, [id.to_string()], |row| row.get(0))?;
+    for entry in entries {
+        if kept >= PEERS_ENTRIES_MAX {
+            break;
+        }
+        append(transaction, id, std::slice::from_ref(entry))?;
+        kept += transaction.changes();
     }
     Ok(())
 }

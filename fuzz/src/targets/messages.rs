@@ -69,6 +69,9 @@ pub(super) fn form(input: &[u8]) {
     into::<DivergenceForm, Divergence>(input);
     into::<CheckForm, Check>(input);
     drop(serde_json::from_slice::<OperationForm>(input).map(OperationForm::into_new_primary));
+    let peer = HostId(Uuid::from_u128(3));
+    drop(serde_json::from_slice::<OperationForm>(input).map(|form| form.from_old_primary(peer)));
+    drop(serde_json::from_slice::<SettingsForm>(input).map(SettingsForm::from_peer));
 }
 
 fn operation(procedure: Procedure) -> Operation {

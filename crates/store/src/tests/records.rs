@@ -3,7 +3,7 @@
 use choreography::authority::Denied;
 use std::time::Duration;
 
-use choreography::{Entry, Mark, Outcome, Step};
+use choreography::{Entry, Mark, Operation, Outcome, Procedure, Step};
 use domain::fixture::point;
 use domain::{
     CycleOutcome, CycleRecord, Health, HostId, Notice, OperationId, Phase, RecoveryPoint, Relationship,
@@ -189,6 +189,40 @@ fn a_peer_that_never_stops_telling_does_not_fill_the_disk_and_our_own_lines_stil
     let (_, journal) = store.operation(OperationId(id(7))).expect("a read").expect("it is there");
     assert_eq!(journal.len(), 4097);
     assert_eq!(journal.last(), Some(&told(20_000)));
+}
+
+#[test]
+fn an_operation_that_is_announced_again_and_again_does_not_fill_the_disk_either() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    let told = |number: u64| Entry { at: Timestamp(number), ..entry(Mark::Intent(Step::Check)) };
+    for number in 0..3 {
+        let flood: Vec<Entry> = (number * 2000..(number + 1) * 2000).map(told).collect();
+        store.begin_peers_operation(&operation(7), &flood).expect("begun, or repeated");
+    }
+    let (_, journal) = store.operation(OperationId(id(7))).expect("a read").expect("it is there");
+    assert_eq!(journal.len(), 4096);
+}
+
+#[test]
+fn the_id_of_another_operation_is_refused_whoever_announces_it_or_hands_over_by_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(&dir);
+    let other = Relationship { id: RelationshipId(id(9)), vm: VmId(id(99)), ..relationship() };
+    store.insert_relationship(&other, None).expect("a relationship");
+    store.begin_operation(&operation(7), &[]).expect("begun");
+    let before = store.operation(OperationId(id(7))).expect("a read");
+    let theirs = Operation { relationship: other.id, ..operation(7) };
+    let alone = Operation { procedure: Procedure::Failover, ..operation(7) };
+    let ended = entry(Mark::Ended(Outcome::Undone));
+    let phase = Phase::Unprotected { since: Timestamp(9) };
+    for another in [theirs, alone] {
+        let begun = store.begin_peers_operation(&another, std::slice::from_ref(&ended));
+        assert!(matches!(begun, Err(StoreError::OtherOperation(_))), "{begun:?}");
+        let taken = store.hand_over(&another, &[], &phase, &ended);
+        assert!(matches!(taken, Err(StoreError::OtherOperation(_))), "{taken:?}");
+    }
+    assert_eq!(store.operation(OperationId(id(7))).expect("a read"), before);
 }
 
 #[test]

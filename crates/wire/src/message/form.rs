@@ -1,5 +1,6 @@
 //! How the words of `domain` and `choreography` look on the wire, and the way back, which distrusts every value.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use choreography::{Entry, Mark, Operation, Options, Outcome, Procedure, Side, Step};
@@ -12,6 +13,11 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+/// Most disks of a VM that a peer may name; libvirt's buses allow more, and nobody has them.
+pub const PEERS_DISKS_MAX: usize = 64;
+/// Most pairs of a map of networks that a peer may send.
+pub const PEERS_NETWORKS_MAX: usize = 64;
 
 /// Counting reaches no higher place in the order of points, and a database holds none.
 pub const ORDINAL_MAX: u64 = i64::MAX as u64;
@@ -104,6 +110,31 @@ impl From<&Settings> for SettingsForm {
             verify_every_s: settings.comparing.verify_every.map(|every| every.as_secs()),
             new_disks_wait: settings.new_disks == NewDisks::Warn,
         }
+    }
+}
+
+/// Refuses what a peer names of disks when it is too much, or one of them comes twice.
+pub fn expect_few_disks<'a>(targets: impl IntoIterator<Item = &'a str>) -> Result<(), Nonsense> {
+    let mut seen = BTreeSet::new();
+    for target in targets {
+        if !seen.insert(target) {
+            return Err(nonsense("disks", format!("{target} twice")));
+        }
+        if seen.len() > PEERS_DISKS_MAX {
+            return Err(nonsense("disks", format!("more than {PEERS_DISKS_MAX}")));
+        }
+    }
+    Ok(())
+}
+
+impl SettingsForm {
+    /// The settings that a peer sends. What this host keeps itself is read without these limits: it was judged when it came.
+    pub fn from_peer(self) -> Result<Settings, Nonsense> {
+        expect_few_disks(self.disks.iter().map(|(target, _)| target.as_str()))?;
+        if self.network_map.len() > PEERS_NETWORKS_MAX {
+            return Err(nonsense("network_map", format!("{} pairs", self.network_map.len())));
+        }
+        Settings::try_from(self)
     }
 }
 
@@ -379,7 +410,20 @@ impl From<&Operation> for OperationForm {
 }
 
 impl OperationForm {
-    /// The operation as the new primary keeps it.
+    /// The operation that the old primary announces or hands over. What one host does alone is begun there by a person, never by the
+    /// other host, and of the options only those of a planned failover count.
+    pub fn from_old_primary(self, peer: HostId) -> Result<Operation, Nonsense> {
+        let operation = self.into_new_primary()?;
+        if operation.procedure.is_solitary() {
+            return Err(nonsense("procedure", operation.procedure.name()));
+        }
+        if operation.old_primary != peer {
+            return Err(nonsense("old_primary", operation.old_primary));
+        }
+        Ok(Operation { options: operation.options.of_both_hosts(), ..operation })
+    }
+
+    /// The operation as the new primary keeps it; as this host wrote it.
     pub fn into_new_primary(self) -> Result<Operation, Nonsense> {
         let procedure = match self.procedure.as_deref() {
             None => Procedure::PlannedFailover,

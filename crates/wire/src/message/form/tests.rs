@@ -119,6 +119,60 @@ fn an_operation_arrives_as_that_of_the_new_primary() {
 }
 
 #[test]
+fn of_a_peer_an_operation_of_one_host_and_one_of_another_old_primary_are_refused_and_its_force_counts_for_nothing()
+ {
+    let peer = HostId(Uuid::from_u128(3));
+    let form = |procedure| {
+        OperationForm::from(&Operation {
+            id: OperationId(Uuid::from_u128(1)),
+            procedure,
+            relationship: RelationshipId(Uuid::from_u128(2)),
+            old_primary: peer,
+            side: Side::NewPrimary,
+            proposed_epoch: Epoch::FIRST.next(),
+            options: Options {
+                reverse: false,
+                start: false,
+                shutdown_timeout: seconds(7),
+                point: Some(fixture::point_id(2)),
+                destroy: true,
+                commit_timer: Some((Settlement::Complete, seconds(3))),
+                roll_back_unless_boots: Some(seconds(5)),
+                force: true,
+            },
+            requested_by: "root".into(),
+            begun: Timestamp(4),
+        })
+    };
+    for procedure in Procedure::ALL.into_iter().filter(|it| it.is_solitary()) {
+        let refused = form(procedure).from_old_primary(peer).expect_err("refused");
+        assert_eq!(refused.field, "procedure", "{procedure:?}");
+    }
+    let planned = form(Procedure::PlannedFailover);
+    let refused = planned.clone().from_old_primary(HostId(Uuid::from_u128(4))).expect_err("refused");
+    assert_eq!(refused.field, "old_primary");
+    let kept = Options { reverse: false, start: false, shutdown_timeout: seconds(7), ..Options::default() };
+    assert_eq!(planned.from_old_primary(peer).expect("of both hosts").options, kept);
+}
+
+#[test]
+fn of_a_peer_too_many_disks_one_that_comes_twice_and_too_many_networks_are_refused() {
+    let form = |disks: usize, networks: usize| SettingsForm {
+        disks: (0..disks).map(|number| (format!("vd{number}"), true)).collect(),
+        network_map: (0..networks).map(|number| (format!("a{number}"), "b".into())).collect(),
+        ..SettingsForm::from(&settings())
+    };
+    assert!(form(PEERS_DISKS_MAX, PEERS_NETWORKS_MAX).from_peer().is_ok());
+    let refused = |form: SettingsForm| form.from_peer().expect_err("refused").field;
+    assert_eq!(refused(form(PEERS_DISKS_MAX + 1, 0)), "disks");
+    assert_eq!(refused(form(1, PEERS_NETWORKS_MAX + 1)), "network_map");
+    let twice = SettingsForm { disks: vec![("vda".into(), true), ("vda".into(), false)], ..form(1, 0) };
+    assert_eq!(refused(twice), "disks");
+    // What this host has kept is read whatever it holds.
+    assert!(Settings::try_from(form(PEERS_DISKS_MAX + 1, PEERS_NETWORKS_MAX + 1)).is_ok());
+}
+
+#[test]
 fn a_recovery_point_survives_the_wire_and_one_that_cannot_be_is_refused() {
     let consistencies =
         [Consistency::Crash, Consistency::FileSystem, Consistency::Application, Consistency::PoweredOff];
