@@ -162,7 +162,7 @@ const PLACES: [(&str, &str, Case<'_>); 6] = [
         "virsh -q undefine 11111111-2222-3333-4444-555555555555",
         Case {
             check: "VM's name and UUID are free on the replica server",
-            says: &["hvhost02 has a VM", "virsh undefine 11111111-2222-3333-4444-555555555555", "domrename"],
+            says: &["the name", "is taken on hvhost02", "virsh undefine", "domrename"],
         },
     ),
     (
@@ -170,7 +170,7 @@ const PLACES: [(&str, &str, Case<'_>); 6] = [
         "virsh -q undefine another",
         Case {
             check: "VM's name and UUID are free on the replica server",
-            says: &["hvhost02 has a VM \"another\"", "virsh undefine"],
+            says: &["the UUID", "is taken on hvhost02", "virsh undefine"],
         },
     ),
 ];

@@ -114,6 +114,10 @@ impl Incoming {
     /// Verifies and writes from the beginning, or from where it broke, until the trailer; then seals. When it breaks, what
     /// has come stays for the next try; when the digest is wrong, nothing of it counts.
     pub(crate) fn write(self, from: Option<Partial>, mut frames: mpsc::Receiver<Frame>) -> Result<Written> {
+        // It broke in a disk that this delta does not have: the settings have changed in between.
+        if from.as_ref().is_some_and(|partial| usize::from(partial.disk) >= self.disks.len()) {
+            return Err(Refusal::failed("the delta goes on in a disk that it does not have"));
+        }
         let mut writers = self.open(from.as_ref())?;
         let mut so_far = match from {
             Some(partial) => SoFar::at(partial)?,

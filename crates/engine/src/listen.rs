@@ -4,12 +4,14 @@
 use bytes::Bytes;
 use choreography::authority::HandOverVerdict;
 use choreography::{Entry, Mark, Step};
-use domain::{OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, Settings, VmId};
+use domain::{OperationId, Phase, RecoveryPoint, Relationship, RelationshipId, Role, VmId};
 use futures_util::future::{BoxFuture, FutureExt};
 use hypervisor::VmState;
-use store::{AbandonVerdict, IfStale, Record};
+use store::{AbandonVerdict, IfStale, Record, StoreError};
 use transport::{DeltaBody, ErrorClass, PeerHandler, PeerRecord};
-use wire::message::form::{CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm};
+use wire::message::form::{
+    self, CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm,
+};
 use wire::message::{Answer, Beliefs, Request, Requirements, Unfinished};
 
 use crate::compare::serve;
@@ -86,6 +88,7 @@ impl Engine {
                 clock_ms: clock::now().millis(),
             }),
             Request::Survey { requirements } => {
+                expect_few_disks(&requirements)?;
                 // Of a relationship that is there, its own peer is told.
                 if let Some(id) =
                     requirements.relationship.filter(|id| self.record(RelationshipId(*id)).is_ok())
@@ -117,7 +120,7 @@ impl Engine {
                     let found = "settings come from the primary server, which is this host";
                     return Err(Refusal::new(Code::Refused, found, "virt-replica set, here"));
                 }
-                let settings = Settings::try_from(settings)?;
+                let settings = settings.from_peer()?;
                 let tags = chain::tags(&replica::directory(&record)?);
                 chain::expect_points(&record.relationship, &settings.retention, tags)?;
                 self.store().set_settings(record.relationship.id, &settings).map_err(Refusal::failed)?;
@@ -131,7 +134,8 @@ impl Engine {
             }
             Request::PlanFailover { relationship, epoch, options, requested_by, dry_run } => {
                 let record = self.theirs_now(peer, relationship, epoch)?;
-                self.relayed(&record, options.into(), &requested_by, dry_run).await
+                let options = choreography::Options::from(options).of_both_hosts();
+                self.relayed(&record, options, &requested_by, dry_run).await
             }
             Request::Announce { operation, entries } => self.announced(peer, operation, entries),
             Request::Abandon { operation, relationship } => {
@@ -219,6 +223,8 @@ impl Engine {
         if self.record(id).is_ok() {
             return self.is_replica_already(peer, id, &requirements);
         }
+        expect_few_disks(&requirements)?;
+        replica::expect_nothing_of(self, id)?;
         let requirements = Requirements { relationship: Some(id.0), ..requirements };
         let checks = survey::here(self, requirements.clone()).await?;
         if let Some(check) = checks.iter().find(|check| !check.holds()) {
@@ -233,7 +239,7 @@ impl Engine {
             epoch: domain::Epoch::FIRST,
             phase: Phase::Receiving,
             paused_since: None,
-            settings: Settings::try_from(settings)?,
+            settings: settings.from_peer()?,
         };
         let mut record = Record::new(relationship);
         let size = |disk: &wire::message::DiskRequirement| {
@@ -258,10 +264,6 @@ impl Engine {
             }
             Err(error) => {
                 self.store().remove_relationship(id).map_err(Refusal::failed)?;
-                let path = replica::storage(self)?.replica_path(&record.relationship.vm_name, id);
-                if let Ok(half_made) = layer::ReplicaDirectory::open(&path) {
-                    half_made.remove().map_err(Refusal::failed)?;
-                }
                 Err(error)
             }
         }
@@ -368,7 +370,7 @@ impl Engine {
         entries: Vec<EntryForm>,
     ) -> Result<Answer> {
         let record = self.theirs(peer, operation.relationship)?;
-        let operation = operation.into_new_primary()?;
+        let operation = operation.from_old_primary(peer.host)?;
         if record.relationship.phase != Phase::Receiving
             || record.relationship.epoch.next() != operation.proposed_epoch
         {
@@ -379,9 +381,12 @@ impl Engine {
             );
             return Err(Refusal::new(Code::Refused, found, "virt-replica show, on both hosts"));
         }
-        self.store()
-            .begin_operation(&operation, &journal(entries)?)
-            .map_err(|error| Refusal::new(Code::Busy, error.to_string(), ""))?;
+        self.store().begin_peers_operation(&operation, &facts(peer, entries)?).map_err(
+            |error| match error {
+                StoreError::OtherOperation(_) => Refusal::new(Code::Refused, error.to_string(), ""),
+                other => Refusal::new(Code::Busy, other.to_string(), ""),
+            },
+        )?;
         Ok(Answer::Done {})
     }
 
@@ -393,7 +398,7 @@ impl Engine {
         head: PointForm,
     ) -> Result<Answer> {
         let record = self.theirs(peer, operation.relationship)?;
-        let operation = operation.into_new_primary()?;
+        let operation = operation.from_old_primary(peer.host)?;
         // A merge or a delta that is under way ends first; a delta of the same epoch cannot come after.
         let slot = self.slot(operation.relationship);
         let alone = slot.replica.lock().await;
@@ -411,8 +416,8 @@ impl Engine {
         self.reach("hand over.before").await;
         let phase = Phase::Unprotected { since: clock::now() };
         let done = self.entry(Mark::Done(Step::HandOver, "this host is primary now".into()));
-        let verdict =
-            self.store().hand_over(&operation, &journal(entries)?, &phase, &done).map_err(Refusal::failed)?;
+        let theirs = facts(peer, entries)?;
+        let verdict = self.store().hand_over(&operation, &theirs, &phase, &done).map_err(Refusal::failed)?;
         drop(alone);
         self.reach("hand over.after").await;
         match verdict {
@@ -452,7 +457,7 @@ impl Engine {
         if relationship.role() == Role::Primary && theirs > relationship.epoch {
             // A start that comes after this is refused, so that the look whether the VM is off holds to the end.
             self.heed(record, (true, epoch))?;
-            let (common, settings) = (RecoveryPoint::try_from(head)?, Settings::try_from(settings)?);
+            let (common, settings) = (RecoveryPoint::try_from(head)?, settings.from_peer()?);
             comeback::expect_can_step_down(self, record, &common, &settings).await?;
             if !dry_run {
                 comeback::step_down(self, record, theirs, &common).await?;
@@ -468,7 +473,7 @@ impl Engine {
             );
             return Err(Refusal::new(Code::Unavailable, found, "it may still be demoting; try again"));
         }
-        let wrong = mismatches(&relationship.settings, &Settings::try_from(settings)?);
+        let wrong = mismatches(&relationship.settings, &settings.from_peer()?);
         if let Some(wrong) = wrong.first() {
             return Err(Refusal::new(
                 Code::Refused,
@@ -497,11 +502,7 @@ impl Engine {
             return Ok(Answer::News { entries: Vec::new() });
         };
         let record = self.theirs(peer, operation.relationship.0)?;
-        // Facts only: what the peer did. Its end is not ours, and a hand over is taken, not told.
-        let theirs = journal(entries)?.into_iter().filter(|entry| {
-            entry.host == peer.host && !matches!(entry.mark, Mark::Ended(_) | Mark::Done(Step::HandOver, _))
-        });
-        self.store().append_peers_entries(id, &theirs.collect::<Vec<_>>()).map_err(Refusal::failed)?;
+        self.store().append_peers_entries(id, &facts(peer, entries)?).map_err(Refusal::failed)?;
         self.wake(record.relationship.id);
         let found = self.store().operation(id).map_err(Refusal::failed)?;
         let entries =
@@ -522,6 +523,16 @@ impl Engine {
     }
 }
 
-fn journal(entries: Vec<EntryForm>) -> Result<Vec<Entry>> {
-    Ok(entries.into_iter().map(Entry::try_from).collect::<std::result::Result<_, _>>()?)
+/// Facts only: what the peer did. Its end is not ours, a hand over is taken and not told, and our lines are our own.
+fn facts(peer: &PeerRecord, entries: Vec<EntryForm>) -> Result<Vec<Entry>> {
+    let entries: Vec<Entry> =
+        entries.into_iter().map(Entry::try_from).collect::<std::result::Result<_, _>>()?;
+    let is_fact = |entry: &Entry| {
+        entry.host == peer.host && !matches!(entry.mark, Mark::Ended(_) | Mark::Done(Step::HandOver, _))
+    };
+    Ok(entries.into_iter().filter(is_fact).collect())
+}
+
+fn expect_few_disks(requirements: &Requirements) -> Result<()> {
+    Ok(form::expect_few_disks(requirements.disks.iter().map(|disk| disk.target.as_str()))?)
 }

@@ -152,7 +152,21 @@ async fn place(
         .await
 }
 
-/// Makes the directory of a new replica and shows the VM, shut off and not startable, in libvirt.
+/// Refused while anything of this relationship lies in the storage: a new one has nothing here. Whoever asks for one again must not get
+/// what a person kept, nor a directory whose bases are the disks of a VM of this host.
+pub(crate) fn expect_nothing_of(engine: &Engine, id: RelationshipId) -> Result<()> {
+    match storage(engine)?.of_relationship(id).map_err(Refusal::failed)? {
+        None => Ok(()),
+        Some(path) => {
+            tracing::warn!(path = %path.display(), "a peer asks for a relationship of which something lies here");
+            let found = format!("files of relationship {id} lie on the replica server already");
+            let cure = "enable again on the primary server, which makes a relationship of another id";
+            Err(Refusal::new(Code::Refused, found, cure))
+        }
+    }
+}
+
+/// Makes the directory of a new replica and shows the VM, shut off and not startable, in libvirt. On failure nothing of it stays.
 pub(crate) async fn create(
     engine: &Engine,
     record: &Record,
@@ -162,9 +176,10 @@ pub(crate) async fn create(
 ) -> Result<PathBuf> {
     let relationship = record.relationship.clone();
     let storage = storage(engine)?;
+    let wanted = seeds.clone();
     let directory = blocking(move || {
         let disk = |(target, virtual_size)| {
-            let seeded = seeds.iter().any(|(seeded, _)| *seeded == target);
+            let seeded = wanted.iter().any(|(seeded, _)| *seeded == target);
             let base = if seeded { ReplicaDirectory::seed_name() } else { ReplicaDirectory::base_name() };
             let base = Backing::beside(&base);
             ManifestDisk::on(target, virtual_size, base)
@@ -177,10 +192,32 @@ pub(crate) async fn create(
             points: Vec::new(),
             autostart: false,
         };
-        let directory = ReplicaDirectory::create(&storage, manifest).map_err(Refusal::failed)?;
+        ReplicaDirectory::create_new(&storage, manifest).map_err(Refusal::failed)
+    })
+    .await?;
+    let path = directory.path().to_owned();
+    let filled = fill(engine, record, directory, definition, seeds).await;
+    if let Err(error) = filled {
+        // Only what was made here just now.
+        if let Ok(half_made) = ReplicaDirectory::open(&path) {
+            delete(half_made)?;
+        }
+        return Err(error);
+    }
+    Ok(path)
+}
+
+async fn fill(
+    engine: &Engine,
+    record: &Record,
+    directory: ReplicaDirectory,
+    definition: &str,
+    seeds: Vec<Seed>,
+) -> Result<()> {
+    let replicated: Vec<_> = record.relationship.settings.replicated_disks().cloned().collect();
+    let directory = blocking(move || {
         seed::want(&directory, &seeds)?;
         // An excluded disk is there, empty, so that the VM starts.
-        let replicated: Vec<_> = relationship.settings.replicated_disks().cloned().collect();
         for disk in directory.manifest().disks.iter().filter(|disk| !replicated.contains(&disk.target)) {
             let folder = directory.disk_folder(&disk.target);
             if !folder.join(ReplicaDirectory::base_name().as_str()).exists() {
@@ -196,8 +233,7 @@ pub(crate) async fn create(
     let placed = replica_definition(engine, record, &directory, definition).await?;
     directory.write_definition(&placed).map_err(Refusal::failed)?;
     directory.write_primary_definition(definition).map_err(Refusal::failed)?;
-    visible::define(engine, record.relationship.vm, placed).await?;
-    Ok(directory.path().to_owned())
+    visible::define(engine, record.relationship.vm, placed).await
 }
 
 /// The VM's disks on this host when it is primary: at home its own files, elsewhere overlays over the head.

@@ -161,40 +161,55 @@ fn somewhere(facts: &VmFacts) -> Placement {
     }
 }
 
+/// What has the name or the UUID is this host's own business, or another peer's: whoever asks hears that it is taken, and the log of this
+/// host has the rest.
 async fn name_free(engine: &Engine, requirements: &Requirements) -> Result<Check> {
     let here = &engine.config().host_name;
     let vm = VmId(requirements.vm);
     if requirements.relationship.is_some_and(|id| engine.record(id.into()).is_ok()) {
         return Ok(Check::pass(CheckName::NameFree));
     }
-    if let Ok(record) = engine.find(&vm.to_string()) {
-        let known = vm_argument(&record.relationship.vm_name);
-        let found = format!("{here} has another relationship for the VM {vm}");
-        let cure = format!("on {here}: virt-replica show {known}; to end it: virt-replica remove {known}");
-        return Ok(Check::fail(CheckName::NameFree, found, cure));
-    }
+    let related = engine.find(&vm.to_string()).ok();
     let name = requirements.name.clone();
     let vms = engine.hypervisor(|it| it.names()).await?;
     let in_the_way = vms.into_iter().find(|(id, other)| *id == vm || *other == name);
-    Ok(Check::when(CheckName::NameFree, in_the_way.is_none(), || {
-        let other = in_the_way.map(|(id, other)| (other, id)).unwrap_or((name, vm));
-        let found =
-            format!("{here} has a VM {:?} with UUID {}, which is no replica of this one", other.0, other.1);
-        let undefine = format!("on {here}, if it is not needed (its disks stay): virsh undefine {}", other.1);
+    if let Some(record) = &related {
+        let other = record.relationship.id;
+        tracing::info!(%vm, relationship = %other, "a peer asks for a VM of another relationship");
+    }
+    if let Some((id, other)) = &in_the_way {
+        tracing::info!(%vm, ?name, there = %id, called = ?other, "a peer asks for a VM that is in the way of one that is here");
+    }
+    let by_id = related.is_some() || in_the_way.as_ref().is_some_and(|(id, _)| *id == vm);
+    Ok(Check::when(CheckName::NameFree, related.is_none() && in_the_way.is_none(), || {
+        let look = format!("on {here}: virsh list --all, virt-replica list");
         // A UUID cannot be changed; a name can.
-        let cure = match other.1 == vm {
-            true => undefine,
-            false => format!("{undefine}; if it is: virsh domrename {} NEWNAME", other.1),
-        };
-        (found, cure)
+        match by_id {
+            true => (
+                format!("the UUID {vm} is taken on {here}"),
+                format!(
+                    "{look}; if what has it is not needed: virt-replica remove {vm}, or virsh undefine {vm} (its disks stay)"
+                ),
+            ),
+            false => {
+                let known = vm_argument(&name);
+                (
+                    format!("the name {name:?} is taken on {here}"),
+                    format!(
+                        "{look}; if what has it is not needed (its disks stay): virsh undefine {known}; if it is: virsh domrename {known} NEWNAME"
+                    ),
+                )
+            }
+        }
     }))
 }
 
 fn disk_space(engine: &Engine, requirements: &Requirements) -> Check {
     let (name, here) = (CheckName::DiskSpace, &engine.config().host_name);
     let storage = shell_word(&engine.config().storage.to_string_lossy());
-    let needed: u64 =
-        requirements.disks.iter().filter(|it| it.replicated).filter_map(|it| it.allocated_bytes).sum();
+    // The peer's numbers: they need not have a sum.
+    let allocated = requirements.disks.iter().filter(|it| it.replicated).filter_map(|it| it.allocated_bytes);
+    let needed = allocated.fold(0, u64::saturating_add);
     match replica::storage(engine).and_then(|storage| storage.free_bytes().map_err(Refusal::failed)) {
         Err(error) => Check::fail(name, error.detail, format!("on {here}: {}", error.cure)),
         Ok(free) => Check::when(name, free > needed, || {

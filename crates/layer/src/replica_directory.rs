@@ -40,12 +40,27 @@ pub struct ReplicaDirectory {
 }
 
 impl ReplicaDirectory {
-    /// Makes the directory of a replica; one that exists already for this relationship is opened as it is.
+    /// Makes the directory of a relationship that is new; refused where anything of that relationship is here, under whatever name of
+    /// the VM. What it holds then belongs to a person, and its bases may be the VM's own disks.
+    pub fn create_new(storage: &Storage, manifest: Manifest) -> Result<ReplicaDirectory, LayerError> {
+        match storage.of_relationship(manifest.relationship)? {
+            Some(path) => Err(LayerError::Exists(path)),
+            None => Self::create(storage, manifest),
+        }
+    }
+
+    /// Makes the directory of a replica; one that exists already for this relationship and VM is opened as it is.
     pub fn create(storage: &Storage, manifest: Manifest) -> Result<ReplicaDirectory, LayerError> {
         let name = directory_name(&manifest.vm_name, manifest.relationship);
         let folder = storage.folder.enter(&name)?;
         if folder.exists(MANIFEST)? {
-            return Self::open(&storage.root().join(name));
+            let there = Self::open(&storage.root().join(name))?;
+            // Names that differ may lead to one directory.
+            if (there.manifest.vm, there.manifest.relationship) != (manifest.vm, manifest.relationship) {
+                let why = format!("it is of the VM {}, not of {}", there.manifest.vm, manifest.vm);
+                return Err(LayerError::Manifest { path: there.path().join(MANIFEST), why });
+            }
+            return Ok(there);
         }
         for disk in &manifest.disks {
             folder.enter(disk.target.as_str())?;
@@ -378,8 +393,14 @@ impl ReplicaDirectory {
         })
     }
 
+    /// What could not be read again is not written.
     fn save(&self) -> Result<(), LayerError> {
-        self.folder.replace(MANIFEST, &self.manifest.to_json(self.path()))
+        let json = self.manifest.to_json(self.path());
+        if json.len() as u64 > MANIFEST_BYTES_MAX {
+            let why = format!("{} bytes, more than {MANIFEST_BYTES_MAX}", json.len());
+            return Err(LayerError::Manifest { path: self.path().join(MANIFEST), why });
+        }
+        self.folder.replace(MANIFEST, &json)
     }
 }
 

@@ -65,10 +65,17 @@ impl Storage {
         Ok(replicas)
     }
 
-    /// Where the replica of a VM is, or would be.
-    #[must_use]
-    pub fn replica_path(&self, vm_name: &str, relationship: RelationshipId) -> PathBuf {
-        self.root().join(directory_name(vm_name, relationship))
+    /// What lies here of a relationship, whatever its VM is called: complete or not.
+    pub fn of_relationship(&self, relationship: RelationshipId) -> Result<Option<PathBuf>, LayerError> {
+        let listed = std::fs::read_dir(self.root()).map_err(LayerError::io("list", self.root()))?;
+        let ending = format!(".{relationship}");
+        for entry in listed {
+            let entry = entry.map_err(LayerError::io("list", self.root()))?;
+            if entry.file_name().as_encoded_bytes().ends_with(ending.as_bytes()) {
+                return Ok(Some(entry.path()));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -177,3 +177,20 @@ fn a_disk_that_shrank_is_refused_before_anything_is_written() {
     );
     assert!(directory.leftovers().expect("listed").is_empty());
 }
+
+#[test]
+fn a_delta_does_not_go_on_in_a_disk_that_it_does_not_have() {
+    let root = tempfile::tempdir().expect("a folder");
+    let directory = directory(root.path());
+    assert!(write(&directory, None, 4).is_err());
+    let from = arrived(&directory, header().point, 1).expect("readable").expect("it broke in the last disk");
+    assert_eq!(from.disk, 2);
+    let mut fewer = header();
+    fewer.disks.truncate(2);
+    let (_, none) = mpsc::channel(1);
+    let incoming = Incoming::plan(&directory, &fewer).expect("planned");
+    let refused = incoming.write(Some(from.clone()), none).err().expect("refused");
+    assert!(refused.detail.contains("a disk that it does not have"), "{refused}");
+    // The whole delta still goes on.
+    write(&directory, Some(from), usize::MAX).expect("written");
+}
