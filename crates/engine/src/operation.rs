@@ -292,9 +292,10 @@ impl Run<'_> {
     pub(crate) fn keep(&self, entries: Vec<EntryForm>) -> Result<()> {
         let entries: Vec<Entry> =
             entries.into_iter().map(Entry::try_from).collect::<std::result::Result<_, _>>()?;
-        // Our own end is our own word.
-        let theirs: Vec<Entry> =
-            entries.into_iter().filter(|entry| !matches!(entry.mark, Mark::Ended(_))).collect();
+        // Our own end, like every line of ours, is our own word.
+        let peer = self.record.relationship.peer;
+        let is_theirs = |entry: &Entry| entry.host == peer && !matches!(entry.mark, Mark::Ended(_));
+        let theirs: Vec<Entry> = entries.into_iter().filter(is_theirs).collect();
         self.engine.store().append_peers_entries(self.operation.id, &theirs).map_err(Refusal::failed)
     }
 
