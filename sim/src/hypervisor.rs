@@ -1,6 +1,9 @@
 //! The hypervisor of a simulated host: one disk for each VM, in memory while the VM runs and in a real qcow2 file, with its
 //! bitmaps, while it is off. Definitions are in [`crate::form`].
 
+#[cfg(test)]
+mod scene;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,36 +128,6 @@ impl SimHypervisor {
         locked(&self.0.fails).0 = percent;
     }
 
-    /// From now on no merge below a running VM comes to its end.
-    #[cfg(test)]
-    pub(crate) fn let_merges_fail(&self) {
-        self.0.cannot_merge.store(true, Ordering::SeqCst);
-    }
-
-    /// From now on merges stand still until they are ended, or end at once.
-    #[cfg(test)]
-    pub(crate) fn stall_merges(&self, stall: bool) {
-        self.0.merges_stall.store(stall, Ordering::SeqCst);
-    }
-
-    /// From now on starts hang until they do not any more.
-    #[cfg(test)]
-    pub(crate) fn hang_starts(&self, hang: bool) {
-        self.0.starts_hang.store(hang, Ordering::SeqCst);
-    }
-
-    /// From now on starts fail until they do not any more.
-    #[cfg(test)]
-    pub(crate) fn fail_starts(&self, fail: bool) {
-        self.0.starts_fail.store(fail, Ordering::SeqCst);
-    }
-
-    /// Whether a merge is under way.
-    #[cfg(test)]
-    pub(crate) fn merges(&self) -> bool {
-        locked(&self.0.vms).values().any(|vm| vm.merges)
-    }
-
     /// The daemon that listened is gone.
     pub(crate) fn forget_listeners(&self) {
         locked(&self.0.bells).clear();
@@ -174,16 +147,6 @@ impl SimHypervisor {
             if let Some(newest) = vm.checkpoints.last_mut().filter(|_| !missed) {
                 newest.marks.insert(cluster);
             }
-        }
-    }
-
-    /// The guest trims a cluster, if it runs.
-    #[cfg(test)]
-    pub(crate) fn guest_trims(&self, cluster: usize) {
-        for vm in locked(&self.0.vms).values_mut().filter(|vm| vm.state == VmState::Running) {
-            vm.content[cluster] = 0;
-            vm.touched.insert(cluster);
-            vm.checkpoints.iter_mut().last().map(|newest| newest.marks.insert(cluster));
         }
     }
 

@@ -195,3 +195,47 @@ fn what_merges_rebases_and_opens_a_file_leaves_its_owner_in_it() {
     set_backing(second, &Backing::beside(&name("base.qcow2"))).expect("rebased by qemu-img");
     all_say_so("rewritten by QEMU");
 }
+
+#[test]
+fn a_new_relationship_gets_nothing_that_is_here_of_its_id_under_whatever_name() {
+    let root = tempfile::tempdir().expect("a folder");
+    let directory = common::directory(root.path(), SIZE);
+    let storage = Storage::open(root.path()).expect("storage");
+    let before = fs::read(directory.path().join("manifest.json")).expect("readable");
+    for vm_name in [directory.manifest().vm_name.clone(), "vm!".into(), "else".into()] {
+        let vm = Uuid::from_u128(78).into();
+        let asked = Manifest { vm_name, vm, ..directory.manifest().clone() };
+        let refused = ReplicaDirectory::create_new(&storage, asked).expect_err("refused");
+        assert!(matches!(&refused, LayerError::Exists(path) if path == directory.path()), "{refused}");
+    }
+    // A folder without a manifest is somebody's too.
+    let other = Uuid::from_u128(89);
+    fs::create_dir(root.path().join(format!("kept.{other}"))).expect("made");
+    assert!(storage.of_relationship(other.into()).expect("listed").is_some());
+    assert_eq!(storage.of_relationship(Uuid::from_u128(90).into()).expect("listed"), None);
+    assert_eq!(storage.replicas().expect("listed"), [directory.path()]);
+    assert_eq!(fs::read(directory.path().join("manifest.json")).expect("readable"), before);
+}
+
+#[test]
+fn the_directory_of_another_vm_is_not_opened_for_this_one() {
+    let root = tempfile::tempdir().expect("a folder");
+    let directory = common::directory(root.path(), SIZE);
+    let storage = Storage::open(root.path()).expect("storage");
+    let other = Manifest { vm: Uuid::from_u128(78).into(), ..directory.manifest().clone() };
+    let refused = ReplicaDirectory::create(&storage, other).expect_err("refused");
+    assert!(matches!(&refused, LayerError::Manifest { .. }), "{refused}");
+}
+
+#[test]
+fn a_manifest_that_could_not_be_read_again_is_not_written() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut directory = common::directory(root.path(), SIZE);
+    let before = fs::read(directory.path().join("manifest.json")).expect("readable");
+    let long = "x".repeat(usize::try_from(layer::MANIFEST_BYTES_MAX).expect("it fits"));
+    let refused = directory.update(|manifest| manifest.vm_name = long).expect_err("refused");
+    assert!(matches!(&refused, LayerError::Manifest { .. }), "{refused}");
+    assert_eq!(fs::read(directory.path().join("manifest.json")).expect("readable"), before);
+    let again = ReplicaDirectory::open(directory.path()).expect("opened");
+    assert_eq!(again.manifest(), directory.manifest());
+}

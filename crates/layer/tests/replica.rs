@@ -415,49 +415,6 @@ fn creating_again_opens_and_removing_spares_what_is_not_ours() {
 }
 
 #[test]
-fn a_new_relationship_gets_nothing_that_is_here_of_its_id_under_whatever_name() {
-    let World { _root: root, directory, .. } = world(1, true);
-    let storage = Storage::open(root.path()).expect("storage");
-    let before = fs::read(directory.path().join("manifest.json")).expect("readable");
-    for vm_name in [directory.manifest().vm_name.clone(), "a VM_with_odd_name".into(), "else".into()] {
-        let vm = uuid::Uuid::from_u128(78).into();
-        let asked = Manifest { vm_name, vm, ..manifest(Backing::beside(&ReplicaDirectory::base_name())) };
-        let refused = ReplicaDirectory::create_new(&storage, asked).expect_err("refused");
-        assert!(matches!(&refused, LayerError::Exists(path) if path == directory.path()), "{refused}");
-    }
-    // A folder without a manifest is somebody's too.
-    let other = uuid::Uuid::from_u128(89);
-    fs::create_dir(root.path().join(format!("kept.{other}"))).expect("made");
-    assert!(storage.of_relationship(other.into()).expect("listed").is_some());
-    assert_eq!(storage.of_relationship(uuid::Uuid::from_u128(90).into()).expect("listed"), None);
-    assert_eq!(storage.replicas().expect("listed"), [directory.path()]);
-    assert_eq!(fs::read(directory.path().join("manifest.json")).expect("readable"), before);
-}
-
-#[test]
-fn the_directory_of_another_vm_is_not_opened_for_this_one() {
-    let World { _root: root, directory, .. } = world(1, true);
-    let storage = Storage::open(root.path()).expect("storage");
-    let other = Manifest { vm: uuid::Uuid::from_u128(78).into(), ..directory.manifest().clone() };
-    let refused = ReplicaDirectory::create(&storage, other).expect_err("refused");
-    assert!(matches!(&refused, LayerError::Manifest { .. }), "{refused}");
-}
-
-#[test]
-fn a_manifest_that_could_not_be_read_again_is_not_written() {
-    let mut world = world(1, false);
-    let before = fs::read(world.directory.path().join("manifest.json")).expect("readable");
-    let long = "x".repeat(usize::try_from(layer::MANIFEST_BYTES_MAX).expect("it fits"));
-    let refused = world.directory.update(|manifest| manifest.vm_name = long).expect_err("refused");
-    assert!(matches!(&refused, LayerError::Manifest { .. }), "{refused}");
-    assert_eq!(fs::read(world.directory.path().join("manifest.json")).expect("readable"), before);
-    assert_eq!(
-        ReplicaDirectory::open(world.directory.path()).expect("opened").manifest(),
-        world.directory.manifest()
-    );
-}
-
-#[test]
 fn files_are_for_their_owner_and_group_and_folders_can_be_passed() {
     use std::os::unix::fs::PermissionsExt;
     let world = world(1, false);
