@@ -15,15 +15,17 @@ pub(crate) mod policy;
 pub(crate) mod serve;
 pub(crate) mod verify;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use domain::{DiskTarget, PointId};
 use extent::{Extent, ExtentSet};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryFutureExt, stream};
 use store::Record;
 use wire::digests::{BLOCK_BYTES, RANGE_BYTES_MAX};
 use wire::message::{Answer, Request};
 
 use crate::source::{Source, SourceDisk};
-use crate::{Engine, Refusal, Result};
+use crate::{Code, Engine, Refusal, Result};
 
 /// What is asked for at once. Short enough that both sides begin at once and a slow disk keeps the deadline of a question.
 const RANGE_BYTES: u64 = 32 << 20;
@@ -49,6 +51,8 @@ pub struct ComparisonProgress {
 pub(crate) struct Comparison {
     /// For each disk of the source, in its order.
     disks: Vec<Compared>,
+    /// It ended because the replica cannot be read, and not this side, the road between them, or what changed meanwhile.
+    replica_failed: bool,
 }
 
 #[derive(Default)]
@@ -73,17 +77,22 @@ impl Comparison {
         let slot = engine.slot(record.relationship.id);
         let total_bytes = source.disks.iter().map(|disk| disk.client.size()).sum();
         *slot.comparison() = Some(self.progress(total_bytes));
+        let replica_failed = AtomicBool::new(false);
+        let replica_failed = &replica_failed;
         for (disk, compared) in source.disks.iter().enumerate() {
             let from = self.disks[disk].until;
             let ranges = ranges(compared, from);
             let differing = ranges.into_iter().map(|range| async move {
-                let theirs = theirs(engine, record, point, &compared.target, range);
+                let theirs = theirs(engine, record, point, &compared.target, range).inspect_err(|error| {
+                    replica_failed.fetch_or(error.code == Code::Failed, Ordering::SeqCst);
+                });
                 let ours = blocks::digests(&compared.client, &compared.allocated, range);
                 let (ours, theirs) = tokio::try_join!(ours, theirs)?;
                 Ok::<_, Refusal>((range, blocks::differing(range, &ours, &theirs)))
             });
             let mut differing = stream::iter(differing).buffered(RANGES_IN_FLIGHT);
             while let Some(found) = differing.next().await {
+                self.replica_failed = replica_failed.load(Ordering::SeqCst);
                 let (range, differs) = found?;
                 engine.reach("compare.range").await;
                 let known = &mut self.disks[disk];

@@ -220,6 +220,9 @@ fn write(
         let forget = "UPDATE relationship SET offline_seal = NULL, seen = NULL, last_failure = NULL,
                       confirmed_boot = ?2 WHERE id = ?1";
         transaction.execute_cached(forget, params![id.to_string(), boot_id()])?;
+        // It spoke of the replica of that epoch.
+        let forget = "UPDATE comparison SET unverified = NULL, unverified_ms = NULL WHERE relationship = ?1";
+        transaction.execute_cached(forget, [id.to_string()])?;
     }
     Ok(())
 }

@@ -18,8 +18,8 @@ pub struct Comparisons {
     pub verified: Option<Timestamp>,
     /// A verification found what nobody has repaired yet, in words.
     pub mismatch: Option<String>,
-    /// The last verification could not be made: when, and why.
-    pub unverified: Option<(Timestamp, String)>,
+    /// The last verification could not be made: when, and what is the matter with the replica, if that was why.
+    pub unverified: Option<(Timestamp, Option<String>)>,
 }
 
 const ROW: &str = "INSERT INTO comparison (relationship) VALUES (?1) ON CONFLICT DO NOTHING";
@@ -35,7 +35,7 @@ impl Store {
                 verify_since: row.get::<_, Option<u64>>(1)?.map(Timestamp),
                 verified: row.get::<_, Option<u64>>(2)?.map(Timestamp),
                 mismatch: row.get(3)?,
-                unverified: row.get::<_, Option<u64>>(4)?.map(Timestamp).zip(row.get(5)?),
+                unverified: row.get::<_, Option<u64>>(4)?.map(Timestamp).zip(Some(row.get(5)?)),
             })
         };
         let found = self.connection().query_row_cached(query, [id.to_string()], columns).optional()?;
@@ -63,7 +63,7 @@ impl Store {
     /// since stays wanted.
     pub fn resynchronized(&self, id: RelationshipId) -> Result<()> {
         self.write(|transaction| {
-            let update = "UPDATE comparison SET resynchronize = NULL, mismatch = NULL, unverified = NULL
+            let update = "UPDATE comparison SET resynchronize = NULL, mismatch = NULL, unverified = NULL, unverified_ms = NULL
                           WHERE relationship = ?1 AND wishes = wishes_frozen";
             transaction.execute_cached(update, [id.to_string()])?;
             Ok(())
@@ -78,13 +78,14 @@ impl Store {
 
     /// A verification found both sides equal at that time.
     pub fn verified(&self, id: RelationshipId, at: Timestamp) -> Result<()> {
-        let update = "UPDATE comparison SET verify_since_ms = NULL, verified_ms = ?2, mismatch = NULL, unverified = NULL
+        let update = "UPDATE comparison SET verify_since_ms = NULL, verified_ms = ?2, mismatch = NULL, unverified = NULL, unverified_ms = NULL
                       WHERE relationship = ?1";
         self.compared(id, update, at.millis())
     }
 
-    /// A verification could not be made: it is not wanted any more, and why is remembered until one is, or until a resynchronization.
-    pub fn unverified(&self, id: RelationshipId, at: Timestamp, why: &str) -> Result<()> {
+    /// A verification could not be made: it is not wanted any more. What is the matter with the replica, if anything, is remembered until
+    /// one is made, a resynchronization is, or the epoch ends.
+    pub fn unverified(&self, id: RelationshipId, at: Timestamp, why: Option<&str>) -> Result<()> {
         self.write(|transaction| {
             transaction.execute_cached(ROW, [id.to_string()])?;
             let update = "UPDATE comparison SET verify_since_ms = NULL, unverified_ms = ?2, unverified = ?3
@@ -96,7 +97,7 @@ impl Store {
 
     /// A verification found what differs.
     pub fn mismatched(&self, id: RelationshipId, what: &str) -> Result<()> {
-        let update = "UPDATE comparison SET verify_since_ms = NULL, mismatch = ?2, unverified = NULL, wishes = wishes + 1
+        let update = "UPDATE comparison SET verify_since_ms = NULL, mismatch = ?2, unverified = NULL, unverified_ms = NULL, wishes = wishes + 1
                       WHERE relationship = ?1";
         self.compared(id, update, what)
     }

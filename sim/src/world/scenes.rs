@@ -216,6 +216,25 @@ fn a_merge_that_never_succeeds_is_left_out_by_a_person() -> Result<()> {
     world.reverse(AWAY)
 }
 
+/// A layer of the replica is gone, and nobody notices until it is to be read: a Warning, until a verification has read it all.
+#[test]
+fn a_replica_that_cannot_be_read_is_a_warning_until_it_was() -> Result<()> {
+    let mut world = World::quiet()?;
+    let base = world.directory(AWAY)?.join("vda/base.qcow2");
+    let elsewhere = base.with_extension("away");
+    let is_said = |it: &World| {
+        let (engine, here) = it.hosts[HOME].engine().zip(record(&it.hosts[HOME]))?;
+        let health = engine.health(&here).ok()?;
+        Some(format!("{:?}", health.reasons).contains("could not be verified"))
+    };
+    std::fs::rename(&base, &elsewhere)?;
+    world.asked(HOME, |engine, record| async move { engine.verify(&record) })?;
+    world.until("health says it", |it| is_said(it) == Some(true))?;
+    std::fs::rename(&elsewhere, &base)?;
+    world.asked(HOME, |engine, record| async move { engine.verify(&record) })?;
+    world.until("it was read", |it| is_said(it) == Some(false))
+}
+
 /// What an old primary trimmed after the common point is kept like what it wrote: laid over that point, the file gives its disk back.
 #[test]
 fn zeroes_that_an_old_primary_wrote_are_set_aside_too() -> Result<()> {

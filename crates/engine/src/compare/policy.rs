@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::ComparisonProgress;
 use crate::{Code, Engine, Refusal, Result, clock};
 
-/// A verification by schedule that could not be made is tried again after this: it reads whole disks, and may get far.
+/// A verification by schedule that could not be made, whatever it met, is tried again after this: it reads whole disks, and may get far.
 const VERIFIED_AGAIN: Duration = Duration::from_secs(3600);
 
 /// What there is to say of comparing one relationship.
@@ -99,6 +99,7 @@ pub(crate) fn notice(engine: &Engine, record: &Record) -> Result<Option<Notice>>
     if record.relationship.role() != Role::Primary {
         return Ok(None);
     }
+    let sends = record.relationship.phase.sends();
     let vm = vm_argument(&record.relationship.vm_name);
     let (now, setting) =
         (format!("virt-replica resynchronize {vm}"), record.relationship.settings.comparing.resynchronize);
@@ -114,7 +115,7 @@ pub(crate) fn notice(engine: &Engine, record: &Record) -> Result<Option<Notice>>
             ),
         },
     });
-    let unverified = known.unverified.map(|(_, why)| Notice {
+    let unverified = known.unverified.and_then(|(_, why)| why).filter(|_| sends).map(|why| Notice {
         severity: Health::Warning,
         what: format!("the replica could not be verified, and is not known to be right: {why}"),
         cure: format!("when that is mended: virt-replica verify {vm}"),

@@ -65,7 +65,8 @@ pub(crate) async fn verify(
     match found {
         Err(error) if !matches!(error.code, Code::Unavailable | Code::Busy) => {
             let (id, why) = (record.relationship.id, error.to_string());
-            engine.store().unverified(id, clock::now(), &why).map_err(Refusal::failed)?;
+            let replicas = comparison.replica_failed.then_some(why.as_str());
+            engine.store().unverified(id, clock::now(), replicas).map_err(Refusal::failed)?;
             let text = format!("the replica could not be verified: {why}");
             engine.event(Number::NotVerified, &record.relationship.vm_name, text);
             Ok(())

@@ -127,14 +127,21 @@ impl Run<'_> {
         let _alone = slot.replica.lock().await;
         let (engine, vm) = (self.engine, self.record.relationship.vm);
         // One that passed the guard just before the right to run was given back: its files are not moved from under it.
-        if engine.vm_state(&self.record).await?.is_some_and(VmState::is_active) {
-            let found =
-                "the VM was started again, and belongs to the other host now: two writers, if it runs there";
-            let cure = format!(
-                "here, and at once: virsh shutdown {}; what it wrote is kept aside",
-                vm_argument(&self.record.relationship.vm_name)
-            );
-            return Err(Refusal::new(Code::Refused, found, cure));
+        match engine.vm_state(&self.record).await? {
+            // The start of the failover, which was not waited for any more: nobody resumes it, and it hears no shutdown.
+            Some(VmState::Paused) if self.operation.options.destroy => {
+                engine.hypervisor(move |it| it.turn_off(vm)).await?;
+            }
+            Some(state) if state.is_active() => {
+                let found = "the VM was started again, and belongs to the other host now: two writers, if it runs there";
+                let verb = if state == VmState::Paused { "destroy" } else { "shutdown" };
+                let cure = format!(
+                    "here, and at once: virsh {verb} {}; what it wrote is kept aside",
+                    vm_argument(&self.record.relationship.vm_name)
+                );
+                return Err(Refusal::new(Code::Refused, found, cure));
+            }
+            _ => {}
         }
         let (directory, at) = (replica::directory(&self.record)?, self.operation.begun);
         // With the definition go the checkpoints of what is set aside.

@@ -106,11 +106,21 @@ impl Run<'_> {
         let options = &self.operation.options;
         let starts_within =
             options.roll_back_unless_boots.filter(|_| step == Step::Start).map(|it| it.max(STARTS_WITHIN));
+        // Of two times the shorter: there is one count.
+        let starts_within = match timer {
+            Some((Settlement::RollBack, at)) => starts_within.filter(|within| *within < at.since(since)),
+            _ => starts_within,
+        };
         loop {
-            let open = self.engine.store().open_operation(self.operation.relationship).ok().flatten();
-            if open.is_none_or(|(open, _)| open.id != self.operation.id) {
+            match self.engine.store().open_operation(self.operation.relationship) {
+                Ok(Some((open, _))) if open.id == self.operation.id => {}
                 // Another has been begun instead, and whoever does this step hears of it.
-                return pending().await;
+                Ok(_) => return pending().await,
+                Err(error) => {
+                    tracing::warn!(%error, "the time of a failover cannot be looked at");
+                    tokio::time::sleep(owner::LOOK).await;
+                    continue;
+                }
             }
             let wait = match (self.operation.procedure, starts_within, timer) {
                 (Procedure::Failover, Some(limit), _) => self.give_up_after(since, limit),

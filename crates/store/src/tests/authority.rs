@@ -22,8 +22,11 @@ fn cancel() -> choreography::Entry {
 fn a_hand_over_happens_once_and_raises_the_epoch() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(&dir);
+    let relationship = operation(7).relationship;
+    store.unverified(relationship, AT, Some("a file is missing")).expect("a write");
     assert_eq!(take(&store, &operation(7)), HandOverVerdict::Taken);
     assert_eq!(take(&store, &operation(7)), HandOverVerdict::AlreadyTaken);
+    assert_eq!(store.comparisons(relationship).expect("a read").unverified, None, "of the epoch before");
     assert_eq!(take(&store, &operation(8)), HandOverVerdict::Epoch(Epoch::FIRST.next()));
     assert_eq!(standing(&store), (Epoch::FIRST.next(), Phase::Unprotected { since: AT }));
     let verdict = store.abandon(OperationId(id(7)), &cancel()).expect("a verdict");

@@ -43,8 +43,8 @@ fn that_a_replica_could_not_be_verified_is_remembered_until_it_was_read_whole() 
     let now = || store.comparisons(relationship).expect("a read").unverified;
     let failed = || {
         store.want_verification(relationship, Timestamp(5)).expect("a write");
-        store.unverified(relationship, Timestamp(7), "a file is missing").expect("a write");
-        assert_eq!(now(), Some((Timestamp(7), "a file is missing".to_owned())));
+        store.unverified(relationship, Timestamp(7), Some("a file is missing")).expect("a write");
+        assert_eq!(now(), Some((Timestamp(7), Some("a file is missing".to_owned()))));
         assert_eq!(store.comparisons(relationship).expect("a read").verify_since, None);
     };
     failed();
@@ -57,6 +57,8 @@ fn that_a_replica_could_not_be_verified_is_remembered_until_it_was_read_whole() 
     store.begin_resynchronization(relationship).expect("a write");
     store.resynchronized(relationship).expect("a write");
     assert_eq!(now(), None);
+    store.unverified(relationship, Timestamp(9), None).expect("a write");
+    assert_eq!(now(), Some((Timestamp(9), None)), "the replica is not to blame");
 }
 
 #[test]
