@@ -11,6 +11,7 @@
 mod act;
 mod checked;
 mod host;
+mod rest;
 mod steps;
 
 use choreography::authority::Authority;
@@ -21,6 +22,7 @@ use stateright::{Model, Property};
 pub use act::{Action, Command, Fate};
 pub use checked::{Searched, long_promise, never_seen, promises, sabotages};
 pub use host::{Answer, Host, Request};
+pub use rest::{Rests, rests};
 
 /// How many of each the checker tries in one history. Every one more multiplies the states.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

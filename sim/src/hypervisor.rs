@@ -56,8 +56,8 @@ type Bell = (Handle, Arc<dyn Fn(Happening) + Send + Sync>);
 
 /// How long a guest takes to shut down.
 const SHUTS_DOWN: Duration = Duration::from_secs(1);
-/// Pause between two looks of a start that hangs, of the machine's time.
-const HANGS_FOR: Duration = Duration::from_millis(1);
+/// Pause between two looks of a start that hangs, of the machine's time: on a busy machine one that wakes often is taken for one that works.
+const HANGS_FOR: Duration = Duration::from_millis(50);
 
 /// A host's hypervisor; it outlives the daemons.
 pub(crate) struct SimHypervisor(Arc<Inner>);

@@ -194,6 +194,8 @@ struct Slot {
     told_doubt: Mutex<Option<domain::Doubt>>,
     /// What is left of the time that a person has set for a failover.
     countdown: Mutex<Option<failover::timer::Countdown>>,
+    /// The step of an operation that failed last, and when it may be tried again.
+    retry: Mutex<Option<(choreography::Step, tokio::time::Instant)>>,
     /// The tries to do what was to become of a failover by itself.
     tries: Mutex<Option<failover::timer::Tries>>,
     /// When the VM moved to where it runs.
@@ -243,6 +245,10 @@ impl Slot {
 
     fn countdown(&self) -> MutexGuard<'_, Option<failover::timer::Countdown>> {
         self.countdown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retry(&self) -> MutexGuard<'_, Option<(choreography::Step, tokio::time::Instant)>> {
+        self.retry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tries(&self) -> MutexGuard<'_, Option<failover::timer::Tries>> {
@@ -504,6 +510,7 @@ impl Engine {
                 follow_failure: Mutex::default(),
                 told_doubt: Mutex::default(),
                 countdown: Mutex::default(),
+                retry: Mutex::default(),
                 tries: Mutex::default(),
                 moved: Mutex::default(),
                 drill_waits: Mutex::default(),

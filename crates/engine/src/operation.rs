@@ -134,6 +134,14 @@ impl Run<'_> {
     /// One try of a step of ours: intent, effect, evidence. A failure before the point of no return turns the operation round;
     /// behind it the step is tried again.
     async fn attempt(&self, step: Step) -> Result<Option<Duration>> {
+        let slot = self.engine.slot(self.operation.relationship);
+        // A try that fails may ring the bell itself: what it did to the VM's definition is news.
+        let rests = slot.retry().filter(|(failed, _)| *failed == step).map(|(_, at)| at);
+        if let Some(rest) =
+            rests.map(|at| at.saturating_duration_since(Instant::now())).filter(|it| !it.is_zero())
+        {
+            return Ok(Some(rest));
+        }
         self.intend(step)?;
         let Some(carried_out) = self.try_once(step).await else {
             self.engine.slot(self.operation.relationship).stop_progress();
@@ -165,6 +173,7 @@ impl Run<'_> {
                     self.write(Mark::Cancel(format!("{}: {error}", step.name())))?;
                     return Ok(None);
                 }
+                *slot.retry() = Some((step, Instant::now() + RETRY));
                 Ok(Some(RETRY))
             }
         }
