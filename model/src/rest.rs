@@ -10,9 +10,9 @@ use crate::{Budget, Replication, World};
 
 /// What the states come from.
 const BUDGET: Budget = Budget { commands: 1, losses: 1, power_cuts: 0, writes: 0 };
-/// What a person has to get out of them: one command, and one more for what that leads to.
-const HANDS: Budget = Budget { commands: 2, losses: 0, power_cuts: 0, writes: 0 };
-/// Steps of both hosts within which an operation ends; the longest has half as many.
+/// What a person has to get out of them: one command.
+const HANDS: Budget = Budget { commands: 1, losses: 0, power_cuts: 0, writes: 0 };
+/// Steps of both hosts within which an operation must end.
 const STEPS: usize = 64;
 
 /// How many states were looked at, and those that are not left.

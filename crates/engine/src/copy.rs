@@ -14,7 +14,8 @@ use crate::{Engine, Refusal, Result, blocking};
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Copies the data of a file, or all that lies in these extents, into a new file that stands on nothing; gives how many bytes that
-/// were. Of the extents zeroes are kept as well, so that the new file, laid over what the old one began from, gives the old one back. What an interrupted run has left of the new file goes first. The file says that it is `owner`'s.
+/// were. Of the extents zeroes are kept as well, so that the new file, laid over what the old one began from, gives the old one back.
+/// What an interrupted run has left of the new file goes first. The file says that it is `owner`'s.
 pub(crate) async fn copy(
     engine: &Engine,
     file: &Path,

@@ -136,15 +136,14 @@ impl Run<'_> {
     async fn attempt(&self, step: Step) -> Result<Option<Duration>> {
         let slot = self.engine.slot(self.operation.relationship);
         // A try that fails may ring the bell itself: what it did to the VM's definition is news.
-        let rests = slot.retry().filter(|(failed, _)| *failed == step).map(|(_, at)| at);
-        if let Some(rest) =
-            rests.map(|at| at.saturating_duration_since(Instant::now())).filter(|it| !it.is_zero())
-        {
+        let again_at = slot.retry().filter(|(failed, _)| *failed == step).map(|(_, at)| at);
+        let rest = again_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        if !rest.is_zero() {
             return Ok(Some(rest));
         }
         self.intend(step)?;
         let Some(carried_out) = self.try_once(step).await else {
-            self.engine.slot(self.operation.relationship).stop_progress();
+            slot.stop_progress();
             return Ok(None);
         };
         match carried_out {

@@ -196,27 +196,18 @@ impl LayerWriter {
 
     /// Declares a guest range zero, whatever the file below holds.
     pub fn zero(&mut self, offset: u64, length: u64) -> Result<(), LayerError> {
-        let end = self.check_range(offset, length)?;
         // Over nothing, what is not there reads as zeroes already.
-        if self.spec.backing.is_some() {
-            self.mark_zero(offset, end)?;
-        }
-        self.zero_bytes += length;
-        self.position = end.next_multiple_of(CLUSTER_BYTES);
-        Ok(())
+        self.zero_range(offset, length, self.spec.backing.is_some())
     }
 
     /// The same in a file that stands on nothing, and may be laid over something later.
     pub fn zero_over_anything(&mut self, offset: u64, length: u64) -> Result<(), LayerError> {
-        let end = self.check_range(offset, length)?;
-        self.mark_zero(offset, end)?;
-        self.zero_bytes += length;
-        self.position = end.next_multiple_of(CLUSTER_BYTES);
-        Ok(())
+        self.zero_range(offset, length, true)
     }
 
-    fn mark_zero(&mut self, offset: u64, end: u64) -> Result<(), LayerError> {
-        let mut at = offset;
+    fn zero_range(&mut self, offset: u64, length: u64, is_marked: bool) -> Result<(), LayerError> {
+        let end = self.check_range(offset, length)?;
+        let mut at = if is_marked { offset } else { end };
         while at < end {
             let in_table = (L2_COVERS_BYTES - at % L2_COVERS_BYTES).min(end - at);
             let first = entry_of(at);
@@ -224,6 +215,8 @@ impl LayerWriter {
             self.open_table_of(at)?.entries[first..=last].fill(ENTRY_ZERO);
             at += in_table;
         }
+        self.zero_bytes += length;
+        self.position = end.next_multiple_of(CLUSTER_BYTES);
         Ok(())
     }
 
