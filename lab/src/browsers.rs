@@ -59,14 +59,19 @@ pub fn play(lab: &mut Lab, script: &str, mut answer: impl FnMut(&mut Lab, &[&str
         .stdout(Stdio::piped());
     let mut node = lab.outside(|| command.spawn())?.context("cannot run node")?;
     let mut answers = node.stdin.take().context("a pipe")?;
+    let mut told = Vec::new();
     for line in BufReader::new(node.stdout.take().context("a pipe")?).lines() {
         let line = line?;
         match line.strip_prefix("LAB ") {
             Some(asked) => writeln!(answers, "{}", answer(lab, &asked.split(' ').collect::<Vec<_>>()))?,
-            None => println!("{line}"),
+            None => {
+                println!("{line}");
+                told.push(line);
+            }
         }
     }
     let ended = node.wait()?;
-    ensure!(ended.success(), "{script} failed; its last pages are in {}", pictures.display());
+    let told = told.join("\n");
+    ensure!(ended.success(), "{script} failed; its last pages are in {}\n{told}", pictures.display());
     Ok(())
 }

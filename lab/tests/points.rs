@@ -96,8 +96,9 @@ fn points_thin_out_start_as_the_vm_was_and_survive_every_interruption() {
 fn thinned_out(world: &Protected) {
     let retention: Retention = GRID.parse().unwrap();
     let mut all: BTreeMap<u64, RecoveryPoint> = BTreeMap::new();
-    let (begun, mut agreed) = (Instant::now(), 0);
-    while begun.elapsed() < Duration::from_secs(45) || agreed == 0 {
+    let (begun, mut agreed, mut dropped) = (Instant::now(), 0, 0);
+    // So long that the wider part of the grid thins out as well: points of more than 30 s, on a machine of any speed.
+    while begun.elapsed() < Duration::from_secs(45) || agreed == 0 || dropped <= 3 {
         let listed = points(world, HOSTS[1]);
         all.extend(listed.iter().map(|point| (point["ordinal"].as_u64().unwrap(), domain_point(point))));
         let history: Vec<RecoveryPoint> = all.values().cloned().collect();
@@ -109,11 +110,15 @@ fn thinned_out(world: &Protected) {
         } else {
             0
         };
+        dropped = all.len() - listed.len();
         assert!(kept.iter().all(|point| ids.contains(point)), "{kept:?} is kept, listed is {listed:#?}");
-        assert!(begun.elapsed() < LIMIT, "too many: {listed:#?}");
+        assert!(
+            begun.elapsed() < LIMIT,
+            "too many, or none was dropped: {dropped} of {}, {listed:#?}",
+            all.len()
+        );
         std::thread::sleep(Duration::from_millis(500));
     }
-    assert!(all.len() > points(world, HOSTS[1]).len() + 3, "points were dropped: {} were seen", all.len());
     let shown = world.product.json(&world.lab, HOSTS[1], &["show", VM]).unwrap();
     let chain = &shown["chain"];
     assert!(chain["layers"].as_u64().unwrap() <= chain["points"].as_u64().unwrap() + 1, "{chain}");

@@ -98,7 +98,7 @@ impl Daemon {
         let delete = request.replica == dto::ReplicaFate::Delete;
         let hosts = if request.this_host_only { "this host only" } else { "both hosts" };
         if dry_run {
-            self.engine.expect_removable(&record, request.this_host_only).await.map_err(problem)?;
+            self.engine.expect_removable(&record, request.this_host_only, delete).await.map_err(problem)?;
             let mut said = vec![format!("The relationship ends on {hosts}.")];
             said.extend(self.engine.fate_of_files(&record, delete));
             said.extend(self.engine.plan_removal(&record, request.this_host_only).await.map_err(problem)?);

@@ -61,7 +61,7 @@ pub enum Denied {
     Tested,
     /// What an old primary wrote has yet to be kept apart.
     #[error(
-        "what this host wrote as the old primary is not set aside yet, and would be merged away; to see how far that is: \
+        "what this host wrote as the old primary is not set aside yet, and would be lost; to see how far that is: \
          virt-replica show"
     )]
     Diverged,
@@ -352,6 +352,16 @@ impl Authority {
             Some(open) => Err(Denied::Busy(open.id)),
             None => Ok(Forgotten { epoch: self.epoch, role: self.phase.role() }),
         }
+    }
+
+    /// Whether the files of the replica go with the relationship that ends here, where that is `asked` for. A primary's are its VM's;
+    /// and where the VM was `at_home` first, its own disk lies below the layers: neither is complete without the other. Refused while
+    /// they are all there is of what this host wrote as the old primary.
+    pub fn deletes_files(&self, asked: bool, at_home: bool) -> Result<bool, Denied> {
+        if !asked || at_home || self.phase.role() == Role::Primary {
+            return Ok(false);
+        }
+        self.expect_undiverged().map(|()| true)
     }
 
     fn in_phase(&self, phase: Phase) -> Authority {

@@ -310,9 +310,15 @@ impl Engine {
 
     /// Whether a relationship can be ended now, on both hosts or on this one alone. The other host is heard first: a copy that it
     /// makes stale is known to be so before anything ends.
-    pub async fn expect_removable(&self, record: &Record, this_host_only: bool) -> Result<()> {
+    pub async fn expect_removable(
+        &self,
+        record: &Record,
+        this_host_only: bool,
+        delete_replica: bool,
+    ) -> Result<()> {
         self.must_be_idle(record)?;
         self.must_have_no_test(record)?;
+        self.deletes_files(record, delete_replica)?;
         let vm = vm_argument(&record.relationship.vm_name);
         if this_host_only {
             return match self.must_answer(record.relationship.peer).await {
@@ -334,7 +340,7 @@ impl Engine {
 
     /// Ends a relationship on both hosts. A copy that is stale stays off, on whichever host it is: each hears first who the other is.
     pub async fn remove(&self, record: &Record, delete_replica: bool) -> Result<()> {
-        self.expect_removable(record, false).await?;
+        self.expect_removable(record, false, delete_replica).await?;
         let relationship = &record.relationship;
         let (id, epoch) = (relationship.id.0, relationship.epoch.number());
         self.ask(relationship.peer, &Request::Remove { relationship: id, epoch, delete_replica }).await?;
@@ -345,7 +351,7 @@ impl Engine {
     /// Ends a relationship on this host alone, because the other is lost. Refused while the other answers. On that host, should
     /// it come back, the relationship stays as it was; it hears from here what this side was last, so that a stale copy stays off.
     pub async fn remove_alone(&self, record: &Record, delete_replica: bool) -> Result<()> {
-        self.expect_removable(record, true).await?;
+        self.expect_removable(record, true, delete_replica).await?;
         self.forget(record, delete_replica, IfStale::MayStart).await
     }
 
@@ -363,6 +369,9 @@ impl Engine {
         // Or the owner would put back what is taken away here.
         let _alone = receive::alone(&slot).await?;
         let _files = slot.chain.hold().await;
+        // A failover may have begun meanwhile, from these very files.
+        self.must_be_idle(record)?;
+        let deletes = self.deletes_files(record, delete_replica)?;
         self.give_up_transfer(relationship.id).await;
         match relationship.role() {
             Role::Primary => {
@@ -373,12 +382,9 @@ impl Engine {
                 }
                 replica::undo_demotion(self, record).await?;
             }
-            // The user's own disk under a home replica is never deleted: it lies outside the directory.
             Role::Replica if delete_replica => {
                 undefine_with_its_files(self, record).await?;
-                if record.home_definition.is_none()
-                    && let Ok(directory) = replica::directory(record)
-                {
+                if deletes && let Ok(directory) = replica::directory(record) {
                     replica::delete(directory)?;
                 }
             }

@@ -1,9 +1,13 @@
 //! What stays on disk when a relationship ends, in words for whoever is about to end it. *Not* the end itself (`protect`).
 
-use domain::{Role, counted, shell_word};
-use store::Record;
+use choreography::authority::Denied;
+use domain::{Role, counted, shell_word, vm_argument};
+use store::{Record, StoreError};
 
-use crate::{Engine, replica};
+use crate::{Code, Engine, Refusal, Result, replica};
+
+const DIVERGED: &str =
+    "what the VM wrote as the old primary is not set aside yet, and these files are all there is of it";
 
 /// Where the VM was at home first and is a replica now, its own disk files lie below the layers: neither is complete without the other.
 fn is_at_home(record: &Record) -> bool {
@@ -14,6 +18,22 @@ fn is_at_home(record: &Record) -> bool {
 }
 
 impl Engine {
+    /// Whether the replica's files on this host go with the relationship; refused while they hold what lies nowhere else.
+    pub(crate) fn deletes_files(&self, record: &Record, asked: bool) -> Result<bool> {
+        let vm = vm_argument(&record.relationship.vm_name);
+        self.store().deletes_files(record.relationship.id, asked).map_err(|error| match error {
+            StoreError::Denied(Denied::Diverged) => Refusal::new(
+                Code::Refused,
+                format!("nothing was changed: on {}, {DIVERGED}", self.config().host_name),
+                format!(
+                    "wait until it is, after the next cycle: virt-replica show {vm}, there; or leave the files where they are: \
+                     virt-replica remove {vm} --keep-replica"
+                ),
+            ),
+            other => Refusal::failed(other),
+        })
+    }
+
     /// What a removal does to the replica's files, and what of them is left for a person.
     #[must_use]
     pub fn fate_of_files(&self, record: &Record, delete_replica: bool) -> Vec<String> {

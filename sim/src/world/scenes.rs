@@ -260,20 +260,59 @@ fn zeroes_that_an_old_primary_wrote_are_set_aside_too() -> Result<()> {
     Ok(())
 }
 
-/// An old primary cannot set aside what it wrote (its sockets have no place): no recovery point may go meanwhile, for that over it
-/// tells where it is. When it can again, it does.
+impl World {
+    /// The VM is failed over without its host, and that one is the replica now: it cannot set aside what it wrote, for its sockets have
+    /// no place. Gives what puts that right.
+    fn old_primary_that_cannot_set_aside(
+        &mut self,
+        old: usize,
+    ) -> Result<impl FnOnce() -> Result<()> + use<>> {
+        let new = 1 - old;
+        let newest = *self.listed(new)?.last().context("a point")?;
+        // What the old primary writes after the common point.
+        self.link.swallow(true);
+        self.pass(Duration::from_secs(10));
+        self.fail_over_from(new, newest)?;
+        self.link.swallow(false);
+        self.until("a reverse that is not refused", |it| it.ask_to_reverse(new).is_ok())?;
+        let (sockets, elsewhere) = (self.hosts[old].dir.join("n"), self.hosts[old].dir.join("away"));
+        std::fs::rename(&sockets, &elsewhere)?;
+        Ok(move || Ok(std::fs::rename(&elsewhere, &sockets)?))
+    }
+}
+
+/// The files of a replica are all there is of what it wrote as the old primary: nobody who asks for their deletion gets it, on either
+/// host, until that is set aside; and then it stays.
+#[test]
+fn a_replica_is_not_deleted_while_it_holds_what_lies_nowhere_else() -> Result<()> {
+    let mut world = World::quiet()?;
+    world.hand_over_with(HOME, Options::default())?;
+    world.rest()?;
+    let mend = world.old_primary_that_cannot_set_aside(AWAY)?;
+    world
+        .until("a point more", |it| it.diverged(AWAY).flatten().is_some_and(|it| it.covered_by.is_some()))?;
+    for host in [HOME, AWAY] {
+        let asked = world.asked(host, |engine, record| async move { engine.remove(&record, true).await });
+        let refused = asked.expect_err("it lies nowhere else").to_string();
+        ensure!(refused.contains("nothing was changed: on simhost02, "), "{refused}");
+        ensure!(world.hosts.iter().all(|host| record(host).is_some()), "it ended on a host");
+    }
+    let folder = world.directory(AWAY)?.join("vda");
+    mend()?;
+    world.until("it is set aside", |it| it.diverged(AWAY) == Some(None))?;
+    world.asked(HOME, |engine, record| async move { engine.remove(&record, true).await })?;
+    let left =
+        std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.file_name().into_string().unwrap_or_default()));
+    let left = left.collect::<Result<Vec<_>>>()?;
+    ensure!(left.iter().all(|name| name.starts_with("diverged-")) && left.len() >= 2, "{left:?}");
+    Ok(())
+}
+
+/// No recovery point may go while what an old primary wrote waits to be set aside, for that over it tells where it is. When it can, it does.
 #[test]
 fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -> Result<()> {
     let mut world = World::quiet()?;
-    let newest = *world.listed(AWAY)?.last().context("a point")?;
-    // What the old primary writes after the common point.
-    world.link.swallow(true);
-    world.pass(Duration::from_secs(10));
-    world.fail_over_from(AWAY, newest)?;
-    world.link.swallow(false);
-    world.until("a reverse that is not refused", |it| it.ask_to_reverse(AWAY).is_ok())?;
-    let (sockets, elsewhere) = (world.hosts[HOME].dir.join("n"), world.hosts[HOME].dir.join("away"));
-    std::fs::rename(&sockets, &elsewhere)?;
+    let mend = world.old_primary_that_cannot_set_aside(HOME)?;
     world.until("two points more", |it| it.listed(HOME).is_ok_and(|points| points.len() > 2))?;
     let diverged = world.diverged(HOME).flatten();
     let covered_by =
@@ -285,7 +324,7 @@ fn no_point_is_removed_while_what_an_old_primary_wrote_waits_to_be_set_aside() -
     };
     let refused = remove(&mut world).expect_err("what lies below it is not set aside").to_string();
     ensure!(refused.contains("not set aside yet"), "{refused}");
-    std::fs::rename(&elsewhere, &sockets)?;
+    mend()?;
     world.until("it is set aside", |it| it.diverged(HOME) == Some(None))?;
     if world.listed(HOME)?.contains(&covered_by) {
         remove(&mut world)?;
@@ -320,7 +359,9 @@ fn what_would_be_refused_is_refused_before_anything_is_asked_for() -> Result<()>
     let refused = change.expect_err("settings are the primary server's").to_string();
     ensure!(refused.contains(&world.hosts[HOME].name), "{refused}");
     let removable = |world: &mut World, alone| {
-        world.asked(HOME, move |engine, record| async move { engine.expect_removable(&record, alone).await })
+        world.asked(HOME, move |engine, record| async move {
+            engine.expect_removable(&record, alone, false).await
+        })
     };
     removable(&mut world, false)?;
     removable(&mut world, true).expect_err("the other host answers");

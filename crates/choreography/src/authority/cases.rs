@@ -330,3 +330,18 @@ fn what_stays_of_a_side_that_ends_it_is_its_epoch_and_role_and_an_open_operation
         assert_eq!(Authority { open, ..before }.forget(), Err(Denied::Busy(id(8))));
     }
 }
+
+#[test]
+fn files_go_with_a_replica_that_is_not_at_home_and_holds_nothing_that_lies_nowhere_else() {
+    for phase in phases() {
+        let replica = phase.role() == Role::Replica;
+        for (asked, at_home, diverged) in (0..8).map(|bits| (bits & 1 == 1, bits & 2 == 2, bits & 4 == 4)) {
+            let before = Authority { diverged, ..at(phase.clone()) };
+            let ruling = match asked && replica && !at_home {
+                true if diverged => Err(Denied::Diverged),
+                goes => Ok(goes),
+            };
+            assert_eq!(before.deletes_files(asked, at_home), ruling, "{before:?} {asked} {at_home}");
+        }
+    }
+}
