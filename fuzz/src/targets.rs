@@ -36,6 +36,8 @@ pub fn targets() -> Vec<Target> {
         // from a stranger
         target("token", messages::token, messages::tokens),
         target("certificate", messages::certificate, messages::certificates),
+        target("join", messages::join, messages::joins),
+        target("sign-in", api::sign_in, api::sign_ins),
         // from a peer
         target("request", messages::request, messages::requests),
         target("forms", messages::form, messages::forms),

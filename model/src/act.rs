@@ -175,7 +175,7 @@ pub(crate) fn perform(model: &Replication, world: &mut World, action: Action) {
         Action::Write(at) => {
             let Some(left) = world.left.writes.checked_sub(1) else { return };
             world.left.writes = left;
-            world.hosts[at].disk += 1;
+            world.hosts[at].disk |= 1 << left;
         }
         Action::PowerCut(at) => {
             let Some(left) = world.left.power_cuts.checked_sub(1) else { return };
@@ -247,7 +247,7 @@ pub(crate) fn send_delta(model: &Replication, world: &mut World, at: usize, fate
     if ask(model, world, at, Request::Delta(epoch, content), fate) != Some(Answer::Done) {
         return false;
     }
-    world.acknowledged = world.acknowledged.max(content);
+    world.acknowledged |= content;
     true
 }
 
@@ -430,7 +430,7 @@ fn type_in(model: &Replication, world: &mut World, at: usize, command: Command, 
                 let (own, other) = (&world.hosts[at], &world.hosts[1 - at]);
                 let overtaken = other.authority.epoch > own.authority.epoch;
                 world.risked |= own.role() == Role::Primary && other.role() == Role::Primary && overtaken;
-                world.hosts[at].ended = true;
+                world.hosts[at].end(model);
             }
         }
         Command::Remove => remove(model, world, at),
@@ -456,7 +456,7 @@ fn remove(model: &Replication, world: &mut World, at: usize) {
     }
     for host in world.hosts.iter_mut().filter(|host| !host.ended) {
         host.kept_off = host.authority.is_superseded() && !model.is(Sabotage::RemoveUnlocks);
-        host.ended = true;
+        host.end(model);
     }
 }
 

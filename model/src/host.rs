@@ -31,8 +31,14 @@ pub struct Host {
     pub dark: bool,
     /// Whether the other host was heard since the power came back.
     pub confirmed: bool,
-    /// Writes that the disk, or the newest recovery point, holds.
+    /// Writes that the disk, or the newest recovery point, holds: one bit each.
     pub disk: u8,
+    /// Those of the recovery point that the VM was failed over from.
+    pub point: u8,
+    /// Those in files over the recovery points, of a failover that was taken back.
+    pub over: u8,
+    /// Those that are kept apart.
+    pub aside: u8,
 }
 
 /// What one host asks the other.
@@ -200,15 +206,17 @@ impl Host {
             Request::Delta(epoch, content) => {
                 let fits = self.authority.epoch.number() == *epoch;
                 // A layer stands on the newest one: one that comes late stands on none.
-                let follows =
-                    *content >= self.disk || self.authority.diverged || model.is(Sabotage::AnyOrder);
+                let stands = self.disk & !content == 0;
+                let follows = stands || self.authority.diverged || model.is(Sabotage::AnyOrder);
                 if !fits || !follows || self.authority.phase != Phase::Receiving {
                     return Answer::Refused;
                 }
                 if !model.is(Sabotage::EarlyAcknowledgement) {
+                    // In the same breath.
+                    if std::mem::take(&mut self.authority.diverged) {
+                        self.set_aside(model, self.disk & !content);
+                    }
                     self.disk = *content;
-                    // Set aside, in the same breath.
-                    self.authority.diverged = false;
                 }
                 Answer::Done
             }
@@ -230,6 +238,20 @@ impl Host {
         let before = self.authority();
         let standing = before.hear(they_are_primary, theirs);
         self.become_of(before.heed(standing));
+    }
+
+    pub(crate) fn set_aside(&mut self, model: &Replication, writes: u8) {
+        if !model.is(Sabotage::NothingAside) {
+            self.aside |= writes;
+        }
+    }
+
+    /// The relationship ends here; a person wants all files gone that may go, on hosts of which none is the VM's home.
+    pub(crate) fn end(&mut self, model: &Replication) {
+        if self.authority().deletes_files(true, false).unwrap_or(model.is(Sabotage::RemoveDeletesAll)) {
+            self.disk = 0;
+        }
+        self.ended = true;
     }
 
     fn announced(&mut self, asker: Option<(&Operation, &[Entry])>) -> Answer {

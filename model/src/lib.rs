@@ -1,7 +1,7 @@
 //! A model of two hosts, the link between them and a person in a hurry, for an exhaustive checker (stateright).
 //!
 //! What decides is the daemon's own: the step tables and [`choreography::next`], the folded journal, and the rules of
-//! [`choreography::authority`]. What is modelled is the rest: disks as numbers of writes, a link that loses, delays and repeats
+//! [`choreography::authority`]. What is modelled is the rest: disks as sets of writes, a link that loses, delays and repeats
 //! requests and loses answers, power that fails, and commands that come at any time on either host. Not here: bytes, files, libvirt.
 //!
 //! ```text
@@ -64,6 +64,10 @@ pub enum Sabotage {
     NothingStays,
     /// A stale copy on whose host the relationship ends may start from then on.
     RemoveUnlocks,
+    /// What only an old primary has is not kept apart.
+    NothingAside,
+    /// A replica's files go with the relationship, whatever they hold.
+    RemoveDeletesAll,
 }
 
 /// All there is.
@@ -73,7 +77,7 @@ pub struct World {
     pub hosts: [Host; 2],
     /// Requests that are still on their way, as (to whom, what).
     pub late: Vec<(usize, Request)>,
-    /// The newest content of which a primary was told that its replica keeps it.
+    /// The writes of which a primary was told that its replica keeps them.
     pub acknowledged: u8,
     /// A person did what the program cannot make safe: forced, or failed over without an answer of the other host.
     pub risked: bool,
@@ -133,6 +137,9 @@ impl Model for Replication {
             dark: false,
             confirmed: true,
             disk: 0,
+            point: 0,
+            over: 0,
+            aside: 0,
         };
         vec![World {
             hosts: [host(Phase::Replicating, true), host(Phase::Receiving, false)],
@@ -166,7 +173,12 @@ impl Model for Replication {
                 world.risked || !world.hosts.iter().all(|host| host.runs)
             }),
             Property::always("who owns the VM has all that was acknowledged", |_, world: &World| {
-                world.risked || world.owner().is_none_or(|owner| owner.disk >= world.acknowledged)
+                world.risked || world.owner().is_none_or(|owner| world.acknowledged & !owner.disk == 0)
+            }),
+            Property::always("nothing that the guest wrote is deleted", |model: &Self, world: &World| {
+                let all = (1_u8 << model.budget.writes) - (1 << world.left.writes);
+                let kept = |host: &Host| host.disk | host.over | host.aside;
+                all & !kept(&world.hosts[0]) & !kept(&world.hosts[1]) == 0
             }),
             Property::always("a planned failover loses nothing", |_, world: &World| !world.lost_in_plan),
             Property::always("one host is primary in an epoch", |_, world: &World| {

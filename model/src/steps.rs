@@ -61,7 +61,10 @@ fn carry_out(
     let host = &mut world.hosts[at];
     let authority = host.authority();
     let ruled = match step {
-        Step::Check | Step::Confirm | Step::Redirect | Step::Report | Step::SetAside | Step::Merge => {
+        Step::Check | Step::Confirm | Step::Redirect | Step::Report | Step::Merge => return Tried::Done,
+        Step::SetAside => {
+            let over = std::mem::take(&mut host.over);
+            host.set_aside(model, over);
             return Tried::Done;
         }
         Step::Announce => {
@@ -112,6 +115,16 @@ fn carry_out(
     match ruled {
         Ok(after) => {
             let was = host.role();
+            if after.epoch > authority.epoch {
+                match step {
+                    Step::TakeOver => host.point = host.disk,
+                    Step::GiveBack => {
+                        host.over = host.disk & !host.point;
+                        host.disk = host.point;
+                    }
+                    _ => {}
+                }
+            }
             host.become_of(after);
             // A VM that runs where this host stops to be primary would be a second one.
             debug_assert!(

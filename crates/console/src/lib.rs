@@ -37,6 +37,7 @@ pub use links::LINK_VALID;
 pub use listener::{BindError, Listener};
 pub use roles::Roles;
 pub use routes::routes;
+pub use session::Credentials;
 pub use sessions::{BoxError, IDLE_MAX, LIFE_MAX, Session, SessionStore, Vouched};
 pub use token::TokenHash;
 

@@ -34,13 +34,40 @@ struct SessionView {
     ends_ms: u64,
 }
 
-/// A name and a password, or the token of a one-time link.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignIn {
     user: Option<String>,
     password: Option<String>,
     token: Option<String>,
+}
+
+/// What somebody shows at the door.
+pub enum Credentials {
+    /// An account of this host.
+    Password {
+        /// Its name.
+        user: String,
+        /// As it was typed.
+        password: String,
+    },
+    /// The token of a one-time link.
+    Link(String),
+}
+
+impl Credentials {
+    /// Reads the body of a sign-in, which anybody may send.
+    pub fn read(body: &[u8]) -> Result<Credentials, Problem> {
+        let request: SignIn =
+            serde_json::from_slice(body).map_err(|error| not_understood(&error.to_string()))?;
+        match request {
+            SignIn { user: Some(user), password: Some(password), token: None } => {
+                Ok(Credentials::Password { user, password })
+            }
+            SignIn { user: None, password: None, token: Some(token) } => Ok(Credentials::Link(token)),
+            _ => Err(not_understood("it has neither `user` and `password` nor `token` alone")),
+        }
+    }
 }
 
 fn view(door: &Door, token: &Token, session: Session) -> SessionView {
@@ -72,14 +99,9 @@ pub(crate) async fn post(
         door.turn_away("unknown", from, Deed::Forged(&problem.detail));
     })?;
     is_json(&headers)?;
-    let request: SignIn =
-        serde_json::from_slice(&body).map_err(|error| not_understood(&error.to_string()))?;
-    let signed_in = match request {
-        SignIn { user: Some(user), password: Some(password), token: None } => {
-            by_password(door.clone(), user, password, from).await
-        }
-        SignIn { user: None, password: None, token: Some(token) } => by_link(&door, &token, from).await,
-        _ => return Err(not_understood("it has neither `user` and `password` nor `token` alone")),
+    let signed_in = match Credentials::read(&body)? {
+        Credentials::Password { user, password } => by_password(door.clone(), user, password, from).await,
+        Credentials::Link(token) => by_link(&door, &token, from).await,
     };
     let token = match signed_in {
         Ok(token) => token,

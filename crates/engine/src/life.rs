@@ -10,14 +10,12 @@
 use domain::{CheckName, DiskChoice, DiskTarget, Health, NewDisks, Notice, Phase, Settings};
 use hypervisor::{Obstacle, VmFacts};
 use store::Record;
+use wire::message::form::DISKS_MAX;
 
 use crate::events::Number;
 use crate::notice::word;
 use crate::seen::Seen;
 use crate::{Code, Engine, Refusal, Result, replica, survey};
-
-/// Disks that a VM has at most: each has a folder, a chain and an export.
-const DISKS_MAX: usize = 64;
 
 /// What is different between the VM's disks and those that are replicated.
 #[derive(Debug, Default, PartialEq, Eq)]

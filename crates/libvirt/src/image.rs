@@ -13,13 +13,21 @@ use serde_json::Value;
 
 /// First bytes of a qcow2 file.
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+/// Length of the header of version 3 up to its incompatible features.
+const HEADER_BYTES: usize = 80;
+/// Of these, those with which the sizes stand where they always do: dirty, kind of compression, extended L2 entries.
+const FEATURES_OF_ITS_OWN_DATA: u64 = 1 | 1 << 3 | 1 << 4;
 /// Unit of the blocks of a file, whatever the file system's are.
 const SECTOR: u64 = 512;
 /// Longest complaint of `qemu-img` that is passed on, in characters.
 const COMPLAINT_MAX: usize = 500;
 
-/// Virtual size and allocated bytes, whoever has the image open: both stand in its header and its inode.
+/// Virtual size and allocated bytes, whoever has the image open: both stand in its header and its inode. Each look at a VM asks for
+/// them, and a process for each disk of each would be most of what a look costs.
 pub(crate) fn size(path: &Path) -> Result<ImageSize> {
+    if let Some(size) = size_in_header(path) {
+        return Ok(size);
+    }
     let info = info(path, true)?;
     let number = |name: &str| info.get(name).and_then(Value::as_u64);
     match (number("virtual-size"), number("actual-size")) {
@@ -30,6 +38,20 @@ pub(crate) fn size(path: &Path) -> Result<ImageSize> {
         }
         _ => Err(unreadable(path, "qemu-img told no size")),
     }
+}
+
+/// Of a qcow2 file that holds its own data, as QEMU's `docs/interop/qcow2.rst` lays it out; none: whatever else it is, `qemu-img` is to
+/// look, and to complain.
+fn size_in_header(path: &Path) -> Option<ImageSize> {
+    let mut file = File::open(path).ok()?;
+    let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact(&mut header).ok()?;
+    let four = |at: usize| header[at..].first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    let eight = |at: usize| header[at..].first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+    let holds_its_data = four(4)? == 3 && eight(72)? & !FEATURES_OF_ITS_OWN_DATA == 0;
+    (header.starts_with(&QCOW2_MAGIC) && holds_its_data)
+        .then_some(ImageSize { virtual_bytes: eight(24)?, allocated_bytes: metadata.blocks() * SECTOR })
 }
 
 /// Bytes that the raw disk behind a wrapper takes, which has none itself. A block device is full, as far as anybody knows.
@@ -95,6 +117,41 @@ fn unreadable(path: &Path, detail: &str) -> HypervisorError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_is_read_from_the_header_as_qemu_img_tells_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, options: &str, bytes: &str| {
+            let path = folder.path().join(name);
+            let made = Command::new("qemu-img")
+                .current_dir(folder.path())
+                .args(["create", "-q", "-f", "qcow2", "-o", options, name, bytes])
+                .status();
+            assert!(made.unwrap().success(), "{options}");
+            path
+        };
+        for (name, options) in [("a", "compat=1.1"), ("b", "extended_l2=on"), ("c", "compression_type=zstd")]
+        {
+            let path = make(name, options, "5G");
+            let told = info(&path, true).unwrap();
+            let told = ["virtual-size", "actual-size"].map(|name| told[name].as_u64().unwrap());
+            let ImageSize { virtual_bytes, allocated_bytes } = size_in_header(&path).unwrap();
+            assert_eq!([virtual_bytes, allocated_bytes], told, "{options}");
+        }
+        let outside = format!("data_file={},data_file_raw=on", folder.path().join("raw").display());
+        let others = [make("old", "compat=0.10", "1G"), make("out", &outside, "1G")];
+        for path in others {
+            assert!(size_in_header(&path).is_none());
+            assert_eq!(size(&path).unwrap().virtual_bytes, 1 << 30);
+        }
+        // Cut in its header, and with a feature that nobody knows: the words are qemu-img's.
+        let bytes = std::fs::read(folder.path().join("a")).unwrap();
+        for damaged in [&bytes[..79], &[&bytes[..72], &[0x80][..], &bytes[73..]].concat()[..]] {
+            let path = folder.path().join("damaged");
+            std::fs::write(&path, damaged).unwrap();
+            assert!(size_in_header(&path).is_none() && size(&path).is_err());
+        }
+    }
 
     #[test]
     fn a_bitmap_is_added_once_and_removed_once_however_often_it_is_asked() {

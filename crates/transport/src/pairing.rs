@@ -191,18 +191,7 @@ pub(crate) async fn admit(
     message: &[u8],
 ) -> Result<Bytes, Refusal> {
     shared.gate.enter()?;
-    let form: JoinForm = serde_json::from_slice(message)
-        .map_err(|_| Refusal::new("bad-join", ErrorClass::Permanent, "the request to join cannot be read"))?;
-    let peer = PeerRecord {
-        host: HostId(form.host),
-        name: presentable(&form.name, &from.ip().to_string()),
-        address: address_of(&form, from),
-        port: form.port,
-        certificate_der: certificate.to_vec(),
-        next_certificate_der: None,
-        paired_at: now(),
-    };
-    let secret = from_hex(&form.secret).ok_or_else(|| refusal_of(WRONG))?;
+    let (peer, secret) = read_join(message, certificate, from)?;
     if claims_anothers_place(shared.trust.as_ref(), &peer).map_err(store_failed)? {
         shared.gate.count_failure();
         tracing::warn!(%from, host = %peer.host, "a host tried to join in the place of another peer");
@@ -226,6 +215,27 @@ pub(crate) async fn admit(
     let own = &shared.options.own;
     let answer = JoinedForm { host: own.host.0, name: own.name.clone() };
     Ok(serde_json::to_vec(&answer).unwrap_or_default().into())
+}
+
+/// Who asks to be let in, and with which secret: what a stranger says before anybody is trusted.
+pub fn read_join(
+    message: &[u8],
+    certificate: &[u8],
+    from: SocketAddr,
+) -> Result<(PeerRecord, [u8; SECRET_BYTES]), Refusal> {
+    let form: JoinForm = serde_json::from_slice(message)
+        .map_err(|_| Refusal::new("bad-join", ErrorClass::Permanent, "the request to join cannot be read"))?;
+    let peer = PeerRecord {
+        host: HostId(form.host),
+        name: presentable(&form.name, &from.ip().to_string()),
+        address: address_of(&form, from),
+        port: form.port,
+        certificate_der: certificate.to_vec(),
+        next_certificate_der: None,
+        paired_at: now(),
+    };
+    let secret = from_hex(&form.secret).ok_or_else(|| refusal_of(WRONG))?;
+    Ok((peer, secret))
 }
 
 /// Storing waits for the disk, so not on a thread that serves others.

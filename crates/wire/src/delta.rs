@@ -8,10 +8,7 @@ use uuid::Uuid;
 
 use crate::attachment::AttachmentForm;
 use crate::frame::{PREAMBLE, WireError};
-use crate::message::form::ORDINAL_MAX;
-
-/// Most disks of one VM; libvirt's own buses allow fewer.
-pub const DISKS_MAX: usize = 256;
+use crate::message::form::{ORDINAL_MAX, expect_few_disks};
 
 /// The first thing in a delta's stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,9 +87,11 @@ impl DeltaHeader {
     pub fn from_json(json: &[u8]) -> Result<DeltaHeader, WireError> {
         let header: DeltaHeader =
             serde_json::from_slice(json).map_err(|error| WireError::Header { why: error.to_string() })?;
-        if header.disks.is_empty() || header.disks.len() > DISKS_MAX {
-            return Err(WireError::Header { why: format!("{} disks", header.disks.len()) });
+        if header.disks.is_empty() {
+            return Err(WireError::Header { why: "no disk".to_owned() });
         }
+        expect_few_disks(header.disks.iter().map(|disk| disk.target.as_str()))
+            .map_err(|error| WireError::Header { why: error.to_string() })?;
         if header.ordinal >= ORDINAL_MAX {
             return Err(WireError::Header { why: format!("ordinal {}", header.ordinal) });
         }

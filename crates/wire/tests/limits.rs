@@ -4,12 +4,12 @@
 mod common;
 
 use bytes::Bytes;
-use wire::delta::{DISKS_MAX, DeltaDisk, DeltaHeader, DeltaTrailer};
+use wire::delta::{DeltaDisk, DeltaHeader, DeltaTrailer};
 use wire::digests::{BLOCK_BYTES, DigestsForm, RANGE_BYTES_MAX};
 use wire::frame::{
     FRAME_DATA_MAX, HEADER_BYTES, PREAMBLE, STREAM_HEADER_MAX, data_frame, end_frame, zero_frame,
 };
-use wire::message::form::ORDINAL_MAX;
+use wire::message::form::{DISKS_MAX, ORDINAL_MAX};
 use wire::{AttachmentForm, DeltaDigest, FrameDecoder, FrameKind, Item, WireError};
 
 /// Of every disk here, bytes.
@@ -61,10 +61,12 @@ fn data(disk: u16, offset: u64, length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_header_names_one_disk_to_the_most_no_attachment_twice_and_a_place_that_can_be_counted_to() {
+fn a_header_names_one_disk_to_the_most_nothing_twice_and_a_place_that_can_be_counted_to() {
     for (disks, good) in [(0, false), (1, true), (DISKS_MAX, true), (DISKS_MAX + 1, false)] {
         assert_eq!(read(&header(disks)).is_ok(), good, "{disks} disks");
     }
+    let twice = [header(1).disks, header(1).disks].concat();
+    assert!(read(&DeltaHeader { disks: twice, ..header(1) }).is_err(), "a disk that comes twice");
     for (ordinal, good) in [(ORDINAL_MAX - 1, true), (ORDINAL_MAX, false), (u64::MAX, false)] {
         assert_eq!(read(&DeltaHeader { ordinal, ..header(1) }).is_ok(), good, "ordinal {ordinal}");
     }

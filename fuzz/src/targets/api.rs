@@ -39,6 +39,18 @@ pub(super) fn body(input: &[u8]) {
     read::<dto::EndSessionsRequest>(input);
 }
 
+pub(super) fn sign_ins() -> Vec<Vec<u8>> {
+    vec![
+        br#"{"user":"alice","password":"right horse battery"}"#.to_vec(),
+        br#"{"token":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#.to_vec(),
+    ]
+}
+
+/// What anybody may send to the console's door.
+pub(super) fn sign_in(input: &[u8]) {
+    drop(console::Credentials::read(input));
+}
+
 pub(super) fn views() -> Vec<Vec<u8>> {
     let event = dto::Event {
         sequence: 7,

@@ -1,8 +1,9 @@
 //! What one daemon says to another: requests and answers, the forms in them, journals; and what strangers bring to the door.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use choreography::{Entry, Mark, Operation, Options, Outcome, Procedure, Side, fold};
+use choreography::{Entry, Mark, Operation, Options, Outcome, Procedure, Side, Step, fold};
 use choreography::{advice, may_leave_out, next};
 use domain::{
     Check, CheckName, Divergence, Epoch, HostId, OperationId, RecoveryPoint, RelationshipId, Settings,
@@ -10,16 +11,76 @@ use domain::{
 };
 use transport::{Identity, Invite, InviteToken, MemoryTrust};
 use uuid::Uuid;
-use wire::message::form::{CheckForm, DivergenceForm, EntryForm, OperationForm, PointForm, SettingsForm};
-use wire::message::{Answer, Request, Unfinished, View, ViewOf};
+use wire::message::form::{
+    CheckForm, DivergenceForm, EntryForm, OperationForm, OptionsForm, PointForm, SettingsForm,
+};
+use wire::message::{Answer, DiskRequirement, Request, Requirements, Unfinished, View, ViewOf};
 
 use super::json;
 
 pub(super) fn requests() -> Vec<Vec<u8>> {
     let relationship = Uuid::from_u128(1);
     let unfinished = Some(Unfinished { point: Uuid::from_u128(2), ordinal: 3 });
+    let settings = || {
+        let mut settings = Settings::of(vec![(domain::fixture::vda(), domain::DiskChoice::Replicated)]);
+        settings.network_map = vec![("br0".into(), "br1".into())];
+        SettingsForm::from(&settings)
+    };
+    let disk = DiskRequirement {
+        target: "vda".into(),
+        virtual_size: 1 << 30,
+        allocated_bytes: Some(1 << 20),
+        replicated: true,
+    };
+    let requirements = || Requirements {
+        vm: Uuid::from_u128(8),
+        name: "testVM01".into(),
+        domain_xml: "<domain type='kvm'><name>testVM01</name></domain>".into(),
+        memory_bytes: 1 << 30,
+        disks: vec![disk.clone()],
+        bridges: vec!["br1".into()],
+        networks: Vec::new(),
+        relationship: None,
+    };
+    let head = || PointForm::from(&domain::fixture::point(3));
+    let handover = || OperationForm::from(&operation(Procedure::PlannedFailover));
+    let entries = || {
+        let marks = [Mark::Done(Step::Check, "found".into()), Mark::Intent(Step::Announce)];
+        marks
+            .map(|mark| EntryForm::from(&Entry { at: Timestamp(9), host: HostId(Uuid::from_u128(3)), mark }))
+            .to_vec()
+    };
     let all = [
         Request::Hello {},
+        Request::Survey { requirements: requirements() },
+        Request::Enable {
+            relationship,
+            epoch: 1,
+            settings: settings(),
+            requirements: requirements(),
+            seeds: vec![("vda".into(), "/srv/seed.qcow2".into())],
+        },
+        Request::Settings { relationship, epoch: 4, settings: settings() },
+        Request::PlanFailover {
+            relationship,
+            epoch: 4,
+            options: OptionsForm::from(&Options::default()),
+            requested_by: "root".into(),
+            dry_run: true,
+        },
+        Request::Announce { operation: handover(), entries: entries() },
+        Request::HandOver { operation: handover(), entries: entries(), head: head() },
+        Request::Reverse { relationship, epoch: 4, head: head(), settings: settings(), dry_run: false },
+        Request::News { operation: Uuid::from_u128(6), entries: entries() },
+        Request::Remove { relationship, epoch: 4, delete_replica: true },
+        Request::Digests {
+            relationship,
+            epoch: 4,
+            point: Some(Uuid::from_u128(2)),
+            disk: "vda".into(),
+            offset: 0,
+            length: 65536,
+        },
         Request::Beliefs { relationship, epoch: 4, unfinished, is_primary: true },
         Request::Paused { relationship, epoch: 4, paused: false },
         Request::Pending { relationship, epoch: 4, bytes: 5 },
@@ -139,6 +200,25 @@ pub(super) fn token(input: &[u8]) {
 
 pub(super) fn certificates() -> Vec<Vec<u8>> {
     identity().map(|identity| identity.certificate_der()).into_iter().collect()
+}
+
+/// What a host sends to whoever invited it.
+pub(super) fn joins() -> Vec<Vec<u8>> {
+    let whole = serde_json::json!({
+        "secret": "ab".repeat(16), "host": Uuid::from_u128(3), "name": "hvhost02", "address": "192.0.2.2", "port": 7460,
+    });
+    let mut short = whole.clone();
+    short["address"] = serde_json::Value::Null;
+    vec![json(&whole), json(&short)]
+}
+
+/// What is kept of a stranger is short and can be printed, whatever it says.
+pub(super) fn join(input: &[u8]) {
+    let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 7460));
+    if let Ok((peer, _)) = transport::pairing::read_join(input, b"", from) {
+        assert!(!peer.name.is_empty() && !peer.name.chars().any(char::is_control), "{:?}", peer.name);
+        assert!(peer.name.chars().count() <= 64 && peer.address.len() <= 255, "{peer:?}");
+    }
 }
 
 /// Read in the handshake, before anybody is trusted.

@@ -67,6 +67,7 @@ pub(super) fn next_cycle(
             return Ok(CycleFigure { seconds, bytes: now.2.saturating_sub(before.2) });
         }
         ensure!(begun.elapsed() < CYCLE_LIMIT, "no cycle within {CYCLE_LIMIT:?}");
-        std::thread::sleep(Duration::from_millis(100));
+        // The daemon has counted; who looks often is measured with it.
+        std::thread::sleep(Duration::from_millis(500));
     }
 }

@@ -70,6 +70,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
         &[
             "api",
             "choreography",
+            "console",
             "domain",
             "extent",
             "filesystem",

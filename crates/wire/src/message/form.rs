@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Most disks of a VM that a peer may name; libvirt's buses allow more, and nobody has them.
-pub const PEERS_DISKS_MAX: usize = 64;
+pub const DISKS_MAX: usize = 64;
 /// Most pairs of a map of networks that a peer may send.
-pub const PEERS_NETWORKS_MAX: usize = 64;
+pub const NETWORKS_MAX: usize = 64;
 
 /// Counting reaches no higher place in the order of points, and a database holds none.
 pub const ORDINAL_MAX: u64 = i64::MAX as u64;
@@ -120,8 +120,8 @@ pub fn expect_few_disks<'a>(targets: impl IntoIterator<Item = &'a str>) -> Resul
         if !seen.insert(target) {
             return Err(nonsense("disks", format!("{target} twice")));
         }
-        if seen.len() > PEERS_DISKS_MAX {
-            return Err(nonsense("disks", format!("more than {PEERS_DISKS_MAX}")));
+        if seen.len() > DISKS_MAX {
+            return Err(nonsense("disks", format!("more than {DISKS_MAX}")));
         }
     }
     Ok(())
@@ -131,7 +131,7 @@ impl SettingsForm {
     /// The settings that a peer sends. What this host keeps itself is read without these limits: it was judged when it came.
     pub fn from_peer(self) -> Result<Settings, Nonsense> {
         expect_few_disks(self.disks.iter().map(|(target, _)| target.as_str()))?;
-        if self.network_map.len() > PEERS_NETWORKS_MAX {
+        if self.network_map.len() > NETWORKS_MAX {
             return Err(nonsense("network_map", format!("{} pairs", self.network_map.len())));
         }
         Settings::try_from(self)

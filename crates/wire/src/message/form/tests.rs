@@ -162,14 +162,14 @@ fn of_a_peer_too_many_disks_one_that_comes_twice_and_too_many_networks_are_refus
         network_map: (0..networks).map(|number| (format!("a{number}"), "b".into())).collect(),
         ..SettingsForm::from(&settings())
     };
-    assert!(form(PEERS_DISKS_MAX, PEERS_NETWORKS_MAX).from_peer().is_ok());
+    assert!(form(DISKS_MAX, NETWORKS_MAX).from_peer().is_ok());
     let refused = |form: SettingsForm| form.from_peer().expect_err("refused").field;
-    assert_eq!(refused(form(PEERS_DISKS_MAX + 1, 0)), "disks");
-    assert_eq!(refused(form(1, PEERS_NETWORKS_MAX + 1)), "network_map");
+    assert_eq!(refused(form(DISKS_MAX + 1, 0)), "disks");
+    assert_eq!(refused(form(1, NETWORKS_MAX + 1)), "network_map");
     let twice = SettingsForm { disks: vec![("vda".into(), true), ("vda".into(), false)], ..form(1, 0) };
     assert_eq!(refused(twice), "disks");
     // What this host has kept is read whatever it holds.
-    assert!(Settings::try_from(form(PEERS_DISKS_MAX + 1, PEERS_NETWORKS_MAX + 1)).is_ok());
+    assert!(Settings::try_from(form(DISKS_MAX + 1, NETWORKS_MAX + 1)).is_ok());
 }
 
 #[test]
