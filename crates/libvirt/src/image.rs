@@ -22,8 +22,8 @@ const SECTOR: u64 = 512;
 /// Longest complaint of `qemu-img` that is passed on, in characters.
 const COMPLAINT_MAX: usize = 500;
 
-/// Virtual size and allocated bytes, whoever has the image open: both stand in its header and its inode. Each look at a VM asks for
-/// them, and a process for each disk of each would be most of what a look costs.
+/// Virtual size and allocated bytes, whoever has the image open: both stand in its header and its inode. Whoever shows a
+/// VM asks for them, again and again: a process for each of its disks would be most of what that costs.
 pub(crate) fn size(path: &Path) -> Result<ImageSize> {
     if let Some(size) = size_in_header(path) {
         return Ok(size);
