@@ -9,7 +9,8 @@ const [FIRST, SECOND] = ["hvhost01", "hvhost02"];
 let alice, otto, vera;
 
 /** A step of the handover has begun; on a busy machine it may be over before the page shows it. */
-const begun = (page, step) => dialog(page).locator(".step:not(.pending)", { hasText: step }).first().waitFor();
+const begun = (page, step) =>
+  dialog(page).locator(".step:is(.running, .done)", { hasText: step }).first().waitFor();
 
 async function chapterSignIn() {
   const page = await visit(FIRST);

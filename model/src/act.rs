@@ -176,6 +176,7 @@ pub(crate) fn perform(model: &Replication, world: &mut World, action: Action) {
             let Some(left) = world.left.writes.checked_sub(1) else { return };
             world.left.writes = left;
             world.hosts[at].disk |= 1 << left;
+            world.written |= 1 << left;
         }
         Action::PowerCut(at) => {
             let Some(left) = world.left.power_cuts.checked_sub(1) else { return };

@@ -37,6 +37,18 @@ pub struct Budget {
     pub writes: u8,
 }
 
+/// Where a search begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begin {
+    /// The VM is protected, and was never moved.
+    Protected,
+    /// The VM was failed over, and its old primary has just become the replica: each host has written what the other has not.
+    SteppedDown,
+}
+
+/// What was written on each host since the failover; the writes of a budget have lower bits.
+const WRITTEN_APART: [u8; 2] = [1 << 6, 1 << 7];
+
 /// Something that is left out of the real thing on purpose: each must be found out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sabotage {
@@ -77,6 +89,8 @@ pub struct World {
     pub hosts: [Host; 2],
     /// Requests that are still on their way, as (to whom, what).
     pub late: Vec<(usize, Request)>,
+    /// What the guest wrote, on whichever host.
+    pub written: u8,
     /// The writes of which a primary was told that its replica keeps them.
     pub acknowledged: u8,
     /// A person did what the program cannot make safe: forced, or failed over without an answer of the other host.
@@ -94,6 +108,8 @@ pub struct World {
 /// The checker's subject.
 #[derive(Clone, Copy, Debug)]
 pub struct Replication {
+    /// From where.
+    pub begins: Begin,
     /// How much is tried.
     pub budget: Budget,
     /// What is broken on purpose; none: the real thing.
@@ -141,16 +157,26 @@ impl Model for Replication {
             over: 0,
             aside: 0,
         };
-        vec![World {
+        let mut world = World {
             hosts: [host(Phase::Replicating, true), host(Phase::Receiving, false)],
             late: Vec::new(),
+            written: 0,
             acknowledged: 0,
             risked: false,
             lost_in_plan: false,
             epoch_went_back: false,
             left: self.budget,
             operations: 0,
-        }]
+        };
+        if self.begins == Begin::SteppedDown {
+            world.hosts.swap(0, 1);
+            for (host, writes) in world.hosts.iter_mut().zip(WRITTEN_APART) {
+                (host.authority.epoch, host.disk) = (Epoch::FIRST.next(), writes);
+                world.written |= writes;
+            }
+            world.hosts[0].authority.diverged = true;
+        }
+        vec![world]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -175,10 +201,9 @@ impl Model for Replication {
             Property::always("who owns the VM has all that was acknowledged", |_, world: &World| {
                 world.risked || world.owner().is_none_or(|owner| world.acknowledged & !owner.disk == 0)
             }),
-            Property::always("nothing that the guest wrote is deleted", |model: &Self, world: &World| {
-                let all = (1_u8 << model.budget.writes) - (1 << world.left.writes);
+            Property::always("nothing that the guest wrote is deleted", |_, world: &World| {
                 let kept = |host: &Host| host.disk | host.over | host.aside;
-                all & !kept(&world.hosts[0]) & !kept(&world.hosts[1]) == 0
+                world.written & !kept(&world.hosts[0]) & !kept(&world.hosts[1]) == 0
             }),
             Property::always("a planned failover loses nothing", |_, world: &World| !world.lost_in_plan),
             Property::always("one host is primary in an epoch", |_, world: &World| {

@@ -6,7 +6,7 @@ use choreography::{RestingState, fold};
 use stateright::{Checker, Model, StateRecorder};
 
 use crate::act::{Action, Command, Fate, perform, possible};
-use crate::{Budget, Replication, World};
+use crate::{Begin, Budget, Replication, World};
 
 /// What the states come from.
 const BUDGET: Budget = Budget { commands: 1, losses: 1, power_cuts: 0, writes: 0 };
@@ -29,7 +29,7 @@ pub struct Rests {
 /// Looks at every state that the budget leads to.
 #[must_use]
 pub fn rests() -> Rests {
-    let model = Replication { budget: BUDGET, sabotage: None };
+    let model = Replication { begins: Begin::Protected, budget: BUDGET, sabotage: None };
     let (recorder, states) = StateRecorder::new_with_accessor();
     model.checker().visitor(recorder).spawn_bfs().join();
     let mut rests = Rests { open: 0, in_doubt: 0, stuck: Vec::new() };

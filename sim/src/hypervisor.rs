@@ -492,7 +492,7 @@ impl Hypervisor for SimHypervisor {
         false
     }
 
-    fn image_size(&self, path: &Path) -> Result<ImageSize> {
+    fn image_size(&self, path: &Path, _format: &str) -> Result<ImageSize> {
         drop(self.0.verb("image size")?);
         let length = std::fs::metadata(path)
             .map_err(|error| HypervisorError::Image { path: path.to_owned(), detail: error.to_string() })?;

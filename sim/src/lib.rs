@@ -24,11 +24,13 @@ mod machine;
 mod outside;
 mod patience;
 mod plan;
+mod recoveries;
 mod threads;
 mod tools;
 mod witness;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -110,6 +112,8 @@ pub struct Many {
     pub sum: Simulated,
     /// The others, with what is wrong and how to see it again.
     pub failed: Vec<(u64, String)>,
+    /// How often the daemons of this process took each way back ([`engine::Recovery`]), by its name.
+    pub recoveries: BTreeMap<String, u64>,
 }
 
 /// Runs seeds that follow each other, one at a time for each processor.
@@ -117,6 +121,7 @@ pub struct Many {
 pub fn run_many(first: u64, count: u64) -> Many {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, many) = (AtomicU64::new(first), Mutex::new(Many::default()));
+    recoveries::count();
     std::thread::scope(|scope| {
         for _ in 0..processors {
             scope.spawn(|| {
@@ -131,7 +136,8 @@ pub fn run_many(first: u64, count: u64) -> Many {
             });
         }
     });
-    many.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let many = many.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Many { recoveries: recoveries::taken(), ..many }
 }
 
 impl Many {

@@ -16,6 +16,8 @@ pub(crate) fn run(seeds: u64, first: u64) -> Result<()> {
         many.sum.moments,
         begun.elapsed()
     );
+    let ways: Vec<String> = many.recoveries.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    println!("ways back that were taken: {}", ways.join(", "));
     let failed: Vec<u64> = many.failed.iter().map(|(seed, _)| *seed).collect();
     ensure!(failed.is_empty(), "seeds that failed: {failed:?}");
     Ok(())

@@ -52,7 +52,10 @@ impl Daemon {
         let vm = vm.ok_or_else(|| Problem::not_found("VM", &named, "virsh list --all"))?;
         let disks = vm.disks.clone();
         let sizes = self.engine.hypervisor(move |it| {
-            let size = |disk: &DiskFacts| Some((disk.target.clone(), it.image_size(&disk.source).ok()?));
+            let size = |disk: &DiskFacts| {
+                let size = it.image_size(&disk.source, &disk.format).ok()?;
+                Some((disk.target.clone(), size))
+            };
             Ok(disks.iter().filter_map(size).collect::<HashMap<DiskTarget, ImageSize>>())
         });
         Ok(view(&vm, &owners, &sizes.await.map_err(problem)?))

@@ -34,7 +34,9 @@ use crate::hear::Heard;
 use crate::notice::word;
 use crate::protect::mismatches;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints};
-use crate::{Code, Engine, Refusal, Result, blocking, clock, copy, ended, guest_files, replica, standing};
+use crate::{
+    Code, Engine, Recovery, Refusal, Result, blocking, clock, copy, ended, guest_files, replica, standing,
+};
 
 /// Nobody waits longer for what is only shown.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -279,6 +281,7 @@ pub(crate) async fn set_aside(engine: &Engine, record: &Record) -> Result<bool> 
         }
         false => format!("what differed here is kept as it was: {mib}; virt-replica diverged list {vm}"),
     };
+    Recovery::SetAside.taken();
     engine.event(Number::SetAside, &relationship.vm_name, text);
     engine.store().forget_divergence(relationship.id).map_err(Refusal::failed)?;
     Ok(true)

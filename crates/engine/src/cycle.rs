@@ -26,7 +26,9 @@ use crate::seal::{self, Seal};
 use crate::shrunk;
 use crate::source::{self, Source, checkpoint_name, own_checkpoints, source_file};
 use crate::transfer::{Acknowledged, Transfer};
-use crate::{Code, Engine, Refusal, Result, boot, clock, comeback, ended, life, operation, scratch};
+use crate::{
+    Code, Engine, Recovery, Refusal, Result, boot, clock, comeback, ended, life, operation, scratch,
+};
 
 /// What a cycle achieved.
 #[derive(Clone, Debug)]
@@ -197,6 +199,7 @@ fn announce_resynchronization(engine: &Engine, record: &Record, cause: &str) -> 
     if relationship.phase == Phase::Yielding {
         return Ok(());
     }
+    Recovery::Resynchronization.taken();
     let phase = Phase::Resynchronizing { cause: cause.to_owned() };
     engine.store().set_phase(relationship.id, &phase).map_err(Refusal::failed)?;
     engine.event(

@@ -14,7 +14,7 @@ use crate::events::Number;
 use crate::operation::{Run, mib};
 use crate::plan::{VM_RAN, unclean};
 use crate::report::{Report, evidence};
-use crate::{Code, Engine, Refusal, Result, chain, clock, cycle, ended, replica};
+use crate::{Code, Engine, Recovery, Refusal, Result, chain, clock, cycle, ended, replica};
 
 /// Pause between two looks whether the guest is off: part of the downtime.
 const OFF_POLL: Duration = Duration::from_millis(50);
@@ -170,6 +170,7 @@ impl Run<'_> {
             .await
         {
             Ok(Answer::Abandon { already_handed_over: false }) => {
+                Recovery::Promised.taken();
                 self.write(Mark::Undone(Step::Announce))?;
                 Ok(None)
             }
@@ -188,7 +189,10 @@ impl Run<'_> {
 
     /// Takes a step back, or keeps why that did not work and how long to wait before the next try.
     pub(crate) async fn try_to_take_back(&self, step: Step) -> Result<Option<Duration>> {
-        let Err(error) = self.take_back(step).await else { return Ok(None) };
+        let Err(error) = self.take_back(step).await else {
+            Recovery::StepTakenBack.taken();
+            return Ok(None);
+        };
         let reason = format!("it cannot be taken back: {error}");
         let state = fold(&self.entries).steps.remove(&step);
         if !matches!(state, Some(StepState::Failed { reason: before, .. }) if before == reason) {

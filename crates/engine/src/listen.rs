@@ -514,6 +514,7 @@ impl Engine {
         match self.theirs(peer, id) {
             Ok(record) => {
                 self.must_be_idle(&record)?;
+                self.deletes_files(&record, delete_replica)?;
                 self.forget(&record, delete_replica, IfStale::StaysOff).await?;
             }
             Err(error) if error.code == Code::NotFound => self.ended_there_too(peer, RelationshipId(id))?,

@@ -16,7 +16,7 @@ use crate::events::Number;
 use crate::hold::Moment;
 use crate::plan::no_operation;
 use crate::redirect::Direction;
-use crate::{Code, Engine, Refusal, Result, clock, owner, redirect};
+use crate::{Code, Engine, Recovery, Refusal, Result, clock, owner, redirect};
 
 /// A step before the point of no return outlasts a short silence of the other host: undoing would start the guest again.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
@@ -140,6 +140,9 @@ impl Run<'_> {
         let rest = again_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
         if !rest.is_zero() {
             return Ok(Some(rest));
+        }
+        if matches!(fold(&self.entries).steps.get(&step), Some(StepState::Running { .. })) {
+            Recovery::StepAgain.taken();
         }
         self.intend(step)?;
         let Some(carried_out) = self.try_once(step).await else {

@@ -363,15 +363,21 @@ impl Engine {
         if_stale: IfStale,
     ) -> Result<()> {
         self.must_have_no_test(record)?;
-        let relationship = &record.relationship;
-        let vm = relationship.vm;
-        let slot = self.slot(relationship.id);
+        let slot = self.slot(record.relationship.id);
         // Or the owner would put back what is taken away here.
         let _alone = receive::alone(&slot).await?;
         let _files = slot.chain.hold().await;
-        // A failover may have begun meanwhile, from these very files.
+        // What was true before the wait may not be any more: a failover may have begun from these very files, the other host may have
+        // made a replica of this one, and the same command may have ended it.
+        let record = match self.record(record.relationship.id) {
+            Err(error) if error.code == Code::NotFound => return Ok(()),
+            found => &found?,
+        };
+        let relationship = &record.relationship;
+        let vm = relationship.vm;
         self.must_be_idle(record)?;
-        let deletes = self.deletes_files(record, delete_replica)?;
+        // The other host may have ended it already: what may not be deleted stays, and the end is none the less one.
+        let deletes = self.deletes_files(record, delete_replica);
         self.give_up_transfer(relationship.id).await;
         match relationship.role() {
             Role::Primary => {
@@ -384,8 +390,13 @@ impl Engine {
             }
             Role::Replica if delete_replica => {
                 undefine_with_its_files(self, record).await?;
-                if deletes && let Ok(directory) = replica::directory(record) {
-                    replica::delete(directory)?;
+                match (deletes, replica::directory(record)) {
+                    (Ok(true), Ok(directory)) => replica::delete(directory)?,
+                    (Err(why), _) => {
+                        let text = format!("the replica's files stay: {}", why.detail);
+                        self.event(Number::Removed, &relationship.vm_name, text);
+                    }
+                    _ => {}
                 }
             }
             Role::Replica => {}

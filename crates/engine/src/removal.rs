@@ -20,17 +20,21 @@ fn is_at_home(record: &Record) -> bool {
 impl Engine {
     /// Whether the replica's files on this host go with the relationship; refused while they hold what lies nowhere else.
     pub(crate) fn deletes_files(&self, record: &Record, asked: bool) -> Result<bool> {
-        let vm = vm_argument(&record.relationship.vm_name);
-        self.store().deletes_files(record.relationship.id, asked).map_err(|error| match error {
-            StoreError::Denied(Denied::Diverged) => Refusal::new(
-                Code::Refused,
-                format!("nothing was changed: on {}, {DIVERGED}", self.config().host_name),
-                format!(
-                    "wait until it is, after the next cycle: virt-replica show {vm}, there; or leave the files where they are: \
-                     virt-replica remove {vm} --keep-replica"
-                ),
-            ),
-            other => Refusal::failed(other),
+        let deletes = match self.store().deletes_files(record.relationship.id, asked) {
+            Ok(true) if record.directory.is_some() => {
+                replica::expect_untouched(record).map(|()| true).map_err(|touched| touched.detail)
+            }
+            Err(StoreError::Denied(Denied::Diverged)) => Err(DIVERGED.to_owned()),
+            other => Ok(other.map_err(Refusal::failed)?),
+        };
+        deletes.map_err(|why| {
+            let vm = vm_argument(&record.relationship.vm_name);
+            let found = format!("on {}, {why}", self.config().host_name);
+            let cure = format!(
+                "see it there: virt-replica show {vm}; or leave the files where they are: the same command with --keep-replica \
+                 in the place of --delete-replica"
+            );
+            Refusal::new(Code::Refused, found, cure)
         })
     }
 

@@ -373,7 +373,8 @@ pub(crate) async fn demote(
     let mut sizes = Vec::new();
     for disk in directory.manifest().disks.iter().filter(|disk| wrote_to_base(disk)) {
         let path = disk.base.resolve(&directory.disk_folder(&disk.target));
-        let size = engine.hypervisor(move |it| it.image_size(&path)).await?;
+        let format = disk.base.format().qemu_name();
+        let size = engine.hypervisor(move |it| it.image_size(&path, format)).await?;
         sizes.push((disk.target.clone(), size.virtual_bytes));
     }
     let (head, epoch) = (head.clone(), record.relationship.epoch);
@@ -505,10 +506,10 @@ async fn home_directory(engine: &Engine, record: &Record, facts: &VmFacts) -> Re
 /// A disk whose base is the file that the VM writes to.
 async fn own_disk(engine: &Engine, facts: &VmFacts, target: &DiskTarget) -> Result<ManifestDisk> {
     let path = source_file(facts, target)?;
-    let measured = path.clone();
-    let size = engine.hypervisor(move |it| it.image_size(&measured)).await?;
     let raw = facts.disks.iter().any(|disk| disk.target == *target && disk.format == "raw");
     let format = if raw { BackingFormat::Raw } else { BackingFormat::Qcow2 };
+    let measured = path.clone();
+    let size = engine.hypervisor(move |it| it.image_size(&measured, format.qemu_name())).await?;
     let base = Backing::new(plain(&path)?, format).map_err(Refusal::failed)?;
     Ok(ManifestDisk::on(target.clone(), size.virtual_bytes, base))
 }

@@ -10,7 +10,7 @@ use wire::message::Beliefs;
 
 use crate::events::Number;
 use crate::hear::Heard;
-use crate::{Code, Engine, Refusal, Result, ended};
+use crate::{Code, Engine, Recovery, Refusal, Result, ended};
 
 /// Epochs rise by one at each failover: a leap beyond this is no word of a host that can be believed.
 const EPOCHS_MISSED_MAX: u64 = 1000;
@@ -36,6 +36,7 @@ impl Engine {
         let theirs = plausible(relationship.epoch, epoch)?;
         let standing = self.store().hear(relationship.id, primary, theirs).map_err(Refusal::failed)?;
         if let Standing::AskedBack(epoch) = standing {
+            Recovery::AskedBack.taken();
             let peer = self.peer_name(record);
             let text = format!("{peer} took its failover back: this host is primary in epoch {epoch}");
             self.event(Number::EpochAdopted, &relationship.vm_name, text);

@@ -229,8 +229,8 @@ pub(crate) async fn requirements(
 ) -> Result<Requirements> {
     let mut disks = Vec::new();
     for disk in &facts.disks {
-        let path = disk.source.clone();
-        let size = engine.hypervisor(move |it| it.image_size(&path)).await?;
+        let (path, format) = (disk.source.clone(), disk.format.clone());
+        let size = engine.hypervisor(move |it| it.image_size(&path, &format)).await?;
         let replicated = settings.replicated_disks().any(|target: &DiskTarget| *target == disk.target);
         disks.push(wire::message::DiskRequirement {
             target: disk.target.as_str().to_owned(),

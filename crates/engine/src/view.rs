@@ -118,7 +118,7 @@ impl Engine {
         let sizes = self.hypervisor(move |it| {
             let Some(facts) = it.vm(vm)? else { return Ok(HashMap::new()) };
             let size = |disk: &DiskFacts| {
-                let size = it.image_size(&disk.source).ok()?;
+                let size = it.image_size(&disk.source, &disk.format).ok()?;
                 Some((disk.target.clone(), size.virtual_bytes))
             };
             Ok(facts.disks.iter().filter_map(size).collect())

@@ -214,8 +214,9 @@ pub trait Hypervisor: Send + Sync {
     /// Whether a peer's definition may name this file (loader, kernel, initrd) here: it exists, in a place for such files.
     fn boot_file_available(&self, path: &Path) -> bool;
 
-    /// Virtual size and allocated bytes of a disk image, also of one that a VM or a cycle has open.
-    fn image_size(&self, path: &Path) -> Result<ImageSize>;
+    /// Virtual size and allocated bytes of a disk image, also of one that a VM or a cycle has open. `format` is what its definition
+    /// says, never what the file looks like: a guest can write any header into a raw disk.
+    fn image_size(&self, path: &Path, format: &str) -> Result<ImageSize>;
 
     /// The definition with the disk, which is raw in it, on its wrapper; everything else is as it was.
     fn wrap_disk(&self, definition: &str, wrapper: &DiskWrapper) -> Result<String>;

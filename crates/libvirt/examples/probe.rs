@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cpu obstacle: {:?}", host.cpu_obstacle(&vm.definition)?);
     let disks: Vec<_> = vm.disks.iter().map(|disk| disk.target.clone()).collect();
     for disk in &vm.disks {
-        println!("{:?}", host.image_size(&disk.source)?);
+        println!("{:?}", host.image_size(&disk.source, &disk.format)?);
     }
     for name in ours(&host, id)? {
         host.delete_checkpoint(id, &name)?;

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
@@ -13,8 +14,12 @@ use serde_json::Value;
 
 /// First bytes of a qcow2 file.
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
-/// Length of the header of version 3 up to its incompatible features.
-const HEADER_BYTES: usize = 80;
+/// Shortest header of version 3.
+const HEADER_BYTES: usize = 104;
+/// Sizes of clusters that QEMU knows, as powers of two.
+const CLUSTER_BITS: RangeInclusive<u32> = 9..=21;
+/// Larger ones, which QEMU takes with large clusters only, are its own to judge: 64 TiB.
+const VIRTUAL_BYTES_MAX: u64 = 64 << 40;
 /// Of these, those with which the sizes stand where they always do: dirty, kind of compression, extended L2 entries.
 const FEATURES_OF_ITS_OWN_DATA: u64 = 1 | 1 << 3 | 1 << 4;
 /// Unit of the blocks of a file, whatever the file system's are.
@@ -24,11 +29,12 @@ const COMPLAINT_MAX: usize = 500;
 
 /// Virtual size and allocated bytes, whoever has the image open: both stand in its header and its inode. Whoever shows a
 /// VM asks for them, again and again: a process for each of its disks would be most of what that costs.
-pub(crate) fn size(path: &Path) -> Result<ImageSize> {
-    if let Some(size) = size_in_header(path) {
+pub(crate) fn size(path: &Path, format: &str) -> Result<ImageSize> {
+    let is_qcow2 = format == "qcow2";
+    if let Some(size) = Some(path).filter(|_| is_qcow2).and_then(size_in_header) {
         return Ok(size);
     }
-    let info = info(path, true)?;
+    let info = info(path, if is_qcow2 { "qcow2" } else { "raw" }, true)?;
     let number = |name: &str| info.get(name).and_then(Value::as_u64);
     match (number("virtual-size"), number("actual-size")) {
         (Some(virtual_bytes), Some(own)) => {
@@ -50,8 +56,14 @@ fn size_in_header(path: &Path) -> Option<ImageSize> {
     let four = |at: usize| header[at..].first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
     let eight = |at: usize| header[at..].first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
     let holds_its_data = four(4)? == 3 && eight(72)? & !FEATURES_OF_ITS_OWN_DATA == 0;
-    (header.starts_with(&QCOW2_MAGIC) && holds_its_data)
-        .then_some(ImageSize { virtual_bytes: eight(24)?, allocated_bytes: metadata.blocks() * SECTOR })
+    let (cluster_bits, virtual_bytes) = (four(20)?, eight(24)?);
+    let is_sound = CLUSTER_BITS.contains(&cluster_bits)
+        && virtual_bytes % SECTOR == 0
+        && virtual_bytes <= VIRTUAL_BYTES_MAX
+        && four(100)? >= HEADER_BYTES as u32;
+    let allocated_bytes = metadata.blocks() * SECTOR;
+    (header.starts_with(&QCOW2_MAGIC) && holds_its_data && is_sound)
+        .then_some(ImageSize { virtual_bytes, allocated_bytes })
 }
 
 /// Bytes that the raw disk behind a wrapper takes, which has none itself. A block device is full, as far as anybody knows.
@@ -78,26 +90,18 @@ pub(crate) fn remove_bitmap(path: &Path, name: &str) -> Result<()> {
 }
 
 fn has_bitmap(path: &Path, name: &str) -> Result<bool> {
-    let info = info(path, false)?;
+    let info = info(path, "qcow2", false)?;
     let bitmaps = info.pointer("/format-specific/data/bitmaps").and_then(Value::as_array);
     let named = |bitmap: &Value| bitmap.get("name").and_then(Value::as_str) == Some(name);
     Ok(bitmaps.is_some_and(|bitmaps| bitmaps.iter().any(named)))
 }
 
-fn info(path: &Path, in_use: bool) -> Result<Value> {
-    // The format is stated, never guessed by qemu-img: a guest can write any header into a raw disk.
-    let mut arguments = vec!["info", "--output=json", "-f", format(path)?];
+fn info(path: &Path, format: &str, in_use: bool) -> Result<Value> {
+    // Never guessed by qemu-img: a guest can write any header into a raw disk.
+    let mut arguments = vec!["info", "--output=json", "-f", format];
     arguments.extend(in_use.then_some("-U"));
     let said = qemu_img(path, &arguments, &[])?;
     serde_json::from_slice(&said).map_err(|error| unreadable(path, &error.to_string()))
-}
-
-fn format(path: &Path) -> Result<&'static str> {
-    let mut magic = Vec::new();
-    let file = File::open(path).map_err(|error| unreadable(path, &error.to_string()))?;
-    let read = file.take(QCOW2_MAGIC.len() as u64).read_to_end(&mut magic);
-    read.map_err(|error| unreadable(path, &error.to_string()))?;
-    Ok(if magic == QCOW2_MAGIC { "qcow2" } else { "raw" })
 }
 
 fn qemu_img(path: &Path, arguments: &[&str], last: &[&str]) -> Result<Vec<u8>> {
@@ -133,7 +137,7 @@ mod tests {
         for (name, options) in [("a", "compat=1.1"), ("b", "extended_l2=on"), ("c", "compression_type=zstd")]
         {
             let path = make(name, options, "5G");
-            let told = info(&path, true).unwrap();
+            let told = info(&path, "qcow2", true).unwrap();
             let told = ["virtual-size", "actual-size"].map(|name| told[name].as_u64().unwrap());
             let ImageSize { virtual_bytes, allocated_bytes } = size_in_header(&path).unwrap();
             assert_eq!([virtual_bytes, allocated_bytes], told, "{options}");
@@ -142,15 +146,19 @@ mod tests {
         let others = [make("old", "compat=0.10", "1G"), make("out", &outside, "1G")];
         for path in others {
             assert!(size_in_header(&path).is_none());
-            assert_eq!(size(&path).unwrap().virtual_bytes, 1 << 30);
+            assert_eq!(size(&path, "qcow2").unwrap().virtual_bytes, 1 << 30);
         }
         // Cut in its header, and with a feature that nobody knows: the words are qemu-img's.
         let bytes = std::fs::read(folder.path().join("a")).unwrap();
-        for damaged in [&bytes[..79], &[&bytes[..72], &[0x80][..], &bytes[73..]].concat()[..]] {
-            let path = folder.path().join("damaged");
+        let with = |at: usize, other: u8| [&bytes[..at], &[other][..], &bytes[at + 1..]].concat();
+        let path = folder.path().join("damaged");
+        for damaged in [bytes[..HEADER_BYTES - 1].to_vec(), with(72, 0x80), with(23, 60), with(103, 80)] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(size_in_header(&path).is_none() && size(&path).is_err());
+            assert!(size_in_header(&path).is_none() && size(&path, "qcow2").is_err());
         }
+        // A guest that writes such a header into its raw disk has a disk as large as before.
+        std::fs::write(&path, &bytes[..4096]).unwrap();
+        assert_eq!(size(&path, "raw").unwrap().virtual_bytes, 4096);
     }
 
     #[test]
@@ -171,10 +179,10 @@ mod tests {
             remove_bitmap(&disk, "vr-1").unwrap();
             assert!(!has_bitmap(&disk, "vr-1").unwrap());
         }
-        assert_eq!(size(&disk).unwrap().virtual_bytes, 1 << 20);
+        assert_eq!(size(&disk, "qcow2").unwrap().virtual_bytes, 1 << 20);
         std::fs::write(&disk, vec![0; 4096]).unwrap();
-        assert_eq!(size(&disk).unwrap().virtual_bytes, 4096);
+        assert_eq!(size(&disk, "raw").unwrap().virtual_bytes, 4096);
         assert!(add_bitmap(&disk, "vr-1").is_err());
-        assert!(size(&folder.path().join("missing")).is_err());
+        assert!(size(&folder.path().join("missing"), "qcow2").is_err());
     }
 }

@@ -238,8 +238,8 @@ impl Hypervisor for Libvirt {
         definition::is_boot_file_here(path)
     }
 
-    fn image_size(&self, path: &Path) -> Result<ImageSize> {
-        image::size(path)
+    fn image_size(&self, path: &Path, format: &str) -> Result<ImageSize> {
+        image::size(path, format)
     }
 
     fn turn_off(&self, id: VmId) -> Result<()> {

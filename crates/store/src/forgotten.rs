@@ -53,10 +53,10 @@ impl Store {
     /// [`choreography::authority::Authority::deletes_files`] of a relationship that is about to end here.
     pub fn deletes_files(&self, id: RelationshipId, asked: bool) -> Result<bool> {
         self.read(|transaction| {
+            let authority = authority(transaction, id)?;
             let query = "SELECT home_definition IS NOT NULL FROM relationship WHERE id = ?1";
-            let at_home =
-                transaction.query_row_cached(query, [id.to_string()], |row| row.get(0)).optional()?;
-            Ok(authority(transaction, id)?.deletes_files(asked, at_home.unwrap_or(false))?)
+            let at_home = transaction.query_row_cached(query, [id.to_string()], |row| row.get(0))?;
+            Ok(authority.deletes_files(asked, at_home)?)
         })
     }
 

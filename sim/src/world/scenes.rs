@@ -294,7 +294,10 @@ fn a_replica_is_not_deleted_while_it_holds_what_lies_nowhere_else() -> Result<()
     for host in [HOME, AWAY] {
         let asked = world.asked(host, |engine, record| async move { engine.remove(&record, true).await });
         let refused = asked.expect_err("it lies nowhere else").to_string();
-        ensure!(refused.contains("nothing was changed: on simhost02, "), "{refused}");
+        ensure!(
+            refused.contains("on simhost02, what the VM wrote as the old primary is not set aside yet"),
+            "{refused}"
+        );
         ensure!(world.hosts.iter().all(|host| record(host).is_some()), "it ended on a host");
     }
     let folder = world.directory(AWAY)?.join("vda");
@@ -306,6 +309,40 @@ fn a_replica_is_not_deleted_while_it_holds_what_lies_nowhere_else() -> Result<()
     let left = left.collect::<Result<Vec<_>>>()?;
     ensure!(left.iter().all(|name| name.starts_with("diverged-")) && left.len() >= 2, "{left:?}");
     Ok(())
+}
+
+/// What a guest wrote that was started by hand from a replica's files lies in an overlay of them.
+#[test]
+fn a_replica_is_not_deleted_while_somebody_has_started_the_vm_from_it() -> Result<()> {
+    let mut world = World::quiet()?;
+    let overlay = world.directory(AWAY)?.join("vda/active.qcow2");
+    std::fs::write(&overlay, "what a guest wrote")?;
+    for host in [HOME, AWAY] {
+        let asked = world.asked(host, |engine, record| async move { engine.remove(&record, true).await });
+        let refused = asked.expect_err("it lies nowhere else").to_string();
+        ensure!(refused.contains("on simhost02, somebody started the VM"), "{refused}");
+        ensure!(world.hosts.iter().all(|host| record(host).is_some()), "it ended on a host");
+    }
+    ensure!(overlay.exists(), "the overlay is gone");
+    std::fs::remove_file(&overlay)?;
+    world.asked(HOME, |engine, record| async move { engine.remove(&record, true).await })?;
+    ensure!(!overlay.with_file_name("base.qcow2").exists(), "the files of the replica are left");
+    Ok(())
+}
+
+/// Somebody ends it on the primary, and waits for the other host; there somebody else, who has failed the VM over, makes this host the
+/// replica meanwhile. It ends as what it is by then: no primary is made of a stale copy.
+#[test]
+fn a_host_that_became_the_replica_while_it_ended_it_does_not_start_its_stale_copy() -> Result<()> {
+    let mut world = World::quiet()?;
+    let before = record(&world.hosts[HOME]).context("a record")?;
+    let point = world.off_and_replicated()?;
+    world.fail_over_from(AWAY, point)?;
+    world.until("a reverse that is not refused", |it| it.ask_to_reverse(AWAY).is_ok())?;
+    world.asked(HOME, move |engine, _| async move { engine.remove(&before, false).await })?;
+    ensure!(world.hosts.iter().all(|host| record(host).is_none()), "it ended on both hosts");
+    world.start_vm(HOME).expect_err("the VM runs on the other host");
+    world.right()
 }
 
 /// No recovery point may go while what an old primary wrote waits to be set aside, for that over it tells where it is. When it can, it does.

@@ -269,7 +269,7 @@ impl Hypervisor for OneVm {
         false
     }
 
-    fn image_size(&self, _path: &Path) -> Result<ImageSize> {
+    fn image_size(&self, _path: &Path, _format: &str) -> Result<ImageSize> {
         Ok(ImageSize { virtual_bytes: SIZE, allocated_bytes: SIZE })
     }
 
