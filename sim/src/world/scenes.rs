@@ -335,6 +335,11 @@ fn a_replica_is_not_deleted_while_somebody_has_started_the_vm_from_it() -> Resul
 #[test]
 fn a_host_that_became_the_replica_while_it_ended_it_does_not_start_its_stale_copy() -> Result<()> {
     let mut world = World::quiet()?;
+    // A primary that was a replica before has something to be defined from.
+    for host in [HOME, AWAY] {
+        world.hand_over_with(host, Options::default())?;
+        world.rest()?;
+    }
     let before = record(&world.hosts[HOME]).context("a record")?;
     let point = world.off_and_replicated()?;
     world.fail_over_from(AWAY, point)?;
