@@ -10,7 +10,9 @@ let alice, otto, vera;
 
 /** A step of the handover has begun; on a busy machine it may be over before the page shows it. */
 const begun = (page, step) =>
-  dialog(page).locator(".step:is(.running, .done)", { hasText: step }).first().waitFor();
+  dialog(page)
+    .locator(".step:is(.running, .done) strong", { hasText: new RegExp(`^${step}$`) })
+    .waitFor();
 
 async function chapterSignIn() {
   const page = await visit(FIRST);

@@ -20,22 +20,23 @@ fn is_at_home(record: &Record) -> bool {
 impl Engine {
     /// Whether the replica's files on this host go with the relationship; refused while they hold what lies nowhere else.
     pub(crate) fn deletes_files(&self, record: &Record, asked: bool) -> Result<bool> {
-        let deletes = match self.store().deletes_files(record.relationship.id, asked) {
-            Ok(true) if record.directory.is_some() => {
-                replica::expect_untouched(record).map(|()| true).map_err(|touched| touched.detail)
-            }
-            Err(StoreError::Denied(Denied::Diverged)) => Err(DIVERGED.to_owned()),
-            other => Ok(other.map_err(Refusal::failed)?),
+        let vm = vm_argument(&record.relationship.vm_name);
+        let (found, cure) = match self.store().deletes_files(record.relationship.id, asked) {
+            Ok(true) if record.directory.is_some() => match replica::expect_untouched(record) {
+                Ok(()) => return Ok(true),
+                Err(touched) => (touched.detail, touched.cure),
+            },
+            Err(StoreError::Denied(Denied::Diverged)) => (
+                DIVERGED.to_owned(),
+                format!("wait until it is, after the next cycle: virt-replica show {vm}"),
+            ),
+            other => return other.map_err(Refusal::failed),
         };
-        deletes.map_err(|why| {
-            let vm = vm_argument(&record.relationship.vm_name);
-            let found = format!("on {}, {why}", self.config().host_name);
-            let cure = format!(
-                "see it there: virt-replica show {vm}; or leave the files where they are: the same command with --keep-replica \
-                 in the place of --delete-replica"
-            );
-            Refusal::new(Code::Refused, found, cure)
-        })
+        Err(Refusal::new(
+            Code::Refused,
+            format!("on {}, {found}", self.config().host_name),
+            format!("there: {cure}; or leave the files: the same command with --keep-replica"),
+        ))
     }
 
     /// What a removal does to the replica's files, and what of them is left for a person.

@@ -217,7 +217,10 @@ pub(super) fn join(input: &[u8]) {
     let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 7460));
     if let Ok((peer, _)) = transport::pairing::read_join(input, b"", from) {
         assert!(!peer.name.is_empty() && !peer.name.chars().any(char::is_control), "{:?}", peer.name);
-        assert!(peer.name.chars().count() <= 64 && peer.address.len() <= 255, "{peer:?}");
+        assert!(
+            peer.name.chars().count() <= 64 && peer.address.len() <= transport::invite::ADDRESS_BYTES_MAX,
+            "{peer:?}"
+        );
     }
 }
 
